@@ -1,0 +1,114 @@
+# Curvine. "make help" lists the targets. Objects go to build/, programs to build/bin.
+# Variants build beside each other: make SAN=address,undefined | SAN=thread | CC=clang.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := all
+MAKEFLAGS += --no-builtin-rules
+
+VERSION := 0.1.0
+SAN     ?=
+WERROR  ?=
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+comma   := ,
+O       := build$(if $(SAN),/san-$(firstword $(subst $(comma), ,$(SAN))))$(if $(filter-out cc gcc,$(CC)),/$(notdir $(CC)))
+# V=1 shows the commands.
+Q       := $(if $(V),,@)
+say      = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2))
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+# CFLAGS and LDFLAGS stay the packager's; ours are in flags.
+CFLAGS ?= -O2 -g
+flags  := -std=gnu17 -D_GNU_SOURCE -DCV_VERSION='"$(VERSION)"' -I. -Isrc -pthread -MMD -MP \
+          -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings \
+          -Wno-unused-parameter -Wno-missing-field-initializers -fno-strict-aliasing -fno-omit-frame-pointer \
+          $(if $(WERROR),-Werror) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all)
+ldflags := -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,--as-needed
+
+# Each module is one static archive; its folder's module.mk lists sources and pkg-config packages.
+modules := base io wire conf rpc client ufs raft journal meta master block worker cvfs cli
+include $(wildcard src/*/module.mk raft/module.mk meta/module.mk worker/module.mk fuse/module.mk cli/module.mk)
+
+# In link order: a module uses only those behind it.
+link_order := cli cvfs worker block master meta journal raft client ufs rpc conf wire io base
+libs       := $(foreach m,$(link_order),$(if $($(m)_src),$(O)/lib/libcv_$(m).a))
+pkgs       := $(sort $(foreach m,$(modules),$($(m)_pkgs)))
+
+pkg_cflags = $(if $(1),$(shell pkg-config --cflags $(1) | sed 's/-I/-isystem /g'))
+pkg_libs   = $(if $(1),$(shell pkg-config --libs $(1)))
+# Asked for once, when something is built: "make help" and "make deps" work on a machine that has nothing yet.
+needs_pkgs := $(if $(filter-out help deps clean,$(or $(MAKECMDGOALS),all)),yes)
+all_cflags := $(if $(needs_pkgs),$(call pkg_cflags,$(pkgs) check))
+all_libs   := $(if $(needs_pkgs),$(call pkg_libs,$(pkgs)))
+
+objs = $(patsubst %.c,$(O)/obj/%.o,$(1))
+
+define module_rules
+$(if $($(1)_src),$(O)/lib/libcv_$(1).a: $(call objs,$($(1)_src)))
+endef
+$(foreach m,$(modules),$(eval $(call module_rules,$(m))))
+
+programs := $(patsubst bin/%.c,$(O)/bin/%,$(wildcard bin/*.c))
+programs := $(subst cv_,cv-,$(programs))
+
+##@ Building
+.PHONY: help all deps
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+all: $(programs) ## the programs, into build/bin
+
+deps: ## install everything that building and testing need (apt or dnf)
+	packaging/deps.sh all
+
+$(O)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(flags) $(all_cflags) $(CFLAGS) -fPIC -c $< -o $@
+
+$(O)/lib/%.a:
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(call say,AR,$@)
+	$(Q)$(AR) rcs $@ $^
+
+# bin/cv_master.c becomes build/bin/cv-master
+.SECONDEXPANSION:
+$(O)/bin/%: $(O)/obj/bin/$$(subst -,_,$$*).o $(libs)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ldflags) $(LDFLAGS) $< -Wl,--start-group $(libs) -Wl,--end-group $(all_libs) -o $@
+
+##@ Tests
+unit_tests := $(patsubst tests/unit/%.c,$(O)/test/%,$(wildcard tests/unit/test_*.c))
+.PHONY: check unit san layers
+unit: $(unit_tests) ## unit tests (SAN=address,undefined or SAN=thread: under sanitizers; T=name: one file)
+	@tests/run-unit $(if $(T),$(O)/test/test_$(T),$(unit_tests))
+
+$(O)/test/%: $(O)/obj/tests/unit/%.o $(O)/obj/tests/unit/unit.o $(libs)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ldflags) $(LDFLAGS) $< $(O)/obj/tests/unit/unit.o -Wl,--start-group $(libs) -Wl,--end-group \
+	    $(all_libs) $(call pkg_libs,check) -o $@
+
+check: deps ## everything a change must pass: layers, unit tests, sanitizers, bats (under 10 minutes)
+	@$(MAKE) --no-print-directory layers
+	@$(MAKE) --no-print-directory WERROR=1 all unit
+	@$(MAKE) --no-print-directory san
+
+san: ## unit tests of the pure parts under address+undefined and thread sanitizers
+	@$(MAKE) --no-print-directory SAN=address,undefined unit
+	@$(MAKE) --no-print-directory SAN=thread unit
+
+layers: ## hold the real includes against tests/layers.txt
+	@tests/check-layers
+
+##@ Cleaning
+.PHONY: clean
+clean: ## remove build/
+	rm -rf build
+
+-include $(shell find $(O)/obj -name '*.d' 2>/dev/null)
+.SECONDARY:

@@ -1,0 +1,44 @@
+#!/bin/sh
+# Install what packaging/deps.list names, with apt or dnf. Usage: deps.sh build|all
+# "build" leaves out what only tests and checks need. Does nothing (and needs no root) when all is there.
+set -eu
+list=$(dirname "$0")/deps.list
+case "${1:-all}" in
+build) kinds='lib|tool' ;;
+all) kinds='lib|tool|test' ;;
+*) echo "usage: $0 build|all" >&2; exit 2 ;;
+esac
+
+if command -v apt-get >/dev/null 2>&1; then column=2
+elif command -v dnf >/dev/null 2>&1; then column=3
+else
+    echo "deps.sh: neither apt-get nor dnf found: install the packages named in $list by hand" >&2
+    exit 1
+fi
+want=$(awk -v k="^($kinds)\$" -v c=$column '$1 ~ k && $c != "" { print $c }' "$list" | sort -u)
+
+missing=
+for p in $want; do
+    if [ $column = 2 ]; then
+        dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
+    else
+        rpm -q "$p" >/dev/null 2>&1 || missing="$missing $p"
+    fi
+done
+if [ -z "$missing" ]; then
+    exit 0
+fi
+
+as_root=
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null 2>&1 || { echo "deps.sh: run as root, or install:$missing" >&2; exit 1; }
+    as_root=sudo
+fi
+echo "installing:$missing"
+if [ $column = 2 ]; then
+    # shellcheck disable=SC2086
+    $as_root apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing
+else
+    $as_root dnf install -y -q $missing
+fi

@@ -1,0 +1,3 @@
+# client: libcurvine: sessions, namespace calls, retry
+client_src  := $(wildcard src/client/*.c)
+client_pkgs := 

@@ -1,0 +1,3 @@
+# wire: messages.def and its codec, framing
+wire_src  := $(wildcard src/wire/*.c)
+wire_pkgs := 

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/unit.h"
+
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static struct {
+    const TTest *test;
+    const char *name;
+    int timeout_seconds;
+} tests[1024];
+static int test_count;
+
+void unit_register(const TTest *test, const char *name, int timeout_seconds)
+{
+    if (test_count == 1024)
+        abort();
+    tests[test_count].test = test;
+    tests[test_count].name = name;
+    tests[test_count++].timeout_seconds = timeout_seconds;
+}
+
+static char tempdir[64];
+static pid_t tempdir_pid; /* the forked test's, not the runner's */
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+static void remove_tempdir(void)
+{
+    if (tempdir_pid == getpid())
+        nftw(tempdir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+const char *unit_tempdir(void)
+{
+    if (tempdir_pid != getpid()) {
+        const char *base = getenv("TMPDIR");
+        snprintf(tempdir, sizeof(tempdir), "%s/cv-unit-XXXXXX", base && strlen(base) < 32 ? base : "/tmp");
+        ck_assert_ptr_nonnull(mkdtemp(tempdir));
+        tempdir_pid = getpid();
+        atexit(remove_tempdir);
+    }
+    return tempdir;
+}
+
+int main(int argc, char **argv)
+{
+    const char *program = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
+    Suite *suite = suite_create(program);
+    for (int i = 0; i < test_count; i++) {
+        TCase *c = tcase_create(tests[i].name);
+        tcase_set_timeout(c, tests[i].timeout_seconds * 5); /* sanitizers and a busy machine */
+        tcase_add_test(c, tests[i].test);
+        suite_add_tcase(suite, c);
+    }
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}

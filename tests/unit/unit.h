@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Unit tests on the Check library: each TEST registers itself and runs in a process of its own. Names are
+ * sentences: TEST(list_keeps_the_order_of_insertion) { ck_assert(...); }
+ * Run one by name: CK_RUN_CASE=name build/test/test_list.
+ */
+#pragma once
+
+#include <check.h>
+
+void unit_register(const TTest *test, const char *name, int timeout_seconds);
+
+/* A test that may take up to seconds (before sanitizers and load are allowed for). */
+#define TEST_TIMEOUT(name, seconds)                                                                                    \
+    static void name##_body(void);                                                                                     \
+    START_TEST(name)                                                                                                   \
+    {                                                                                                                  \
+        name##_body();                                                                                                 \
+    }                                                                                                                  \
+    END_TEST                                                                                                           \
+    static void __attribute__((constructor)) name##_register(void)                                                     \
+    {                                                                                                                  \
+        unit_register(name, #name, seconds);                                                                           \
+    }                                                                                                                  \
+    static void name##_body(void)
+
+#define TEST(name) TEST_TIMEOUT(name, 20)
+
+/* A new empty directory, removed when the test ends well. Kept on failure. Static storage. */
+const char *unit_tempdir(void);
