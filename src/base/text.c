@@ -21,7 +21,8 @@ int buf_reserve(struct buf *b, size_t extra)
         return -ENOMEM;
     if (need <= b->room)
         return 0;
-    size_t room = max(max(b->room * 2, need), (size_t)256);
+    size_t room = max(b->room * 2, (size_t)256);
+    room = max(room, need);
     uint8_t *p = realloc(b->p, room);
     if (!p)
         return -ENOMEM;
