@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The namespace of a master, as a pure state machine: names, inodes, sessions, open handles. It does no I/O, reads no
+ * clock and starts no thread; the daemon around it (master_*) brings requests, times, log positions and the base.
+ *
+ *          request --> meta_read (network thread)                        answer
+ *                  --> meta_prepare (network thread) --> meta_execute (scribe) ------> answer when committed
+ *                            |  ^ rows not in memory          |
+ *                            v  |                             v meta_batch_close
+ *                         meta_fetch <---- base            payload --> journal --> meta_batch_committed
+ *
+ *      overlay   rows of batches not committed yet       (removals are rows too: tombstones)
+ *      delta     committed rows, last value wins         meta_delta_seal
+ *      sealed    the delta being written to the base     meta_delta_written
+ *      base      the metadata database: struct meta_base, exactly the state at its applied index
+ *
+ * Readers look through the layers from the top. Beside them stands the tree: nodes and names that have been used,
+ * decoded enough to be fast; a pure cache of the layers under one memory budget, anything in it may leave at any time.
+ *
+ * The base is read only by meta_new() and meta_fetch(), never under a lock and never by the scribe. What a request got
+ * from the base it carries with it (struct meta_request); it stays valid until the next meta_delta_written().
+ *
+ * LOCKS. The daemon owns one reader-writer lock; each function below says what it needs:
+ *      [R] held shared at least, any thread        [W] held exclusively (the scribe, for a group of requests at a time)
+ *      [-] none
+ * Functions on one request are called by one thread at a time, whoever has the request.
+ *
+ * BATCHES are numbered from 1 by this process, without gaps, and are proposed and committed in that order. Every answer,
+ * also an error or "no such name", tells in request.depends the highest batch it rests on; 0: committed state only. The
+ * daemon lets it go when the ack mode allows.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "meta/meta_format.h"
+#include "wire/message.h"
+
+struct meta;
+
+/* --- the base ------------------------------------------------------------------------------------------------- */
+
+/* What the core asks of the metadata database. Any thread, concurrently. memory: answer from memory or say
+ * -CV_NOT_PREPARED; otherwise it may block. Other errors pass through to whoever waits for the request. */
+struct meta_base {
+    void *context;
+    /* Append the value of a row to *value. -ENOENT: there is none. */
+    int (*get)(void *context, enum meta_family family, struct text key, bool memory, struct buf *value);
+    /* Give each row whose key begins with prefix and is >= from, in bytewise order, until each() returns false.
+     * from begins with prefix. */
+    int (*scan)(void *context, enum meta_family family, struct text prefix, struct text from, bool memory,
+                bool (*each)(void *arg, struct text key, struct text value), void *arg);
+};
+
+/* --- life ------------------------------------------------------------------------------------------------------ */
+
+struct meta_options {
+    uint64_t memory_bytes;    /* of the tree; 0: 1 GiB; at most 32 GiB */
+    uint32_t whole_dir_names; /* directories up to this are loaded whole; 0: 1000 */
+    uint32_t id_grant;        /* ids asked for at a time; 0: 2^20 */
+    uint32_t slots;           /* of a session that asks for none or more; 0: 64; at most META_SLOTS_MAX */
+    uint32_t lease_ms;        /* given in answers; 0: 1000 */
+    uint32_t feature_level;   /* that batches are written under; 0: 1 */
+};
+
+/* Build from the base: its state row, sessions, slots, grants; of the tree only the root. The base may be empty (no
+ * state row): then log entries from the first on bring it to life, or META_OP_format does. Blocks in the base. [-]
+ * Errors: -ENOMEM; -CV_BAD_FORMAT, -CV_FORMAT_TOO_NEW: a row of the base; errors of the base. */
+int meta_new(const struct meta_options *o, const struct meta_base *base, struct meta **ret);
+struct meta *meta_free(struct meta *m); /* nothing in flight, no sealed delta out. NULL is fine */
+
+bool meta_is_formatted(const struct meta *m); /* there is a root. [R] */
+uint64_t meta_applied(const struct meta *m);  /* highest log index applied, in memory. [R] */
+
+/* --- requests -------------------------------------------------------------------------------------------------- */
+
+/* How an operation runs. */
+enum meta_class {
+    META_READ,   /* meta_read, on any thread */
+    META_SCRIBE, /* meta_prepare on any thread, meta_execute on the scribe; may change rows or handles */
+};
+
+/* OP(name, class, head): the requests of messages_meta.def served here; head 1: begins with an op_head. */
+// clang-format off
+#define META_OPS_(OP)                                                                                                  \
+    OP(lookup, READ, 1) OP(walk, READ, 1) OP(readlink, READ, 1) OP(readdir, READ, 1) OP(getattr, READ, 1)              \
+    OP(access, READ, 1) OP(statfs, READ, 1) OP(getxattr, READ, 1) OP(listxattr, READ, 1)                               \
+    OP(mkdir, SCRIBE, 1) OP(mknod, SCRIBE, 1) OP(symlink, SCRIBE, 1) OP(link, SCRIBE, 1) OP(unlink, SCRIBE, 1)         \
+    OP(rmdir, SCRIBE, 1) OP(rename, SCRIBE, 1) OP(setattr, SCRIBE, 1) OP(setxattr, SCRIBE, 1)                          \
+    OP(removexattr, SCRIBE, 1) OP(create, SCRIBE, 1) OP(open, SCRIBE, 1) OP(close, SCRIBE, 1)                          \
+    OP(session_open, SCRIBE, 0) OP(session_close, SCRIBE, 0)
+// clang-format on
+
+/* INNER(name): what the master asks of itself, all on the scribe like the others (meta_request_inner). */
+// clang-format off
+#define META_INNER_OPS_(INNER)                                                                                         \
+    INNER(format)      /* arg: incarnation. Make the root. -EEXIST: there is one */                                    \
+    INNER(grant)       /* ask for more ids; happens by itself in other requests while half a grant is left */          \
+    INNER(end_session) /* arg: session. As session_close: it did not renew in time */                                  \
+    INNER(purge)       /* arg: an orphan; take away up to 1,000 of its rows, in the end itself. -EBUSY: it is open */
+// clang-format on
+
+enum meta_inner {
+#define INNER(name) META_OP_##name,
+    META_INNER_OPS_(INNER)
+#undef INNER
+};
+
+/* Who asks. Filled from the message by meta_request_decode(); the daemon may change it then (root squash). */
+struct meta_caller {
+    uint64_t session;
+    uint32_t uid, gid;
+    const uint8_t *groups; /* group_count packed u32 */
+    uint32_t group_count;
+    uint32_t pid;
+};
+
+/* The message and the answer of the request, one member per operation: q->message.lookup.name, q->answer.lookup.attr. */
+union meta_message {
+    struct rec_op_head head;
+#define OP(name, class, head) struct msg_##name name;
+    META_OPS_(OP)
+#undef OP
+};
+union meta_answer {
+    struct msg_lookup_answer lookup;
+    struct msg_walk_answer walk;
+    struct msg_readlink_answer readlink;
+    struct msg_readdir_answer readdir;
+    struct msg_getattr_answer getattr;
+    struct msg_statfs_answer statfs; /* totals of the cache are the daemon's: it fills them in before encoding */
+    struct msg_getxattr_answer getxattr;
+    struct msg_listxattr_answer listxattr;
+    struct msg_mkdir_answer mkdir;
+    struct msg_mknod_answer mknod;
+    struct msg_symlink_answer symlink;
+    struct msg_link_answer link;
+    struct msg_unlink_answer unlink;
+    struct msg_rmdir_answer rmdir;
+    struct msg_rename_answer rename;
+    struct msg_setattr_answer setattr;
+    struct msg_create_answer create;
+    struct msg_open_answer open;
+    struct msg_session_open_answer session_open; /* timeout_ms and incarnation are the daemon's to fill in */
+};
+
+#define META_NEEDS_MAX 64
+
+/* A row, or a range of rows, that was not in memory. Private to the core. */
+struct meta_need {
+    uint8_t table;
+    bool scan, done, absent, end; /* scan: of a range; end: nothing behind the rows fetched */
+    uint16_t key_n, prefix_n;
+    uint32_t limit, rows;               /* of a scan */
+    uint32_t key_at, value_at, value_n; /* in the request's store; a scan's rows are packed behind one another */
+};
+
+/* One request on its way. The daemon keeps them in a pool, meta_request_init() once, meta_request_reset() between uses:
+ * buffers stay. What the message was decoded from must stay in place as long as the request runs. */
+struct meta_request {
+    /* --- yours to read (caller: to change, before the first meta_prepare or meta_read) */
+    uint16_t type;    /* MSG_* ; 0: an inner operation */
+    uint8_t op_class; /* enum meta_class */
+    struct meta_caller caller;
+    union meta_message message;
+    int error;         /* the outcome: 0 or a negative code */
+    uint64_t depends;  /* batch the answer rests on; 0: committed */
+    bool changed;      /* it put rows into batch `depends` (not: an error, a repetition, an open) */
+    bool replayed;     /* the same (session, slot, sequence) was executed before: the answer was built again */
+    uint32_t prepares; /* how often it went back to be prepared; for metrics */
+    union meta_answer answer;
+
+    /* --- the core's */
+    const struct meta_op *op;
+    uint64_t arg;        /* of an inner operation */
+    uint64_t generation; /* of the base, that fetched rows belong to */
+    uint32_t need_count;
+    bool needs_open; /* some need is not fetched yet */
+    struct meta_need needs[META_NEEDS_MAX];
+    struct buf store; /* keys and values of needs */
+    struct buf data;  /* bytes the answer points to */
+};
+
+void meta_request_init(struct meta_request *q);
+void meta_request_reset(struct meta_request *q);
+void meta_request_fini(struct meta_request *q);
+
+/* Decode the body of a message of META_OPS_. [-] Errors: -CV_UNKNOWN_MESSAGE not one of ours; -CV_BAD_MESSAGE. */
+int meta_request_decode(struct meta_request *q, uint16_t type, const void *body, size_t n);
+
+/* Make an inner request. [-] */
+void meta_request_inner(struct meta_request *q, enum meta_inner what, uint64_t arg);
+
+/* Run a META_READ request. [R] Returns 0: done, q->error and the answer are set; -CV_NOT_PREPARED: leave the lock,
+ * meta_fetch(), and call again. Never blocks. */
+int meta_read(const struct meta *m, struct meta_request *q);
+
+/* Find out what a META_SCRIBE request needs that is not in memory. [R] Returns 0: give it to the scribe;
+ * -CV_NOT_PREPARED: leave the lock, meta_fetch(), and call again. Never blocks. */
+int meta_prepare(const struct meta *m, struct meta_request *q);
+
+/* Get the missing rows from the base into the request. [-] With memory only what the base has at hand: -CV_NOT_PREPARED
+ * says that the rest needs a thread that may block. 0: all there, call meta_read or meta_prepare again. Errors: of the
+ * base; give up the request. */
+int meta_fetch(const struct meta_base *base, struct meta_request *q, bool memory);
+
+/* Put what the request fetched into the tree, for those who ask next. [W] Worth calling after a read that had to fetch
+ * (meta_execute does it by itself); may come after the answer left. */
+void meta_install(struct meta *m, struct meta_request *q);
+
+/* Run a META_SCRIBE request. [W] wall_ns: the wall clock. Returns
+ *   0                  done: q->error, q->answer, q->depends, q->changed are set
+ *   -CV_NOT_PREPARED   something it needs left memory meanwhile: back to meta_prepare
+ *   -CV_BUSY           no granted id is left, or a limit on what is in flight: again after the next commit */
+int meta_execute(struct meta *m, struct meta_request *q, uint64_t wall_ns);
+
+/* Append the body of the answer message to b (nothing when the operation has none or failed). [-] After meta_execute
+ * or meta_read, outside of the lock. Errors: -ENOMEM, -CV_FRAME_TOO_BIG. */
+int meta_answer_encode(const struct meta_request *q, struct buf *b);
+
+/* --- leading --------------------------------------------------------------------------------------------------- */
+
+/* We lead from now on: ids start above the highest committed grant; epoch (the term) becomes part of open handles. All
+ * entries of earlier terms are applied. Nothing is purged before meta_allow_purge(). [W] */
+void meta_lead(struct meta *m, uint32_t epoch);
+
+/* The re-assertion period is over: orphans nobody holds open may be purged from now on. [W] */
+void meta_allow_purge(struct meta *m);
+
+/* A client of the leader before us still holds this handle (flags: as it was opened). Whether the inode exists is not
+ * checked. [W] Errors: -CV_SESSION_ENDED; -EEXIST: the handle is known; -ENOMEM. */
+int meta_reassert(struct meta *m, uint64_t session, uint64_t inode, uint64_t handle, uint32_t flags);
+
+/* We lead no longer: forget open handles and ids. Batches not committed stay until committed or undone. [W] */
+void meta_follow(struct meta *m);
+
+/* Give the next inner request worth running (more ids; an orphan to purge), if there is one. [W] Call it when the scribe
+ * has nothing else to do, and after commits; run it like any other request. */
+bool meta_next_inner(struct meta *m, struct meta_request *q);
+
+/* --- batches --------------------------------------------------------------------------------------------------- */
+
+/* The payload of a batch. Counted, because delta rows point into it. */
+struct meta_payload {
+    uint64_t batch; /* its number */
+    uint32_t op_count;
+    uint32_t n;          /* bytes */
+    uint32_t references; /* any thread, atomic */
+    uint8_t bytes[];
+};
+void meta_payload_ref(struct meta_payload *p);   /* any thread */
+void meta_payload_unref(struct meta_payload *p); /* any thread. NULL is fine */
+
+/* What is in the batch that is being filled: 0 operations: none is. [R] */
+struct meta_open_batch {
+    uint64_t number;          /* the next to close */
+    uint32_t op_count, bytes; /* bytes: about what its payload will have */
+};
+struct meta_open_batch meta_batch_now(const struct meta *m);
+
+/* Close the batch and give its payload to propose, with a reference of the caller's. NULL: nothing changed since the last
+ * one. [W] */
+struct meta_payload *meta_batch_close(struct meta *m);
+
+/* Our batches up to and including `upto` are committed; index: log index of that one. Rows move to the delta, effects are
+ * told. Also for batches of a time when we led, which still made it. [W] */
+void meta_batch_committed(struct meta *m, uint64_t upto, uint64_t index);
+
+/* Batches from `from` on will not be committed (the log was cut, or we were told so): take them back, the open one too.
+ * [W] */
+void meta_batch_undo(struct meta *m, uint64_t from);
+
+uint64_t meta_batch_last_committed(const struct meta *m); /* [R] */
+
+/* Side effects that committing released: told, not done. */
+enum meta_effect_kind {
+    META_EFFECT_PURGED = 1, /* inode is gone for good: its blocks may be deleted. a: base_version */
+    META_EFFECT_TRUNCATED,  /* a: new size */
+    META_EFFECT_ORPHANED,   /* inode lost its last name */
+    META_EFFECT_SESSION_OPENED,
+    META_EFFECT_SESSION_CLOSED, /* session */
+};
+struct meta_effect {
+    enum meta_effect_kind kind;
+    uint64_t inode, session, a;
+};
+/* Called within meta_batch_committed() for each, in order. NULL: not interested. [W] */
+void meta_on_effect(struct meta *m, void (*effect)(void *arg, const struct meta_effect *e), void *arg);
+
+/* --- following and replay ------------------------------------------------------------------------------------------ */
+
+/* Apply a committed batch that is not ours; nothing of ours may be in flight. No effects are told. Takes no reference of
+ * the caller's: the bytes are copied. [W]
+ * Errors: -CV_BAD_FORMAT, -CV_FORMAT_TOO_NEW: nothing was applied; stop the node. -ENOMEM. */
+int meta_apply(struct meta *m, struct text payload, uint64_t index);
+
+/* The log has an entry at index that is not a batch (a leader's no-op, a configuration). [W] */
+void meta_skip(struct meta *m, uint64_t index);
+
+/* --- writing the delta to the base ------------------------------------------------------------------------------- */
+
+struct meta_delta;
+
+/* How much is waiting to be written: seal at 64 MiB, 200,000 operations or 10 s. [R] */
+struct meta_delta_load {
+    uint64_t rows, operations, bytes; /* bytes: memory held by rows and payloads */
+    uint64_t from_applied;            /* log index the base (or the sealed delta) ends at */
+    bool sealed;                      /* one is being written: no other can be sealed */
+};
+struct meta_delta_load meta_delta_load(const struct meta *m);
+
+/* Take the committed rows so far out for writing, with the state row that belongs to them. NULL: there are none, or one
+ * is out already. [W] */
+struct meta_delta *meta_delta_seal(struct meta *m);
+
+/* Sort the rows, then give them in order of (family, key), all of one family together; each key once. One thread,
+ * beside everything else. [-] Errors of _sort: -ENOMEM (try again). _next: false at the end; rewind to start over. */
+int meta_delta_sort(struct meta_delta *d);
+void meta_delta_rewind(struct meta_delta *d);
+bool meta_delta_next(struct meta_delta *d, struct redo_row *ret);
+uint64_t meta_delta_applied(const struct meta_delta *d); /* log index the rows lead to */
+
+/* They are in the base (flushed or not): readers find them there from now on. [W], then meta_delta_free [-]. */
+void meta_delta_written(struct meta *m, struct meta_delta *d);
+struct meta_delta *meta_delta_free(struct meta_delta *d);
+
+/* --- state and figures --------------------------------------------------------------------------------------------- */
+
+struct meta_stats {
+    struct meta_state state; /* applied, digest, totals, of committed and executed state */
+    uint64_t sessions, handles;
+    uint64_t tree_bytes, tree_budget, nodes, resident_directories, dentries;
+    uint64_t overlay_rows, delta_rows, delta_bytes;
+    uint64_t evicted, installed, prepare_again; /* since start */
+    uint64_t batch_last, batch_committed;
+};
+void meta_stats(const struct meta *m, struct meta_stats *ret); /* [R] */
+
+/* The digest of the row stream up to the applied index: equal on every node with the same applied. [R] */
+uint64_t meta_digest(const struct meta *m);
+
+/* Sessions there are, e.g. for expiry: call each() until it returns false. [R] */
+void meta_sessions(const struct meta *m,
+                   bool (*each)(void *arg, uint64_t session, const struct meta_session_row *row, uint32_t handles),
+                   void *arg);
+bool meta_session_exists(const struct meta *m, uint64_t session); /* [R] */

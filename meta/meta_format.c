@@ -1,0 +1,727 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Encoders append to a bare pointer, room is the caller's promise; decoders walk a cursor that remembers its first error. */
+#include "meta/meta_format.h"
+
+#include <assert.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+
+/* --- tables -------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    enum meta_family family;
+    uint8_t letter;
+} tables[META_TABLE_COUNT] = {
+#define TABLE(name_, code, family_, letter_) [code] = {#name_, META_FAMILY_##family_, letter_},
+    META_TABLES_(TABLE)
+#undef TABLE
+};
+
+const char *meta_family_name(enum meta_family family)
+{
+    static const char *const names[] = {
+#define F(name) #name,
+        META_FAMILIES_(F)
+#undef F
+    };
+    return (unsigned)family < META_FAMILY_COUNT ? names[family] : "?";
+}
+
+bool meta_table_known(uint8_t code)
+{
+    return code < META_TABLE_COUNT && tables[code].name;
+}
+
+const char *meta_table_name(enum meta_table table)
+{
+    return meta_table_known((uint8_t)table) ? tables[table].name : "?";
+}
+
+enum meta_family meta_table_family(enum meta_table table)
+{
+    assert(meta_table_known((uint8_t)table));
+    return tables[table].family;
+}
+
+const char *redo_kind_name(uint8_t kind)
+{
+    static const char *const names[REDO_KIND_COUNT] = {
+#define KIND(name, code) [code] = #name,
+        REDO_KINDS_(KIND)
+#undef KIND
+    };
+    return kind < REDO_KIND_COUNT && names[kind] ? names[kind] : "?";
+}
+
+/* --- keys ---------------------------------------------------------------------------------------------------------- */
+
+uint32_t meta_key_inode(uint64_t inode, uint8_t *out)
+{
+    put_be64(out, inode);
+    return 8;
+}
+
+uint32_t meta_key_dentry(uint64_t parent, struct text name, uint8_t *out)
+{
+    assert(name.n <= META_NAME_MAX);
+    put_be64(out, parent);
+    if (name.n)
+        memcpy(out + 8, name.p, name.n);
+    return 8 + name.n;
+}
+
+uint32_t meta_key_extent(uint64_t inode, uint32_t block, uint8_t *out)
+{
+    put_be64(out, inode);
+    put_be32(out + 8, block);
+    return 12;
+}
+
+uint32_t meta_key_xattr(uint64_t inode, struct text name, uint8_t *out)
+{
+    assert(name.n <= META_NAME_MAX);
+    out[0] = tables[META_TABLE_xattr].letter;
+    put_be64(out + 1, inode);
+    if (name.n)
+        memcpy(out + 9, name.p, name.n);
+    return 9 + name.n;
+}
+
+uint32_t meta_key_id(enum meta_table table, uint64_t id, uint8_t *out)
+{
+    out[0] = tables[table].letter;
+    put_be64(out + 1, id);
+    return 9;
+}
+
+uint32_t meta_key_slot(uint64_t session, uint32_t slot, uint8_t *out)
+{
+    out[0] = tables[META_TABLE_slot].letter;
+    put_be64(out + 1, session);
+    put_be16(out + 9, (uint16_t)slot);
+    return 11;
+}
+
+uint32_t meta_key_grant(uint8_t kind, uint8_t *out)
+{
+    out[0] = tables[META_TABLE_grant].letter;
+    out[1] = kind;
+    return 2;
+}
+
+uint32_t meta_key_state(uint8_t *out)
+{
+    out[0] = tables[META_TABLE_state].letter;
+    return 1;
+}
+
+/* Does a key have the shape its table gives it? */
+static bool key_fits(enum meta_table table, struct text key)
+{
+    static const uint16_t least[META_TABLE_COUNT] = {
+        [META_TABLE_inode] = 8,   [META_TABLE_dentry] = 9, [META_TABLE_extent] = 12, [META_TABLE_ttl] = 17,
+        [META_TABLE_mirror] = 13, [META_TABLE_inline] = 9, [META_TABLE_xattr] = 10,  [META_TABLE_orphan] = 9,
+        [META_TABLE_mount] = 5,   [META_TABLE_quota] = 9,  [META_TABLE_job] = 9,     [META_TABLE_worker] = 9,
+        [META_TABLE_session] = 9, [META_TABLE_slot] = 11,  [META_TABLE_grant] = 2,   [META_TABLE_state] = 1,
+    };
+    bool named = table == META_TABLE_dentry || table == META_TABLE_xattr;
+    if (key.n < least[table] || key.n > least[table] + (named ? META_NAME_MAX - 1u : 0u))
+        return false;
+    return !tables[table].letter || (uint8_t)key.p[0] == tables[table].letter;
+}
+
+/* --- varints ------------------------------------------------------------------------------------------------------- */
+
+uint8_t *varint_put(uint8_t *p, uint64_t v)
+{
+    while (v >= 0x80) {
+        *p++ = (uint8_t)v | 0x80;
+        v >>= 7;
+    }
+    *p++ = (uint8_t)v;
+    return p;
+}
+
+int varint_get(const uint8_t **p, const uint8_t *end, uint64_t *ret)
+{
+    uint64_t v = 0;
+    const uint8_t *at = *p;
+    for (unsigned shift = 0; at < end && shift < 64; shift += 7) {
+        uint8_t b = *at++;
+        if (shift == 63 && b > 1)
+            break; /* more than 64 bits */
+        v |= (uint64_t)(b & 0x7f) << shift;
+        if (b & 0x80)
+            continue;
+        if (b == 0 && shift > 0)
+            break; /* not the shortest form */
+        *p = at;
+        *ret = v;
+        return 0;
+    }
+    return -CV_BAD_FORMAT;
+}
+
+static uint8_t *zigzag_put(uint8_t *p, int64_t newer, int64_t older)
+{
+    int64_t d = (int64_t)((uint64_t)newer - (uint64_t)older);
+    return varint_put(p, ((uint64_t)d << 1) ^ (uint64_t)(d >> 63));
+}
+
+static uint8_t *u64_put(uint8_t *p, uint64_t v)
+{
+    put_le64(p, v);
+    return p + 8;
+}
+
+static uint8_t *bytes_put(uint8_t *p, struct text t)
+{
+    p = varint_put(p, t.n);
+    if (t.n)
+        memcpy(p, t.p, t.n);
+    return p + t.n;
+}
+
+/* --- reading: a cursor that goes on giving zeros after its first error --------------------------------------------- */
+
+struct cursor {
+    const uint8_t *p, *end;
+    int error;
+};
+
+static struct cursor cursor_of(struct text t)
+{
+    return (struct cursor){(const uint8_t *)t.p, (const uint8_t *)t.p + t.n, 0};
+}
+
+static void cursor_fail(struct cursor *c, int error)
+{
+    if (!c->error)
+        c->error = error;
+    c->p = c->end;
+}
+
+static uint64_t take_varint(struct cursor *c)
+{
+    uint64_t v = 0;
+    if (varint_get(&c->p, c->end, &v) < 0)
+        cursor_fail(c, -CV_BAD_FORMAT);
+    return v;
+}
+
+static uint64_t take_below(struct cursor *c, uint64_t limit)
+{
+    uint64_t v = take_varint(c);
+    if (v >= limit) {
+        cursor_fail(c, -CV_BAD_FORMAT);
+        return 0;
+    }
+    return v;
+}
+
+static uint32_t take_u32(struct cursor *c)
+{
+    return (uint32_t)take_below(c, 1ull << 32);
+}
+
+static bool has(struct cursor *c, size_t n)
+{
+    if ((size_t)(c->end - c->p) >= n)
+        return true;
+    cursor_fail(c, -CV_BAD_FORMAT);
+    return false;
+}
+
+static uint8_t take_u8(struct cursor *c)
+{
+    return has(c, 1) ? *c->p++ : 0;
+}
+
+static uint64_t take_fixed64(struct cursor *c)
+{
+    if (!has(c, 8))
+        return 0;
+    c->p += 8;
+    return get_le64(c->p - 8);
+}
+
+static struct text take_bytes(struct cursor *c, uint32_t most)
+{
+    uint64_t n = take_below(c, (uint64_t)most + 1);
+    if (!has(c, n))
+        return (struct text){NULL, 0};
+    c->p += n;
+    return (struct text){(const char *)c->p - n, (uint32_t)n};
+}
+
+static int64_t take_zigzag(struct cursor *c, int64_t newer)
+{
+    uint64_t v = take_varint(c);
+    uint64_t d = (v >> 1) ^ (0 - (v & 1));
+    return (int64_t)((uint64_t)newer - d);
+}
+
+static void take_version(struct cursor *c)
+{
+    uint8_t v = take_u8(c);
+    if (!c->error && v != META_ROW_VERSION)
+        cursor_fail(c, v > META_ROW_VERSION ? -CV_FORMAT_TOO_NEW : -CV_BAD_FORMAT);
+}
+
+static int cursor_end(struct cursor *c)
+{
+    if (!c->error && c->p != c->end)
+        c->error = -CV_BAD_FORMAT;
+    return c->error;
+}
+
+/* --- inode --------------------------------------------------------------------------------------------------------- */
+
+static uint32_t inode_present(const struct meta_inode *i)
+{
+    uint32_t has_policy = i->replicas || i->tier || i->policy_flags || i->block_shift;
+    return (i->rdev ? META_HAS_RDEV : 0) | (i->target.n ? META_HAS_TARGET : 0) | (i->entries ? META_HAS_ENTRIES : 0) |
+           (i->base_version || i->epoch ? META_HAS_BASE_VERSION : 0) |
+           (i->ufs_flags || i->ufs_mtime_ns || i->ufs_length || i->ufs_etag.n ? META_HAS_UFS : 0) |
+           (i->ufs_at.n ? META_HAS_UFS_AT : 0) | (i->ttl_due_ns || i->ttl_action ? META_HAS_TTL : 0) |
+           (has_policy ? META_HAS_POLICY : 0) | (i->mount ? META_HAS_MOUNT : 0);
+}
+
+static uint8_t *inode_put_optional(const struct meta_inode *i, uint32_t present, uint8_t *p)
+{
+    if (present & META_HAS_RDEV)
+        p = varint_put(p, i->rdev);
+    if (present & META_HAS_TARGET)
+        p = bytes_put(p, i->target);
+    if (present & META_HAS_ENTRIES)
+        p = varint_put(p, i->entries);
+    if (present & META_HAS_BASE_VERSION)
+        p = varint_put(varint_put(p, i->base_version), i->epoch);
+    if (present & META_HAS_UFS) {
+        p = u64_put(varint_put(p, i->ufs_flags), i->ufs_mtime_ns);
+        p = bytes_put(varint_put(p, i->ufs_length), i->ufs_etag);
+    }
+    if (present & META_HAS_UFS_AT)
+        p = bytes_put(p, i->ufs_at);
+    if (present & META_HAS_TTL) {
+        p = u64_put(p, i->ttl_due_ns);
+        *p++ = i->ttl_action;
+    }
+    if (present & META_HAS_POLICY) {
+        *p++ = i->replicas;
+        *p++ = i->tier;
+        *p++ = i->policy_flags;
+        *p++ = i->block_shift;
+    }
+    if (present & META_HAS_MOUNT)
+        p = varint_put(p, i->mount);
+    return p;
+}
+
+uint32_t meta_inode_encode(const struct meta_inode *i, uint8_t *out)
+{
+    uint32_t present = inode_present(i);
+    uint8_t *p = out;
+    *p++ = META_ROW_VERSION;
+    put_le16(p, (uint16_t)i->mode);
+    p = varint_put(p + 2, present);
+    p = varint_put(p, i->change);
+    p = varint_put(p, i->uid);
+    p = varint_put(p, i->gid);
+    p = varint_put(p, i->nlink);
+    p = varint_put(p, i->size);
+    p = varint_put(p, i->parent);
+    p = varint_put(p, i->flags);
+    p = u64_put(p, (uint64_t)i->ctime_ns);
+    p = zigzag_put(p, i->ctime_ns, i->mtime_ns);
+    p = zigzag_put(p, i->ctime_ns, i->atime_ns);
+    p = zigzag_put(p, i->ctime_ns, i->btime_ns);
+    if (present)
+        p = inode_put_optional(i, present, p);
+    assert(p - out <= META_INODE_MAX);
+    return (uint32_t)(p - out);
+}
+
+static void inode_take_optional(struct cursor *c, uint32_t present, struct meta_inode *i)
+{
+    if (present & META_HAS_RDEV)
+        i->rdev = take_varint(c);
+    if (present & META_HAS_TARGET)
+        i->target = take_bytes(c, META_TARGET_MAX);
+    if (present & META_HAS_ENTRIES)
+        i->entries = take_varint(c);
+    if (present & META_HAS_BASE_VERSION) {
+        i->base_version = take_varint(c);
+        i->epoch = take_varint(c);
+    }
+    if (present & META_HAS_UFS) {
+        i->ufs_flags = take_u32(c);
+        i->ufs_mtime_ns = take_fixed64(c);
+        i->ufs_length = take_varint(c);
+        i->ufs_etag = take_bytes(c, META_ETAG_MAX);
+    }
+    if (present & META_HAS_UFS_AT)
+        i->ufs_at = take_bytes(c, META_UFS_AT_MAX);
+    if (present & META_HAS_TTL) {
+        i->ttl_due_ns = take_fixed64(c);
+        i->ttl_action = take_u8(c);
+    }
+    if (present & META_HAS_POLICY) {
+        i->replicas = take_u8(c);
+        i->tier = take_u8(c);
+        i->policy_flags = take_u8(c);
+        i->block_shift = take_u8(c);
+    }
+    if (present & META_HAS_MOUNT)
+        i->mount = take_u32(c);
+}
+
+int meta_inode_decode(uint64_t id, struct text value, struct meta_inode *ret)
+{
+    struct cursor c = cursor_of(value);
+    memset(ret, 0, sizeof(*ret));
+    ret->id = id;
+    take_version(&c);
+    if (has(&c, 2)) {
+        ret->mode = get_le16(c.p);
+        c.p += 2;
+    }
+    uint64_t present = take_varint(&c);
+    if (!c.error && present > META_PRESENT_ALL)
+        cursor_fail(&c, -CV_FORMAT_TOO_NEW);
+    ret->change = take_varint(&c);
+    ret->uid = take_u32(&c);
+    ret->gid = take_u32(&c);
+    ret->nlink = take_u32(&c);
+    ret->size = take_varint(&c);
+    ret->parent = take_varint(&c);
+    uint64_t flags = take_varint(&c);
+    if (!c.error && flags > INODE_FLAGS_ALL)
+        cursor_fail(&c, -CV_FORMAT_TOO_NEW);
+    ret->flags = (uint32_t)flags;
+    ret->ctime_ns = (int64_t)take_fixed64(&c);
+    ret->mtime_ns = take_zigzag(&c, ret->ctime_ns);
+    ret->atime_ns = take_zigzag(&c, ret->ctime_ns);
+    ret->btime_ns = take_zigzag(&c, ret->ctime_ns);
+    if (present && !c.error)
+        inode_take_optional(&c, (uint32_t)present, ret);
+    return cursor_end(&c);
+}
+
+/* --- the other rows ------------------------------------------------------------------------------------------------ */
+
+uint32_t meta_dentry_encode(const struct meta_dentry *d, uint8_t *out)
+{
+    assert(d->type < 16);
+    out[0] = (uint8_t)(META_ROW_VERSION << 4 | d->type);
+    return (uint32_t)(varint_put(out + 1, d->child) - out);
+}
+
+int meta_dentry_decode(struct text value, struct meta_dentry *ret)
+{
+    struct cursor c = cursor_of(value);
+    uint8_t first = take_u8(&c);
+    if (!c.error && first >> 4 != META_ROW_VERSION)
+        cursor_fail(&c, first >> 4 > META_ROW_VERSION ? -CV_FORMAT_TOO_NEW : -CV_BAD_FORMAT);
+    ret->type = first & 15;
+    ret->child = take_varint(&c);
+    return cursor_end(&c);
+}
+
+uint32_t meta_extent_encode(const struct meta_extent *e, uint8_t *out)
+{
+    assert(e->replica_count <= META_REPLICAS_MAX);
+    uint8_t *p = out;
+    *p++ = META_ROW_VERSION;
+    p = varint_put(p, e->version);
+    p = varint_put(p, e->epoch);
+    p = varint_put(p, e->valid_length);
+    p = varint_put(p, e->replica_count);
+    for (uint32_t i = 0; i < e->replica_count; i++)
+        p = u64_put(p, e->replicas[i]);
+    return (uint32_t)(p - out);
+}
+
+int meta_extent_decode(struct text value, struct meta_extent *ret)
+{
+    struct cursor c = cursor_of(value);
+    memset(ret, 0, sizeof(*ret));
+    take_version(&c);
+    ret->version = take_varint(&c);
+    ret->epoch = take_varint(&c);
+    ret->valid_length = take_u32(&c);
+    ret->replica_count = (uint32_t)take_below(&c, META_REPLICAS_MAX + 1);
+    for (uint32_t i = 0; i < ret->replica_count; i++)
+        ret->replicas[i] = take_fixed64(&c);
+    return cursor_end(&c);
+}
+
+uint32_t meta_session_encode(const struct meta_session_row *s, uint8_t *out)
+{
+    uint8_t *p = out;
+    *p++ = META_ROW_VERSION;
+    p = u64_put(varint_put(p, s->slots), s->opened_ns);
+    p = varint_put(p, s->pid);
+    p = bytes_put(p, s->host);
+    p = bytes_put(p, s->program);
+    p = bytes_put(p, s->mount_point);
+    return (uint32_t)(p - out);
+}
+
+int meta_session_decode(struct text value, struct meta_session_row *ret)
+{
+    struct cursor c = cursor_of(value);
+    memset(ret, 0, sizeof(*ret));
+    take_version(&c);
+    ret->slots = (uint32_t)take_below(&c, META_SLOTS_MAX + 1);
+    ret->opened_ns = take_fixed64(&c);
+    ret->pid = take_u32(&c);
+    ret->host = take_bytes(&c, META_NAME_MAX);
+    ret->program = take_bytes(&c, META_NAME_MAX);
+    ret->mount_point = take_bytes(&c, META_NAME_MAX);
+    return cursor_end(&c);
+}
+
+uint32_t meta_slot_encode(const struct meta_slot_row *s, uint8_t *out)
+{
+    uint8_t *p = out;
+    *p++ = META_ROW_VERSION;
+    p = varint_put(p, s->sequence);
+    put_le16(p, s->type);
+    p = varint_put(p + 2, s->flags);
+    p = varint_put(p, s->inode);
+    p = varint_put(p, s->other);
+    p = varint_put(p, s->handle);
+    return (uint32_t)(p - out);
+}
+
+int meta_slot_decode(struct text value, struct meta_slot_row *ret)
+{
+    struct cursor c = cursor_of(value);
+    memset(ret, 0, sizeof(*ret));
+    take_version(&c);
+    ret->sequence = take_varint(&c);
+    if (has(&c, 2)) {
+        ret->type = get_le16(c.p);
+        c.p += 2;
+    }
+    ret->flags = take_u32(&c);
+    ret->inode = take_varint(&c);
+    ret->other = take_varint(&c);
+    ret->handle = take_varint(&c);
+    return cursor_end(&c);
+}
+
+uint32_t meta_u64_encode(uint64_t fixed, uint8_t *out)
+{
+    out[0] = META_ROW_VERSION;
+    put_le64(out + 1, fixed);
+    return 9;
+}
+
+int meta_u64_decode(struct text value, uint64_t *ret)
+{
+    struct cursor c = cursor_of(value);
+    take_version(&c);
+    *ret = take_fixed64(&c);
+    return cursor_end(&c);
+}
+
+uint32_t meta_limit_encode(uint64_t limit, uint8_t *out)
+{
+    out[0] = META_ROW_VERSION;
+    return (uint32_t)(varint_put(out + 1, limit) - out);
+}
+
+int meta_limit_decode(struct text value, uint64_t *ret)
+{
+    struct cursor c = cursor_of(value);
+    take_version(&c);
+    *ret = take_varint(&c);
+    return cursor_end(&c);
+}
+
+uint32_t meta_state_encode(const struct meta_state *s, uint8_t *out)
+{
+    uint8_t *p = out;
+    *p++ = META_ROW_VERSION;
+    const uint64_t all[] = {s->applied, s->digest, s->time_ns, s->inodes, s->directories, s->orphans, s->bytes};
+    for (size_t i = 0; i < array_size(all); i++)
+        p = u64_put(p, all[i]);
+    put_le32(p, s->feature_level);
+    put_le32(p + 4, s->incarnation);
+    return META_STATE_SIZE;
+}
+
+int meta_state_decode(struct text value, struct meta_state *ret)
+{
+    struct cursor c = cursor_of(value);
+    take_version(&c);
+    uint64_t *const all[] = {&ret->applied,     &ret->digest,  &ret->time_ns, &ret->inodes,
+                             &ret->directories, &ret->orphans, &ret->bytes};
+    for (size_t i = 0; i < array_size(all); i++)
+        *all[i] = take_fixed64(&c);
+    uint64_t both = take_fixed64(&c);
+    ret->feature_level = (uint32_t)both;
+    ret->incarnation = (uint32_t)(both >> 32);
+    return cursor_end(&c);
+}
+
+/* --- redo ---------------------------------------------------------------------------------------------------------- */
+
+void redo_header_encode(const struct redo_header *h, uint8_t out[REDO_HEADER_SIZE])
+{
+    memset(out, 0, REDO_HEADER_SIZE);
+    put_le16(out, REDO_MAGIC);
+    out[2] = REDO_VERSION;
+    put_le32(out + 4, h->feature_level);
+    put_le32(out + 8, h->op_count);
+    put_le32(out + 12, h->row_count);
+    put_le64(out + 16, h->inodes);
+    put_le64(out + 24, h->directories);
+    put_le64(out + 32, h->orphans);
+    put_le64(out + 40, h->bytes);
+    put_le64(out + 48, h->time_ns);
+    put_le32(out + 56, h->incarnation);
+    put_le32(out + 60, h->ops_length);
+}
+
+uint32_t redo_op_encode(const struct redo_op *op, uint8_t *out)
+{
+    uint8_t *p = out;
+    *p++ = op->kind;
+    p = varint_put(p, op->uid);
+    p = varint_put(p, op->session);
+    p = varint_put(p, op->inode);
+    p = varint_put(p, op->other);
+    p = varint_put(p, op->extra);
+    return (uint32_t)(p - out);
+}
+
+int redo_reader_init(struct redo_reader *r, struct text payload)
+{
+    const uint8_t *p = (const uint8_t *)payload.p;
+    if (payload.n < 3 || get_le16(p) != REDO_MAGIC || p[2] == 0)
+        return -CV_BAD_FORMAT;
+    if (p[2] > REDO_VERSION)
+        return -CV_FORMAT_TOO_NEW;
+    if (payload.n < REDO_HEADER_SIZE)
+        return -CV_BAD_FORMAT;
+    if (p[3] != 0 || get_le64(p + 64) != 0)
+        return -CV_FORMAT_TOO_NEW; /* a flag we do not know */
+    r->header = (struct redo_header){
+        .feature_level = get_le32(p + 4),
+        .op_count = get_le32(p + 8),
+        .row_count = get_le32(p + 12),
+        .inodes = get_le64(p + 16),
+        .directories = get_le64(p + 24),
+        .orphans = get_le64(p + 32),
+        .bytes = get_le64(p + 40),
+        .time_ns = get_le64(p + 48),
+        .incarnation = get_le32(p + 56),
+        .ops_length = get_le32(p + 60),
+    };
+    if (r->header.ops_length > payload.n - REDO_HEADER_SIZE)
+        return -CV_BAD_FORMAT;
+    r->at = p + REDO_HEADER_SIZE;
+    r->ops_end = r->at + r->header.ops_length;
+    r->end = p + payload.n;
+    r->ops_left = r->header.op_count;
+    r->rows_left = r->header.row_count;
+    return 0;
+}
+
+int redo_next_op(struct redo_reader *r, struct redo_op *ret)
+{
+    if (r->ops_left == 0)
+        return r->at == r->ops_end ? -ENODATA : -CV_BAD_FORMAT;
+    struct cursor c = {r->at, r->ops_end, 0};
+    ret->kind = take_u8(&c);
+    if (!c.error && (ret->kind == 0 || ret->kind >= REDO_KIND_COUNT))
+        cursor_fail(&c, -CV_FORMAT_TOO_NEW);
+    ret->uid = take_u32(&c);
+    ret->session = take_varint(&c);
+    ret->inode = take_varint(&c);
+    ret->other = take_varint(&c);
+    ret->extra = take_varint(&c);
+    r->at = c.p;
+    r->ops_left--;
+    return c.error;
+}
+
+int redo_next_row(struct redo_reader *r, struct redo_row *ret)
+{
+    if (r->at < r->ops_end)
+        r->at = r->ops_end;
+    if (r->rows_left == 0)
+        return r->at == r->end ? -ENODATA : -CV_BAD_FORMAT;
+    struct cursor c = {r->at, r->end, 0};
+    uint8_t table = take_u8(&c);
+    ret->deleted = table & REDO_DELETE;
+    table &= (uint8_t)~REDO_DELETE;
+    if (!c.error && !meta_table_known(table))
+        cursor_fail(&c, -CV_FORMAT_TOO_NEW);
+    ret->table = table;
+    ret->key = take_bytes(&c, META_KEY_MAX);
+    if (!c.error && !key_fits(table, ret->key))
+        cursor_fail(&c, -CV_BAD_FORMAT);
+    ret->value = ret->deleted ? (struct text){NULL, 0} : take_bytes(&c, META_VALUE_MAX);
+    r->at = c.p;
+    r->rows_left--;
+    return c.error;
+}
+
+/* Rows whose decoding nobody here needs yet still say their version. */
+static int check_version(struct text value)
+{
+    struct cursor c = cursor_of(value);
+    take_version(&c);
+    return c.error;
+}
+
+int redo_row_check(const struct redo_row *row)
+{
+    union {
+        struct meta_inode inode;
+        struct meta_dentry dentry;
+        struct meta_extent extent;
+        struct meta_session_row session;
+        struct meta_slot_row slot;
+        uint64_t number;
+    } u;
+    if (row->table == META_TABLE_state)
+        return -CV_BAD_FORMAT; /* never in the log */
+    if (row->deleted)
+        return 0;
+    switch (row->table) {
+    case META_TABLE_inode: return meta_inode_decode(0, row->value, &u.inode);
+    case META_TABLE_dentry: return meta_dentry_decode(row->value, &u.dentry);
+    case META_TABLE_extent: return meta_extent_decode(row->value, &u.extent);
+    case META_TABLE_session: return meta_session_decode(row->value, &u.session);
+    case META_TABLE_slot: return meta_slot_decode(row->value, &u.slot);
+    case META_TABLE_grant: return meta_limit_decode(row->value, &u.number);
+    case META_TABLE_orphan: return meta_u64_decode(row->value, &u.number);
+    default: return check_version(row->value);
+    }
+}
+
+int redo_check(struct text payload)
+{
+    struct redo_reader r;
+    struct redo_op op;
+    struct redo_row row;
+    int e = redo_reader_init(&r, payload);
+    while (e == 0)
+        e = redo_next_op(&r, &op);
+    if (e != -ENODATA)
+        return e;
+    for (e = 0; e == 0;) {
+        e = redo_next_row(&r, &row);
+        if (e == 0)
+            e = redo_row_check(&row);
+    }
+    return e == -ENODATA ? 0 : e;
+}

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the namespace looks like on disk and in the log: the tables of the metadata database (row keys and row values)
+ * and the redo record, the payload of one log entry. Both are exact: an unknown version, kind, table or presence bit is
+ * -CV_FORMAT_TOO_NEW, a cut or trailing byte -CV_BAD_FORMAT; neither is ever skipped over.
+ *
+ * Notation: u8, u16, u32, u64 little-endian in values, big-endian in keys (be), so that bytewise order is numeric
+ * order. v = varint: 7 bits a byte, low bits first, at most 10 bytes, shortest form only. z = varint of a signed
+ * difference, zigzag. bytes = v length, then that many bytes.
+ *
+ * Keys (a key in the family "small" or "queue" begins with the table's letter):
+ *
+ *      inode    id be64                            mount    'M' id be32
+ *      dentry   parent be64, name                  quota    'Q' id be64
+ *      extent   inode be64, block be32             job      'J' id be64
+ *      ttl      't' due be64, inode be64           worker   'W' id be64
+ *      mirror   'm' mount be32, sequence be64      session  'S' id be64
+ *      inline   'i' inode be64                     slot     's' session be64, slot be16
+ *      xattr    'x' inode be64, name               grant    'g' kind u8
+ *      orphan   'o' inode be64                     state    'a'
+ *
+ * Values begin with a version byte (1 today; of a dentry the high four bits):
+ *
+ *      inode    version u8, mode u16, present v, change v, uid v, gid v, nlink v, size v, parent v, flags v,
+ *               ctime u64, then z: ctime - mtime, ctime - atime, ctime - btime (ns since 1970, signed); then what
+ *               `present` says is there, in the order of enum meta_present
+ *      dentry   version << 4 | type (DT_*), child v
+ *      extent   version u8, version v, epoch v, valid length v, replica count v, each u64
+ *      xattr, inline                the bytes behind the version
+ *      orphan   version u8, since u64 (ns)
+ *      session  version u8, slots v, opened u64, pid v, host bytes, program bytes, mount point bytes
+ *      slot     version u8, sequence v, type u16, flags v, inode v, other v, handle v
+ *      grant    version u8, limit v: ids below it were granted at some time
+ *      state    version u8, struct meta_state in its order (u64 each, then feature level u32, incarnation u32)
+ *
+ * Redo record (one batch of operations):
+ *
+ *      header   REDO_HEADER_SIZE bytes, fixed (below)
+ *      ops      op count x { kind u8, uid v, session v, inode v, other v, extra v }       for people, audit and effects
+ *      rows     row count x { table u8 (| 0x80: the row is deleted), key bytes, [value bytes] }  the result: all that
+ *               applying means. Each key once, in order of first change within the batch.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/text.h"
+
+#define META_ROW_VERSION 1
+#define META_NAME_MAX    255
+#define META_TARGET_MAX  4095
+#define META_XATTR_MAX   65536 /* value; also the sum of an inode's names */
+#define META_ETAG_MAX    255
+#define META_UFS_AT_MAX  2048
+#define META_KEY_MAX     272
+#define META_VALUE_MAX   (META_XATTR_MAX + 16)
+#define META_INODE_MAX   8192 /* bytes of an encoded inode row */
+#define META_SLOTS_MAX   1024 /* per session */
+#define META_ROOT        1ull
+#define META_FIRST_ID    1024ull      /* ids below are for what exists from the start */
+#define META_ID_LIMIT    (1ull << 48) /* top 16 bits: the shard, 0 */
+
+/* The column families of the metadata database. */
+#define META_FAMILIES_(F) F(inode) F(dentry) F(extent) F(queue) F(small)
+enum meta_family {
+#define F(name) META_FAMILY_##name,
+    META_FAMILIES_(F)
+#undef F
+        META_FAMILY_COUNT
+};
+const char *meta_family_name(enum meta_family family); /* "inode" */
+
+/* TABLE(name, code, family, letter); codes are retired, never reused */
+// clang-format off
+#define META_TABLES_(TABLE)                                                                                            \
+    TABLE(inode,   1,  inode,  0)   TABLE(dentry,  2,  dentry, 0)   TABLE(extent,  3,  extent, 0)                        \
+    TABLE(ttl,     4,  queue,  't') TABLE(mirror,  5,  queue,  'm') TABLE(inline,  6,  small,  'i')                      \
+    TABLE(xattr,   7,  small,  'x') TABLE(orphan,  8,  small,  'o') TABLE(mount,   9,  small,  'M')                      \
+    TABLE(quota,   10, small,  'Q') TABLE(job,     11, small,  'J') TABLE(worker,  12, small,  'W')                      \
+    TABLE(session, 13, small,  'S') TABLE(slot,    14, small,  's') TABLE(grant,   15, small,  'g')                      \
+    TABLE(state,   16, small,  'a')
+// clang-format on
+enum meta_table {
+#define TABLE(name, code, family, letter) META_TABLE_##name = code,
+    META_TABLES_(TABLE)
+#undef TABLE
+        META_TABLE_COUNT = 17
+};
+const char *meta_table_name(enum meta_table table);        /* "inode"; "?" for none of ours */
+enum meta_family meta_table_family(enum meta_table table); /* of a table of ours */
+bool meta_table_known(uint8_t code);
+
+/* --- keys. out has META_KEY_MAX bytes; the length is returned. ------------------------------------------------- */
+uint32_t meta_key_inode(uint64_t inode, uint8_t *out);
+uint32_t meta_key_dentry(uint64_t parent, struct text name, uint8_t *out); /* empty name: the prefix of the directory */
+uint32_t meta_key_extent(uint64_t inode, uint32_t block, uint8_t *out);
+uint32_t meta_key_xattr(uint64_t inode, struct text name, uint8_t *out); /* empty name: the prefix */
+/* Of inline, orphan, quota, job, worker, session. */
+uint32_t meta_key_id(enum meta_table table, uint64_t id, uint8_t *out);
+uint32_t meta_key_slot(uint64_t session, uint32_t slot, uint8_t *out);
+uint32_t meta_key_grant(uint8_t kind, uint8_t *out);
+uint32_t meta_key_state(uint8_t *out);
+
+/* --- values. Encoders return the length written to out (room: stated there). Decoders: -CV_BAD_FORMAT,
+ * -CV_FORMAT_TOO_NEW; decoded text borrows from the value. ------------------------------------------------------- */
+
+/* Optional parts of an inode row, in this order. */
+enum meta_present {
+    META_HAS_RDEV = 1,         /* rdev v */
+    META_HAS_TARGET = 2,       /* target bytes */
+    META_HAS_ENTRIES = 4,      /* entries v */
+    META_HAS_BASE_VERSION = 8, /* base_version v, epoch v */
+    META_HAS_UFS = 16,         /* ufs_flags v, ufs_mtime u64, ufs_length v, etag bytes */
+    META_HAS_UFS_AT = 32,      /* ufs_at bytes */
+    META_HAS_TTL = 64,         /* ttl_due u64, ttl_action u8 */
+    META_HAS_POLICY = 128,     /* replicas u8, tier u8, policy_flags u8, block_shift u8 */
+    META_HAS_MOUNT = 256,      /* mount v */
+    META_PRESENT_ALL = 511,
+};
+
+/* flags of an inode row; also in rec_attr.flags */
+enum inode_flag {
+    INODE_HAS_XATTR = 1,   /* xattr rows may exist: without it there are none */
+    INODE_HAS_EXTENTS = 2, /* extent rows may exist */
+    INODE_HAS_INLINE = 4,  /* an inline row may exist */
+    INODE_ORPHAN = 8,      /* without a name, kept for open handles or until its rows are purged */
+    INODE_DIRTY = 16,      /* holds data the UFS does not have */
+    /* A directory of a UFS: some of its names, or none, are known here. Neither: what is here is all there is. */
+    INODE_LISTING_PARTIAL = 32,
+    INODE_LISTING_UNKNOWN = 64,
+    INODE_LOCAL_ATTRS = 128, /* modes, owners, links the UFS cannot hold: ours are the truth */
+    INODE_FLAGS_ALL = 255,
+};
+
+/* An inode row, decoded. Zero in an optional part is the same as absent. */
+struct meta_inode {
+    uint64_t id;   /* from the key */
+    uint32_t mode; /* type and permissions, as stat(2) */
+    uint32_t uid, gid, nlink;
+    uint32_t flags;        /* enum inode_flag */
+    uint64_t size, parent; /* parent: of a directory, or of a file's first name; of the root itself */
+    uint64_t change;       /* counts the changes of names or content */
+    int64_t mtime_ns, atime_ns, ctime_ns, btime_ns;
+    uint64_t entries; /* directory: names in it */
+    uint64_t rdev;
+    struct text target;    /* symlink */
+    uint64_t base_version; /* of all blocks without an extent row */
+    uint64_t epoch;        /* highest write epoch granted */
+    uint64_t ufs_mtime_ns, ufs_length;
+    struct text ufs_etag;
+    struct text ufs_at; /* where the data lies in the UFS when that is not the path */
+    uint64_t ttl_due_ns;
+    uint32_t ufs_flags, mount;
+    uint8_t ttl_action, replicas, tier, policy_flags, block_shift; /* 0: as the parent */
+};
+
+/* Room for out: META_INODE_MAX is enough for texts within their limits. */
+uint32_t meta_inode_encode(const struct meta_inode *i, uint8_t *out);
+int meta_inode_decode(uint64_t id, struct text value, struct meta_inode *ret);
+
+struct meta_dentry {
+    uint64_t child;
+    uint8_t type; /* DT_REG ... of dirent.h */
+};
+uint32_t meta_dentry_encode(const struct meta_dentry *d, uint8_t *out); /* room: 16 */
+int meta_dentry_decode(struct text value, struct meta_dentry *ret);
+
+#define META_REPLICAS_MAX 8
+struct meta_extent {
+    uint64_t version, epoch;
+    uint32_t valid_length, replica_count;
+    uint64_t replicas[META_REPLICAS_MAX]; /* worker ids, in order */
+};
+uint32_t meta_extent_encode(const struct meta_extent *e, uint8_t *out); /* room: 128 */
+int meta_extent_decode(struct text value, struct meta_extent *ret);
+
+struct meta_session_row {
+    uint32_t slots, pid;
+    uint64_t opened_ns;
+    struct text host, program, mount_point; /* at most 255 bytes each */
+};
+uint32_t meta_session_encode(const struct meta_session_row *s, uint8_t *out); /* room: 1024 */
+int meta_session_decode(struct text value, struct meta_session_row *ret);
+
+/* What the last mutation of a slot did: enough to answer it again. */
+struct meta_slot_row {
+    uint64_t sequence;
+    uint16_t type;  /* enum message_type of the request */
+    uint32_t flags; /* 1: created */
+    uint64_t inode, other, handle;
+};
+uint32_t meta_slot_encode(const struct meta_slot_row *s, uint8_t *out); /* room: 64 */
+int meta_slot_decode(struct text value, struct meta_slot_row *ret);
+
+uint32_t meta_u64_encode(uint64_t fixed, uint8_t *out); /* orphan: version, u64. Room: 16 */
+int meta_u64_decode(struct text value, uint64_t *ret);
+uint32_t meta_limit_encode(uint64_t limit, uint8_t *out); /* grant. Room: 16 */
+int meta_limit_decode(struct text value, uint64_t *ret);
+
+/* Written with each delta; the database's word on what it holds. Written by no log entry. */
+struct meta_state {
+    uint64_t applied, digest, time_ns;            /* log index; of the row stream up to it; leader's time */
+    uint64_t inodes, directories, orphans, bytes; /* totals; bytes: sum of file sizes */
+    uint32_t feature_level, incarnation;
+};
+#define META_STATE_SIZE 65
+uint32_t meta_state_encode(const struct meta_state *s, uint8_t *out);
+int meta_state_decode(struct text value, struct meta_state *ret);
+
+/* --- redo record ----------------------------------------------------------------------------------------------- */
+#define REDO_MAGIC       0x4452 /* "RD" */
+#define REDO_VERSION     1
+#define REDO_HEADER_SIZE 72
+#define REDO_DELETE      0x80
+
+/*  0 u16 magic      8 u32 op count     24 u64 directories   48 u64 time ns
+ *  2 u8  version   12 u32 row count    32 u64 orphans       56 u32 incarnation
+ *  3 u8  flags (0) 16 u64 inodes       40 u64 bytes         60 u32 ops length
+ *  4 u32 feature level                                      64 u64 reserved (0)
+ * The totals are the results after this batch. */
+struct redo_header {
+    uint32_t feature_level, op_count, row_count, incarnation, ops_length;
+    uint64_t inodes, directories, orphans, bytes, time_ns;
+};
+
+/* KIND(name, code): what an operation of a redo record was. Codes are retired, never reused. */
+#define REDO_KINDS_(KIND)                                                                                              \
+    KIND(format, 1)                                                                                                    \
+    KIND(grant, 2)                                                                                                     \
+    KIND(session_open, 3)                                                                                              \
+    KIND(session_close, 4)                                                                                             \
+    KIND(create, 5) KIND(mkdir, 6) KIND(mknod, 7) KIND(symlink, 8) KIND(link, 9) KIND(unlink, 10) KIND(rmdir, 11)      \
+        KIND(rename, 12) KIND(setattr, 13) KIND(truncate, 14) KIND(setxattr, 15) KIND(removexattr, 16) KIND(purge, 17)
+enum redo_kind {
+#define KIND(name, code) REDO_##name = code,
+    REDO_KINDS_(KIND)
+#undef KIND
+        REDO_KIND_COUNT = 18
+};
+const char *redo_kind_name(uint8_t kind);
+
+/* Meaning of inode, other, extra by kind: create, mkdir, mknod, symlink, link: new inode, its parent; unlink, rmdir:
+ * inode, its parent, extra 1: it is gone (no orphan); rename: moved inode, new parent, extra: replaced inode;
+ * truncate: inode, new size; purge: inode, base_version, extra: rows still left (0: the inode is gone); grant: limit in
+ * extra; sessions: session. */
+struct redo_op {
+    uint8_t kind;
+    uint32_t uid;
+    uint64_t session, inode, other, extra;
+};
+uint32_t redo_op_encode(const struct redo_op *op, uint8_t *out); /* room: 64 */
+
+struct redo_row {
+    enum meta_table table;
+    bool deleted;
+    struct text key, value;
+};
+
+void redo_header_encode(const struct redo_header *h, uint8_t out[REDO_HEADER_SIZE]);
+
+/* Reading a payload front to back: init, each op, each row, then end. Borrows from the payload. */
+struct redo_reader {
+    struct redo_header header;
+    const uint8_t *at, *end, *ops_end;
+    uint32_t ops_left, rows_left;
+};
+int redo_reader_init(struct redo_reader *r, struct text payload);
+int redo_next_op(struct redo_reader *r, struct redo_op *ret);   /* -ENODATA behind the last */
+int redo_next_row(struct redo_reader *r, struct redo_row *ret); /* -ENODATA behind the last, when nothing trails; ops
+                                                                   not read yet are passed over unchecked */
+
+/* Is the value what the row's table says? Errors as decoding it. */
+int redo_row_check(const struct redo_row *row);
+
+/* Decode everything in it: header, ops, rows, and the value of each row. What fuzzing and a receiver of doubtful bytes
+ * use; 0 means that applying it cannot fail. */
+int redo_check(struct text payload);
+
+/* Varints, for the encoders of rows. */
+uint8_t *varint_put(uint8_t *p, uint64_t v);
+/* Advances *p. Errors: -CV_BAD_FORMAT: cut, longer than 64 bits, or not the shortest form. */
+int varint_get(const uint8_t **p, const uint8_t *end, uint64_t *ret);
