@@ -3,7 +3,7 @@
 
 #define OPTIONS_DEF    "fuse/cvfs_options.def"
 #define OPTIONS_STRUCT struct cvfs_options
-static const struct option rows[] = {
+static const struct option_def rows[] = {
 #include "conf/option_rows.h"
 };
 

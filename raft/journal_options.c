@@ -7,7 +7,7 @@
 
 #define OPTIONS_DEF    "raft/journal_options.def"
 #define OPTIONS_STRUCT struct journal_options
-static const struct option rows[] = {
+static const struct option_def rows[] = {
 #include "conf/option_rows.h"
 };
 

@@ -3,7 +3,7 @@
 
 #define OPTIONS_DEF    "client/client_options.def"
 #define OPTIONS_STRUCT struct client_options
-static const struct option rows[] = {
+static const struct option_def rows[] = {
 #include "conf/option_rows.h"
 };
 

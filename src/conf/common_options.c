@@ -3,7 +3,7 @@
 
 #define OPTIONS_DEF    "conf/cluster_options.def"
 #define OPTIONS_STRUCT struct cluster_options
-static const struct option cluster_rows[] = {
+static const struct option_def cluster_rows[] = {
 #include "conf/option_rows.h"
 };
 
@@ -14,7 +14,7 @@ const struct option_section cluster_section = {
 
 #define OPTIONS_DEF    "conf/log_options.def"
 #define OPTIONS_STRUCT struct log_options
-static const struct option log_rows[] = {
+static const struct option_def log_rows[] = {
 #include "conf/option_rows.h"
 };
 

@@ -120,7 +120,7 @@ int config_find(const struct option_section *const *sections, struct text sectio
             nearest_offer(&near, (*sections)->name);
         return suggest("section", near.word, why);
     }
-    const struct option *o = option_find(s, key);
+    const struct option_def *o = option_find(s, key);
     if (!o) {
         for (; *sections; sections++)
             if (option_find(*sections, key)) {

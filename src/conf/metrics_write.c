@@ -229,8 +229,9 @@ static int json_metric(struct buf *out, const struct metric_set *set, const stru
     for (uint32_t i = 0; r == 0 && i < n; i++) {
         r = buf_append(out, i ? "," : "{", 1);
         if (r == 0)
-            r = json_write_text(out, row->kind == METRIC_GAUGE_FAMILY ? ((const struct gauge_family *)at)->items[i].label
-                                                                  : label_at(row, i, number));
+            r = json_write_text(out, row->kind == METRIC_GAUGE_FAMILY
+                                         ? ((const struct gauge_family *)at)->items[i].label
+                                         : label_at(row, i, number));
         if (r == 0)
             r = buf_append(out, ":", 1);
         if (r == 0)

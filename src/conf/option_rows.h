@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Expands OPTIONS_DEF into the rows of struct option (see conf/options.h). No include guard: once a section. */
+/* Expands OPTIONS_DEF into the rows of struct option_def (see conf/options.h). No include guard: once a section. */
 #define OPTION_TYPE_bool     OPTION_BOOL
 #define OPTION_TYPE_u32      OPTION_U32
 #define OPTION_TYPE_u64      OPTION_U64

@@ -14,7 +14,7 @@
 #include <strings.h>
 
 #include "base/cleanup.h"
-#include "base/error.h"
+#include "conf/json.h"
 
 static const struct {
     const char *name, *example; /* as documentation and messages say it */
@@ -34,17 +34,17 @@ const char *option_type_name(enum option_type type)
     return types[type].name;
 }
 
-static void *field(const struct option *o, const void *options)
+static void *field(const struct option_def *o, const void *options)
 {
     return (char *)(uintptr_t)options + o->offset;
 }
 
-static bool is_number(const struct option *o)
+static bool is_number(const struct option_def *o)
 {
     return o->type != OPTION_TEXT && o->type != OPTION_LIST;
 }
 
-static uint64_t load(const struct option *o, const void *options)
+static uint64_t load(const struct option_def *o, const void *options)
 {
     const void *p = field(o, options);
     switch (o->type) {
@@ -55,7 +55,7 @@ static uint64_t load(const struct option *o, const void *options)
     }
 }
 
-static void store(const struct option *o, void *options, uint64_t value)
+static void store(const struct option_def *o, void *options, uint64_t value)
 {
     void *p = field(o, options);
     switch (o->type) {
@@ -107,7 +107,7 @@ static void choice_written(struct text constant, uint32_t prefix, char out[OPTIO
 }
 
 /* Step through the choices as written; *at starts at o->choices. */
-static bool next_choice(const struct option *o, const char **at, char out[OPTION_WRITTEN_MAX])
+static bool next_choice(const struct option_def *o, const char **at, char out[OPTION_WRITTEN_MAX])
 {
     struct text constant;
     if (!next_constant(at, &constant))
@@ -116,7 +116,7 @@ static bool next_choice(const struct option *o, const char **at, char out[OPTION
     return true;
 }
 
-static int parse_choice(const struct option *o, const char *s, uint64_t *ret)
+static int parse_choice(const struct option_def *o, const char *s, uint64_t *ret)
 {
     char name[OPTION_WRITTEN_MAX];
     const char *at = o->choices;
@@ -154,7 +154,7 @@ static int parse_u64(const char *s, uint64_t *ret)
 }
 
 /* Without the range. */
-static int parse_number(const struct option *o, const char *s, uint64_t *ret)
+static int parse_number(const struct option_def *o, const char *s, uint64_t *ret)
 {
     switch (o->type) {
     case OPTION_BOOL: return parse_bool(s, ret);
@@ -166,7 +166,7 @@ static int parse_number(const struct option *o, const char *s, uint64_t *ret)
 }
 
 /* The bounds of the table; what a row leaves empty is unbounded. They are code: they parse. */
-static void bounds(const struct option *o, uint64_t *ret_low, uint64_t *ret_high)
+static void bounds(const struct option_def *o, uint64_t *ret_low, uint64_t *ret_high)
 {
     *ret_low = 0;
     *ret_high = o->type == OPTION_U32 ? UINT32_MAX : UINT64_MAX;
@@ -182,7 +182,7 @@ static void bounds(const struct option *o, uint64_t *ret_low, uint64_t *ret_high
     assert(*ret_low <= *ret_high);
 }
 
-static bool in_bounds(const struct option *o, uint64_t value)
+static bool in_bounds(const struct option_def *o, uint64_t value)
 {
     uint64_t low, high;
     bounds(o, &low, &high);
@@ -206,7 +206,7 @@ static void list_free(struct option_list *l)
     *l = (struct option_list){0};
 }
 
-int option_set_list(const struct option *o, void *options, char *const *items, uint32_t n)
+int option_set_list(const struct option_def *o, void *options, char *const *items, uint32_t n)
 {
     assert(o->type == OPTION_LIST);
     if (!in_bounds(o, n))
@@ -230,7 +230,7 @@ int option_set_list(const struct option *o, void *options, char *const *items, u
 }
 
 /* "a, b" as one text: cut at commas, blanks around the items dropped. */
-static int set_list_from_text(const struct option *o, void *options, const char *value)
+static int set_list_from_text(const struct option_def *o, void *options, const char *value)
 {
     char *copy cleanup(freep) = strdup(value);
     size_t room = strlen(value) / 2 + 1;
@@ -252,7 +252,7 @@ static int set_list_from_text(const struct option *o, void *options, const char 
     return option_set_list(o, options, items, n);
 }
 
-int option_set(const struct option *o, void *options, const char *value)
+int option_set(const struct option_def *o, void *options, const char *value)
 {
     if (is_number(o)) {
         uint64_t number;
@@ -277,7 +277,7 @@ int option_set(const struct option *o, void *options, const char *value)
 }
 
 /* The default as a person would write it: the table's token without C's quotes or an enum constant's prefix. */
-static void default_written(const struct option *o, char *out, size_t size)
+static void default_written(const struct option_def *o, char *out, size_t size)
 {
     const char *at = o->initial;
     if (o->type == OPTION_ENUM) {
@@ -295,7 +295,7 @@ static void default_written(const struct option *o, char *out, size_t size)
     out[n] = 0;
 }
 
-int option_set_default(const struct option *o, void *options)
+int option_set_default(const struct option_def *o, void *options)
 {
     char value[512];
     default_written(o, value, sizeof(value));
@@ -304,7 +304,7 @@ int option_set_default(const struct option *o, void *options)
     return r;
 }
 
-void option_clear(const struct option *o, void *options)
+void option_clear(const struct option_def *o, void *options)
 {
     void *p = field(o, options);
     if (o->type == OPTION_TEXT) {
@@ -324,7 +324,7 @@ static int format_in_units(struct buf *out, uint64_t value, const uint64_t *fact
     return buf_printf(out, "%" PRIu64 "%s", value / factors[i], names[i]);
 }
 
-static int format_number(const struct option *o, uint64_t value, struct buf *out)
+static int format_number(const struct option_def *o, uint64_t value, struct buf *out)
 {
     static const uint64_t ms[] = {1, 1000, 60000, 3600000, 86400000};
     static const char *const ms_names[] = {"ms", "s", "m", "h", "d"};
@@ -360,7 +360,7 @@ static int format_text(const char *s, struct buf *out)
     return r < 0 ? r : buf_append(out, "\"", 1);
 }
 
-int option_format(const struct option *o, const void *options, struct buf *out)
+int option_format(const struct option_def *o, const void *options, struct buf *out)
 {
     if (is_number(o))
         return format_number(o, load(o, options), out);
@@ -376,10 +376,10 @@ int option_format(const struct option *o, const void *options, struct buf *out)
     return r < 0 ? r : buf_append(out, "]", 1);
 }
 
-int option_format_default(const struct option *o, struct buf *out)
+int option_format_default(const struct option_def *o, struct buf *out)
 {
     /* A struct of just this field, wide enough for any type. */
-    struct option alone = *o;
+    struct option_def alone = *o;
     struct option_list value = {0};
     alone.offset = 0;
     int r = option_set_default(&alone, &value);
@@ -389,7 +389,7 @@ int option_format_default(const struct option *o, struct buf *out)
     return r;
 }
 
-int option_allowed(const struct option *o, struct buf *out)
+int option_allowed(const struct option_def *o, struct buf *out)
 {
     int r = buf_printf(out, "%s", types[o->type].example);
     if (o->type == OPTION_BOOL)
@@ -403,8 +403,8 @@ int option_allowed(const struct option *o, struct buf *out)
     }
     uint64_t low, high;
     bounds(o, &low, &high);
-    const struct option count = {.type = OPTION_U64};
-    const struct option *as = is_number(o) ? o : &count;
+    const struct option_def count = {.type = OPTION_U64};
+    const struct option_def *as = is_number(o) ? o : &count;
     const char *of = o->type == OPTION_TEXT ? " bytes" : o->type == OPTION_LIST ? " items" : "";
     if (r == 0 && *o->low) {
         r = buf_printf(out, *o->high ? ", from " : ", at least ");
@@ -421,7 +421,31 @@ int option_allowed(const struct option *o, struct buf *out)
     return r;
 }
 
-bool option_equal(const struct option *o, const void *a, const void *b)
+int option_format_json(const struct option_def *o, const void *options, struct buf *out)
+{
+    if (o->type == OPTION_BOOL)
+        return format_number(o, load(o, options), out);
+    if (o->type == OPTION_ENUM) {
+        int r = buf_append(out, "\"", 1);
+        if (r == 0)
+            r = format_number(o, load(o, options), out);
+        return r < 0 ? r : buf_append(out, "\"", 1);
+    }
+    if (is_number(o))
+        return buf_printf(out, "%" PRIu64, load(o, options));
+    if (o->type == OPTION_TEXT)
+        return json_write_text(out, *(char *const *)field(o, options));
+    const struct option_list *l = field(o, options);
+    int r = buf_append(out, "[", 1);
+    for (uint32_t i = 0; r == 0 && i < l->n; i++) {
+        r = buf_printf(out, "%s", i ? "," : "");
+        if (r == 0)
+            r = json_write_text(out, l->items[i]);
+    }
+    return r < 0 ? r : buf_append(out, "]", 1);
+}
+
+bool option_equal(const struct option_def *o, const void *a, const void *b)
 {
     if (is_number(o))
         return load(o, a) == load(o, b);
@@ -444,7 +468,7 @@ const struct option_section *option_find_section(const struct option_section *co
     return NULL;
 }
 
-const struct option *option_find(const struct option_section *section, struct text name)
+const struct option_def *option_find(const struct option_section *section, struct text name)
 {
     for (uint32_t i = 0; i < section->n; i++)
         if (text_equal(text_of(section->options[i].name), name))

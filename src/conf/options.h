@@ -19,7 +19,7 @@
  *
  *     #define OPTIONS_DEF "worker/worker_options.def"          #define OPTIONS_DEF    "worker/worker_options.def"
  *     struct worker_options {                                  #define OPTIONS_STRUCT struct worker_options
- *     #include "conf/option_fields.h"                          static const struct option rows[] = {
+ *     #include "conf/option_fields.h"                          static const struct option_def rows[] = {
  *     };                                                       #include "conf/option_rows.h"
  *     extern const struct option_section worker_section;       };
  *                                                              const struct option_section worker_section = {...};
@@ -48,7 +48,7 @@ struct option_list {
     uint32_t n;
 };
 
-struct option {
+struct option_def {
     const char *name, *help;
     enum option_type type;
     bool live;                /* a reload changes it; otherwise a restart does */
@@ -62,7 +62,7 @@ struct option {
 struct option_section {
     const char *name;    /* key of the section in the file */
     const char *summary; /* one line */
-    const struct option *options;
+    const struct option_def *options;
     uint32_t n;
     uint32_t size; /* bytes of the struct */
     /* What ranges cannot say, about options that depend on each other. Returns 0, or -CV_CONFIG_BAD with the reason
@@ -79,27 +79,30 @@ struct option_section {
 
 /* Parse value (zero-terminated, as written in a file) into the struct at options, after freeing what was there.
  * Errors: -EINVAL not of this type or out of range (option_allowed() says what is), -ENOMEM. Nothing changes then. */
-int option_set(const struct option *o, void *options, const char *value);
+int option_set(const struct option_def *o, void *options, const char *value);
 
 /* The same for the items of a list. */
-int option_set_list(const struct option *o, void *options, char *const *items, uint32_t n);
+int option_set_list(const struct option_def *o, void *options, char *const *items, uint32_t n);
 
 /* Set to the default. The table's defaults are valid: a unit test holds all of them against their ranges. */
-int option_set_default(const struct option *o, void *options);
+int option_set_default(const struct option_def *o, void *options);
 
 /* Free what an option's value owns. */
-void option_clear(const struct option *o, void *options);
+void option_clear(const struct option_def *o, void *options);
 
 /* Append the value as it would be written in a file: "3s", "64MiB", "quorum", "[a, b]". Errors: -ENOMEM. */
-int option_format(const struct option *o, const void *options, struct buf *out);
+int option_format(const struct option_def *o, const void *options, struct buf *out);
 
 /* Append the default, likewise. */
-int option_format_default(const struct option *o, struct buf *out);
+int option_format_default(const struct option_def *o, struct buf *out);
 
 /* Append what is allowed: "a duration from 100ms to 1m", "one of quorum, local, applied". */
-int option_allowed(const struct option *o, struct buf *out);
+int option_allowed(const struct option_def *o, struct buf *out);
 
-bool option_equal(const struct option *o, const void *options_a, const void *options_b);
+/* Append the value as JSON: numbers exact, durations in ms, sizes in bytes. */
+int option_format_json(const struct option_def *o, const void *options, struct buf *out);
+
+bool option_equal(const struct option_def *o, const void *options_a, const void *options_b);
 
 /* "duration", "size", ... as the documentation names it. */
 const char *option_type_name(enum option_type type);
@@ -107,9 +110,9 @@ const char *option_type_name(enum option_type type);
 /* An option of a NULL-terminated list of sections. */
 struct option_ref {
     const struct option_section *section;
-    const struct option *option;
+    const struct option_def *option;
 };
 
 /* NULL when there is none. */
 const struct option_section *option_find_section(const struct option_section *const *sections, struct text name);
-const struct option *option_find(const struct option_section *section, struct text name);
+const struct option_def *option_find(const struct option_section *section, struct text name);

@@ -17,7 +17,7 @@ static void described_fini(struct described *d)
     buf_fini(&d->allowed);
 }
 
-static int describe(const struct option *o, struct described *d)
+static int describe(const struct option_def *o, struct described *d)
 {
     int r = option_format_default(o, &d->initial);
     if (r == 0)
@@ -27,12 +27,12 @@ static int describe(const struct option *o, struct described *d)
     return r < 0 ? r : buf_append(&d->allowed, "", 1);
 }
 
-static const char *change(const struct option *o)
+static const char *change(const struct option_def *o)
 {
     return o->live ? "reload (SIGHUP)" : "restart";
 }
 
-typedef int (*write_option)(const struct option_section *s, const struct option *o, const char *initial,
+typedef int (*write_option)(const struct option_section *s, const struct option_def *o, const char *initial,
                             const char *allowed, struct buf *out);
 
 static int for_each_option(const struct option_section *s, write_option write, struct buf *out)
@@ -47,8 +47,8 @@ static int for_each_option(const struct option_section *s, write_option write, s
     return r;
 }
 
-static int write_help(const struct option_section *s, const struct option *o, const char *initial, const char *allowed,
-                      struct buf *out)
+static int write_help(const struct option_section *s, const struct option_def *o, const char *initial,
+                      const char *allowed, struct buf *out)
 {
     char key[96];
     snprintf(key, sizeof(key), "%s.%s", s->name, o->name);
@@ -77,7 +77,7 @@ int options_explain(struct option_ref ref, struct buf *out)
                       (char *)d.allowed.p, (char *)d.initial.p, change(ref.option));
 }
 
-static int write_sample(const struct option_section *s, const struct option *o, const char *initial,
+static int write_sample(const struct option_section *s, const struct option_def *o, const char *initial,
                         const char *allowed, struct buf *out)
 {
     return buf_printf(out, "\n  # %s\n  # (%s%s)\n  #%s: %s\n", o->help, allowed, o->live ? "; live" : "", o->name,
@@ -97,7 +97,7 @@ int options_sample(const struct option_section *const *sections, struct buf *out
     return r;
 }
 
-static int write_markdown(const struct option_section *s, const struct option *o, const char *initial,
+static int write_markdown(const struct option_section *s, const struct option_def *o, const char *initial,
                           const char *allowed, struct buf *out)
 {
     return buf_printf(out, "| `%s` | `%s` | %s | %s | %s |\n", o->name, initial, o->help, allowed, change(o));
@@ -116,8 +116,8 @@ int options_markdown(const struct option_section *const *sections, struct buf *o
     return r;
 }
 
-static int write_man(const struct option_section *s, const struct option *o, const char *initial, const char *allowed,
-                     struct buf *out)
+static int write_man(const struct option_section *s, const struct option_def *o, const char *initial,
+                     const char *allowed, struct buf *out)
 {
     return buf_printf(out, ".TP\n.BR %s \" (default %s)\"\n%s.\nAllowed: %s. Changed by a %s.\n", o->name,
                       *initial == '"' ? "empty" : initial, o->help, allowed, change(o));

@@ -18,7 +18,7 @@ struct fake_options {
 
 #define OPTIONS_DEF    "tests/unit/test_options.def"
 #define OPTIONS_STRUCT struct fake_options
-static const struct option rows[] = {
+static const struct option_def rows[] = {
 #include "conf/option_rows.h"
 };
 
@@ -239,7 +239,7 @@ TEST(all_tables_hold_their_own_defaults)
     ck_assert_int_eq(config_check(a), 0);
     for (size_t i = 0; curvine_sections[i]; i++)
         for (uint32_t j = 0; j < curvine_sections[i]->n; j++) {
-            const struct option *o = &curvine_sections[i]->options[j];
+            const struct option_def *o = &curvine_sections[i]->options[j];
             ck_assert_msg(!strchr(o->help, '\n') && o->help[strlen(o->help) - 1] != '.', "%s", o->name);
             ck_assert_ptr_eq(option_find(curvine_sections[i], text_of(o->name)), o); /* no name twice */
         }
