@@ -204,6 +204,7 @@ struct raft_options {
     uint32_t uncommitted_max;      /* 65536: entries of our own term not yet committed; then -CV_BUSY */
     uint32_t silent_ms;         /* 60000: a full member this silent no longer holds up compaction, if a log is full */
     uint32_t handover_alarm_ms; /* 5000: a leader that should hand over and cannot for this long warns */
+    bool pessimistic_hints;     /* step back one entry a rejection, as if there were no hints: for tests */
     bool no_lease;              /* never a lease: reads by read index only */
 };
 
@@ -248,7 +249,7 @@ enum raft_input_type {
     RAFT_IN_SNAPSHOT_READY,
     RAFT_IN_SNAPSHOT_INSTALL,
     RAFT_IN_SNAPSHOT_FAILED,
-    RAFT_IN_CAMPAIGN, /* as if the election timeout had passed (tools, tests) */
+    RAFT_IN_CAMPAIGN,
 };
 
 enum raft_conf_op {
@@ -341,6 +342,13 @@ struct raft_input {
         struct {
             uint64_t peer;
         } snapshot_failed;
+
+        /* As if the election timeout had passed, once earlier promises to a leader ran out. force: at once, without
+         * pre-vote, overriding every voter's promise, which breaks leases: for tests. Errors: -EINVAL not a voter, or
+         * leader already. */
+        struct {
+            bool force;
+        } campaign;
     };
 };
 

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Elections (3.4), made rarer and calmer: a node first asks whether it could win (pre-vote, 9.6), and nobody votes
+ * within T_min of hearing a leader (stickiness, 4.2.3), which is also what leases rest on (6.4.1). A vote counts when
+ * it is on disk, our own too.
+ */
+#include "raft/raft_state.h"
+
+#include <errno.h>
+
+/* Uniform in [T_min, 2 T_min) (3.9); twice that for journal-only voters: they win only when nobody else can. */
+void raft_reset_timeout(struct raft *r)
+{
+    uint32_t ms = r->options.election_ms + prng_below(&r->prng, r->options.election_ms);
+    const struct raft_member *self = raft_self(r);
+    if (self && self->journal_only)
+        ms *= 2;
+    r->election_ms = r->now_ms + ms;
+    r->waited_extra = false;
+}
+
+bool raft_is_sticky(const struct raft *r)
+{
+    /* A leader that lost its majority has stepped down: see raft_leader_tick(). */
+    return r->role == RAFT_LEADER || r->now_ms < r->sticky_ms;
+}
+
+/* Is a candidate's log at least as up to date as ours (3.6.1)? */
+static bool is_up_to_date(const struct raft *r, uint64_t last_index, uint64_t last_term)
+{
+    uint64_t own_term = raft_log_last_term(&r->log);
+    if (MUTANT(vote_ignores_last_term))
+        return last_index >= r->log.last;
+    return last_term > own_term || (last_term == own_term && last_index >= r->log.last);
+}
+
+/* Votes so far against the voters of the configuration in force. */
+static bool has_majority(const struct raft *r, uint32_t votes)
+{
+    const struct raft_conf *conf = raft_conf_current(r);
+    uint32_t voters = 0, yes = 0;
+    for (uint32_t i = 0; i < conf->count; i++) {
+        if (!raft_votes(&conf->members[i]))
+            continue;
+        voters++;
+        yes += votes >> i & 1;
+    }
+    return 2 * yes > voters;
+}
+
+static uint32_t vote_bit(const struct raft *r, uint64_t id)
+{
+    const struct raft_conf *conf = raft_conf_current(r);
+    const struct raft_member *m = raft_conf_find(conf, id);
+    return m ? 1u << (m - conf->members) : 0;
+}
+
+void raft_campaign(struct raft *r, bool transfer)
+{
+    if (raft_log_writes_left(&r->log) < 1)
+        return; /* the disk stands still: no leader may start here; again after the next timeout */
+    raft_set_term(r, r->term + 1);
+    raft_set_vote(r, r->options.id);
+    r->role = RAFT_CANDIDATE;
+    raft_reset_timeout(r);
+    r->own_vote_seq = r->log.queued_seq + 1; /* this step's write */
+    r->votes = 0;
+    const struct raft_conf *conf = raft_conf_current(r);
+    for (uint32_t i = 0; i < conf->count; i++) {
+        if (!raft_votes(&conf->members[i]) || conf->members[i].id == r->options.id)
+            continue;
+        struct raft_message *m = raft_send_new(r, RAFT_MSG_VOTE, conf->members[i].id, RAFT_GATE_ALL);
+        if (!m)
+            continue;
+        m->vote.last_index = r->log.last;
+        m->vote.last_term = raft_log_last_term(&r->log);
+        m->vote.transfer = transfer;
+    }
+}
+
+static void ask_first(struct raft *r)
+{
+    r->role = RAFT_PRECANDIDATE;
+    r->leader = 0;
+    raft_reset_timeout(r);
+    r->votes = vote_bit(r, r->options.id);
+    if (has_majority(r, r->votes)) {
+        raft_campaign(r, false);
+        return;
+    }
+    const struct raft_conf *conf = raft_conf_current(r);
+    for (uint32_t i = 0; i < conf->count; i++) {
+        if (!raft_votes(&conf->members[i]) || conf->members[i].id == r->options.id)
+            continue;
+        struct raft_message *m = raft_send_new(r, RAFT_MSG_PREVOTE, conf->members[i].id, RAFT_GATE_TERM);
+        if (!m)
+            continue;
+        m->prevote.next_term = r->term + 1;
+        m->prevote.last_index = r->log.last;
+        m->prevote.last_term = raft_log_last_term(&r->log);
+    }
+}
+
+void raft_election_tick(struct raft *r)
+{
+    /* Learners and removed nodes never campaign, nor does a node whose state is being replaced. */
+    if (!raft_is_voter(r) || r->receiving_index)
+        return;
+    const struct raft_conf *conf = raft_conf_current(r);
+    bool alone = raft_conf_voters(conf) == 1;
+    if (alone && r->role == RAFT_CANDIDATE)
+        return; /* our vote is on its way to the disk */
+    if (!alone && r->now_ms < r->election_ms)
+        return;
+    bool full = !raft_self(r)->journal_only;
+    if (!alone && full && !r->can_lead && !r->waited_extra) {
+        /* Let somebody whose application is able go first, but never forbid it: we may hold the only copy. */
+        r->election_ms = r->now_ms + r->options.election_ms;
+        r->waited_extra = true;
+        return;
+    }
+    /* One voter is its own majority: nobody else can hold a lease that a vote of ours would break. */
+    ask_first(r);
+}
+
+bool raft_has_won(const struct raft *r)
+{
+    uint32_t votes = r->votes;
+    /* Messages wait for the disk before they leave; so does our own vote before it counts (3.8). */
+    if (r->log.written_seq >= r->own_vote_seq)
+        votes |= vote_bit(r, r->options.id);
+    return has_majority(r, votes);
+}
+
+void raft_on_prevote(struct raft *r, const struct raft_message *m)
+{
+    struct raft_message *reply = raft_send_new(r, RAFT_MSG_PREVOTE_REPLY, m->from, RAFT_GATE_TERM);
+    if (!reply)
+        return;
+    reply->prevote_reply.next_term = m->prevote.next_term;
+    reply->prevote_reply.granted = m->prevote.next_term > r->term && !raft_is_sticky(r) &&
+                                   is_up_to_date(r, m->prevote.last_index, m->prevote.last_term);
+}
+
+void raft_on_prevote_reply(struct raft *r, const struct raft_message *m)
+{
+    if (r->role != RAFT_PRECANDIDATE || m->prevote_reply.next_term != r->term + 1 || !m->prevote_reply.granted)
+        return;
+    r->votes |= vote_bit(r, m->from);
+    if (has_majority(r, r->votes))
+        raft_campaign(r, false);
+}
+
+void raft_on_vote(struct raft *r, const struct raft_message *m)
+{
+    struct raft_message *reply = raft_send_new(r, RAFT_MSG_VOTE_REPLY, m->from, RAFT_GATE_ALL);
+    if (!reply)
+        return;
+    bool free = r->vote == 0 || r->vote == m->from;
+    if (!free || r->role == RAFT_LEADER || r->leader || !is_up_to_date(r, m->vote.last_index, m->vote.last_term))
+        return;
+    raft_set_vote(r, m->from);
+    raft_reset_timeout(r);
+    reply->vote_reply.granted = 1;
+}
+
+void raft_on_vote_reply(struct raft *r, const struct raft_message *m)
+{
+    if (r->role == RAFT_CANDIDATE && m->vote_reply.granted)
+        r->votes |= vote_bit(r, m->from);
+}
+
+void raft_on_timeout_now(struct raft *r, const struct raft_message *m)
+{
+    if (raft_is_voter(r) && !r->receiving_index && r->log.last >= m->timeout_now.last_index)
+        raft_campaign(r, true);
+}
+
+int raft_on_campaign(struct raft *r, bool force)
+{
+    if (!raft_is_voter(r) || r->role == RAFT_LEADER)
+        return -EINVAL;
+    r->waited_extra = true;
+    r->election_ms = force ? r->now_ms : max(r->now_ms, r->sticky_ms);
+    if (force)
+        raft_campaign(r, true);
+    return 0;
+}
