@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "meta/master_dir.h"
+
+#include <dirent.h>
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "meta/master_format.h"
+#include "meta/master_store.h"
+
+#define NEW ".new" /* of what is being made: never live, free to be removed */
+
+static int lock_directory(int dir_fd, int *ret)
+{
+    int fd cleanup(closep) = openat(dir_fd, MASTER_FILE_LOCK, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? -CV_LOCKED : -errno;
+    *ret = take_fd(fd);
+    return 0;
+}
+
+static int ident_read(int dir_fd, struct master_ident *ret)
+{
+    int fd cleanup(closep) = openat(dir_fd, MASTER_FILE_IDENT, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? -CV_NOT_FORMATTED : -errno;
+    struct master_ident id;
+    ssize_t n = pread(fd, &id, sizeof(id), 0);
+    if (n < 0)
+        return -errno;
+    if (n != sizeof(id) || le64toh(id.magic) != MASTER_IDENT_MAGIC)
+        return -CV_BAD_FORMAT;
+    if (crc32c(0, &id, offsetof(struct master_ident, crc)) != le32toh(id.crc))
+        return -CV_BAD_CHECKSUM;
+    if (le32toh(id.version) > MASTER_IDENT_VERSION)
+        return -CV_FORMAT_TOO_NEW;
+    *ret = id;
+    return 0;
+}
+
+static int ident_write(int dir_fd, struct uuid cluster)
+{
+    struct master_ident id = {
+        .magic = htole64(MASTER_IDENT_MAGIC),
+        .version = htole32(MASTER_IDENT_VERSION),
+        .cluster = cluster,
+        .master = htole64(random_u64()),
+        .created_ns = htole64(clock_wall_ns()),
+    };
+    id.crc = htole32(crc32c(0, &id, offsetof(struct master_ident, crc)));
+    int fd cleanup(closep) = openat(dir_fd, MASTER_FILE_IDENT NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = write(fd, &id, sizeof(id));
+    if (n != sizeof(id))
+        return n < 0 ? -errno : -EIO;
+    return fsync(fd) < 0 || renameat(dir_fd, MASTER_FILE_IDENT NEW, dir_fd, MASTER_FILE_IDENT) < 0 || fsync(dir_fd) < 0
+               ? -errno
+               : 0;
+}
+
+/* Is there anything but what an interrupted format may leave behind? */
+static int check_empty(int dir_fd)
+{
+    int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d)
+        return -errno;
+    int r = 0;
+    for (struct dirent *e; r == 0 && (e = readdir(d));) {
+        const char *ours[] = {".", "..", "lost+found", MASTER_FILE_LOCK, MASTER_FILE_IDENT NEW, MASTER_FILE_ROWS NEW};
+        r = -ENOTEMPTY;
+        for (size_t i = 0; i < array_size(ours); i++)
+            if (!strcmp(e->d_name, ours[i]))
+                r = 0;
+    }
+    closedir(d);
+    return r;
+}
+
+/* ident comes last: a crash before it leaves a directory that is not formatted. */
+static int format_locked(const char *path, int dir_fd, struct uuid cluster)
+{
+    struct master_ident id;
+    int r = ident_read(dir_fd, &id);
+    if (r != -CV_NOT_FORMATTED)
+        return r < 0 ? r : -CV_ALREADY_FORMATTED;
+    r = check_empty(dir_fd);
+    if (r < 0)
+        return r;
+    char *rows cleanup(freep) = NULL;
+    if (asprintf(&rows, "%s/%s", path, MASTER_FILE_ROWS NEW) < 0)
+        return -ENOMEM;
+    r = master_store_create(rows, cluster);
+    if (r < 0)
+        return r;
+    if (renameat(dir_fd, MASTER_FILE_ROWS NEW, dir_fd, MASTER_FILE_ROWS) < 0 || fsync(dir_fd) < 0)
+        return -errno;
+    return ident_write(dir_fd, cluster);
+}
+
+int master_dir_format(const char *path, struct uuid cluster)
+{
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return -errno;
+    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return -errno;
+    int lock_fd cleanup(closep) = -1;
+    int r = lock_directory(dir_fd, &lock_fd);
+    return r < 0 ? r : format_locked(path, dir_fd, cluster);
+}
+
+int master_dir_open(const char *path, struct master_dir *ret)
+{
+    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return errno == ENOENT ? -CV_NOT_FORMATTED : -errno;
+    struct master_ident id;
+    int r = ident_read(dir_fd, &id); /* before the lock file appears where nothing was formatted */
+    if (r < 0)
+        return r;
+    int lock_fd cleanup(closep) = -1;
+    r = lock_directory(dir_fd, &lock_fd);
+    if (r < 0)
+        return r;
+    char *copy cleanup(freep) = strdup(path), *rows = NULL;
+    if (!copy || asprintf(&rows, "%s/%s", path, MASTER_FILE_ROWS) < 0)
+        return -ENOMEM;
+    *ret = (struct master_dir){
+        .path = take(copy),
+        .rows = rows,
+        .lock_fd = take_fd(lock_fd),
+        .cluster = id.cluster,
+        .master = le64toh(id.master),
+    };
+    return 0;
+}
+
+void master_dir_close(struct master_dir *d)
+{
+    free(d->path);
+    free(d->rows);
+    close_fd(d->lock_fd);
+    *d = MASTER_DIR_NONE;
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The data directory of a master: which cluster it belongs to, and that one process at a time uses it. An empty
+ * directory is never taken for a new master's: a disk that was lost must not come back as an empty name space.
+ * So directories are formatted explicitly (cv-master format, cv local up).
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/uuid.h"
+
+struct master_dir {
+    char *path, *rows; /* the directory; the database in it */
+    int lock_fd;       /* holds the lock; -1: not open */
+    struct uuid cluster;
+    uint64_t master; /* random id of the directory */
+};
+
+#define MASTER_DIR_NONE ((struct master_dir){.lock_fd = -1})
+
+/* Make path (whose parent must exist) the data directory of a master of this cluster, with an empty name space.
+ * Errors: -CV_ALREADY_FORMATTED; -ENOTEMPTY something else is in it; -CV_LOCKED. */
+int master_dir_format(const char *path, struct uuid cluster);
+
+/* Lock it and read who it is. Close with master_dir_close().
+ * Errors: -CV_NOT_FORMATTED; -CV_LOCKED; -CV_BAD_CHECKSUM, -CV_BAD_FORMAT ident is damaged; -CV_FORMAT_TOO_NEW. */
+int master_dir_open(const char *path, struct master_dir *ret);
+void master_dir_close(struct master_dir *d);

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The metadata database: the rows of the namespace as of one committed log index, in a RocksDB of its own. Rows reach
+ * it only after their batch is committed, many at a time, sorted, with the index ("applied") in the same atomic write;
+ * there is no write-ahead log, because the journal has everything behind what is flushed.
+ *
+ *      read:   master_store_try (what is in memory, never blocks) | master_store_get (may read the disk) | iterators
+ *      write:  master_store_write (one batch: rows and applied) -> master_store_flush (all families, synced)
+ *
+ * At every moment, and after a crash at any moment, the database holds exactly the state of some applied index: either
+ * a whole batch is there or nothing of it. What RocksDB is told for that (WAL off, atomic flush) is checked at open.
+ * A write or flush that fails is fatal for the caller: stop the process, the journal has the rest.
+ *
+ * Reads: any thread. Writes and flushes: one thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/text.h"
+#include "base/uuid.h"
+
+struct master_store; /* opaque */
+
+/* The families and what they hold are the core's (meta/meta.h, design section 4). */
+enum master_family { MASTER_INODE, MASTER_DENTRY, MASTER_EXTENT, MASTER_QUEUE, MASTER_SMALL, MASTER_FAMILIES };
+
+struct master_store_options {
+    const char *path;
+    uint64_t cache_bytes; /* block cache: data, index and filter blocks */
+};
+
+/* Make an empty database at path for a cluster, replacing what is there. */
+int master_store_create(const char *path, struct uuid cluster);
+
+/* Open what master_store_create() made. Free with master_store_free().
+ * Errors: -CV_NOT_FORMATTED; -CV_WRONG_CLUSTER; -CV_FORMAT_TOO_NEW; -CV_BAD_FORMAT; -CV_LOCKED; -CV_BAD_CHECKSUM. */
+int master_store_open(const struct master_store_options *options, struct uuid cluster, struct master_store **ret);
+struct master_store *master_store_free(struct master_store *s);
+DEFINE_CLEANUP(struct master_store *, master_store_free)
+
+/* Any thread: the log index whose state is safely in files: after a crash the database opens at this or a later one. */
+uint64_t master_store_flushed(const struct master_store *s);
+
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
+
+/* A value, held in place by RocksDB until released. All zero: none. */
+struct master_value {
+    struct text text;
+    void *pin;
+};
+void master_value_release(struct master_value *v);
+
+/* The value of a key, if finding out needs no disk. Errors: -ENOENT there is none; -EAGAIN only the disk knows;
+ * -CV_BAD_CHECKSUM. */
+int master_store_try(struct master_store *s, enum master_family family, struct text key, struct master_value *ret);
+
+/* The value of a key; may block. Errors: -ENOENT; -CV_BAD_CHECKSUM, -EIO. */
+int master_store_get(struct master_store *s, enum master_family family, struct text key, struct master_value *ret);
+
+/* Rows of a family in order of their keys, as of its making. May block. */
+struct master_iter; /* opaque */
+int master_iter_new(struct master_store *s, enum master_family family, struct master_iter **ret);
+struct master_iter *master_iter_free(struct master_iter *it);
+DEFINE_CLEANUP(struct master_iter *, master_iter_free)
+
+/* Go to the first key >= the given one / the next one. Returns false at the end or on an error (master_iter_error). */
+bool master_iter_seek(struct master_iter *it, struct text key);
+bool master_iter_next(struct master_iter *it);
+int master_iter_error(const struct master_iter *it);
+
+/* Where it stands; valid until it moves. */
+struct text master_iter_key(const struct master_iter *it);
+struct text master_iter_value(const struct master_iter *it);
+
+/* ---- writing ---------------------------------------------------------------------------------------------------- */
+
+struct master_batch; /* opaque */
+
+int master_batch_new(struct master_batch **ret);
+struct master_batch *master_batch_free(struct master_batch *b);
+DEFINE_CLEANUP(struct master_batch *, master_batch_free)
+
+/* Adding in order of family and key is what makes the write cheap (RocksDB's skip list then remembers its place). */
+void master_batch_put(struct master_store *s, struct master_batch *b, enum master_family family, struct text key,
+                      struct text value);
+void master_batch_remove(struct master_store *s, struct master_batch *b, enum master_family family, struct text key);
+
+/* Write the rows of the batch and, with them, that they are the state at index applied. */
+int master_store_write(struct master_store *s, struct master_batch *b, uint64_t applied);
+
+/* Bring everything written to disk; master_store_flushed() moves to the last applied written. Blocks. */
+int master_store_flush(struct master_store *s);
+
+/* ---- for metrics ------------------------------------------------------------------------------------------------ */
+
+struct master_store_stats {
+    uint64_t applied, flushed;      /* written; safely in files */
+    uint64_t writes, rows, flushes; /* since open */
+    uint64_t write_ns, flush_ns;    /* spent in them */
+    uint64_t cache_bytes, memtable_bytes, file_bytes, files;
+};
+void master_store_get_stats(struct master_store *s, struct master_store_stats *ret);
