@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "conf/json.h"
 
-/* Length of the well-formed UTF-8 sequence at p, 0 when there is none (RFC 3629: no overlong forms, no surrogates). */
-static size_t utf8_length(const unsigned char *p)
+/* RFC 3629: no overlong forms, no surrogates. */
+size_t utf8_length(const unsigned char *p)
 {
     if (p[0] < 0x80)
         return 1;

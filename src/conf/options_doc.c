@@ -107,8 +107,7 @@ int options_markdown(const struct option_section *const *sections, struct buf *o
 {
     int r = buf_printf(out, "# Options of curvine.yaml\n");
     for (; r == 0 && *sections; sections++) {
-        r = buf_printf(out,
-                       "\n## %s\n\nFor %s.\n\n| key | default | what | allowed | change by |\n|---|---|---|---|---|\n",
+        r = buf_printf(out, "\n## %s\n\n%s\n\n| key | default | what | allowed | change by |\n|---|---|---|---|---|\n",
                        (*sections)->name, (*sections)->summary);
         if (r == 0)
             r = for_each_option(*sections, write_markdown, out);
@@ -127,7 +126,7 @@ int options_man(const struct option_section *const *sections, struct buf *out)
 {
     int r = 0;
     for (; r == 0 && *sections; sections++) {
-        r = buf_printf(out, ".SS %s\nFor %s.\n", (*sections)->name, (*sections)->summary);
+        r = buf_printf(out, ".SS %s\n%s\n", (*sections)->name, (*sections)->summary);
         if (r == 0)
             r = for_each_option(*sections, write_man, out);
     }

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a command of cv gets and how it answers. A command is one row of commands.def and one function:
+ *
+ *     int cmd_node_list(struct cli *cli, int argc, char **argv)
+ *     {
+ *         static const struct option options[] = {{"watch", no_argument, NULL, 'w'}, {0}};
+ *         for (int c; (c = cli_option(cli, argc, argv, "w", options)) != -1;)
+ *             switch (c) {
+ *             case 'w': ...; break;
+ *             default:  return CLI_USAGE;                    already reported
+ *             }
+ *         if (argc - optind != 0)
+ *             return cli_usage(cli, "takes no arguments");
+ *         const struct config *config;
+ *         if (cli_config(cli, &config) < 0)
+ *             return CLI_USAGE;                              already reported
+ *         ...
+ *         if (r < 0)
+ *             return cli_fail(cli, r, "is the master running? cv local status", "list nodes");
+ *         return cli_print(cli, out);
+ *     }
+ *
+ * Results go to stdout, in the form asked for (cli/out.h); everything else to stderr.
+ */
+#pragma once
+
+#include <getopt.h>
+
+#include "cli/out.h"
+#include "conf/config.h"
+
+enum cli_status {
+    CLI_OK = 0,
+    CLI_FAILED = 1,
+    CLI_USAGE = 2,       /* wrong command line or configuration */
+    CLI_DEGRADED = 3,    /* it works, but something is wrong with the cluster */
+    CLI_UNREACHABLE = 4, /* the cluster does not answer */
+};
+
+struct cli;
+
+struct cli_command {
+    const char *group;                                  /* heading it is listed under */
+    const char *name;                                   /* "config check": one or two words */
+    const char *args;                                   /* "[FILE]" */
+    const char *summary;                                /* one line */
+    const char *options;                                /* lines of help on its own options, or "" */
+    const char *examples;                               /* lines that run as they are */
+    int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the last word of the name */
+};
+
+/* The table, in the order of commands.def; ends with name NULL. */
+extern const struct cli_command cli_commands[];
+
+struct cli {
+    const struct option_section *const *sections; /* of curvine.yaml */
+    const struct cli_command *command;            /* that runs */
+
+    /* Global options. */
+    enum out_form form;
+    bool colour; /* of stdout */
+    bool verbose;
+    uint64_t timeout_ms;                     /* 0: not given, the command's own deadline */
+    const char *config_path, *dir, *masters; /* NULL: not given */
+    const char **sets;                       /* --set */
+    uint32_t n_sets;
+
+    struct config *config; /* once cli_config() was called */
+};
+
+/* The whole program. sections: all of curvine.yaml. Returns the exit status. */
+int cli_main(int argc, char **argv, const struct option_section *const *sections);
+
+/* getopt_long() for a command's own options, beside which the global ones are taken at any place. Returns -1 at the
+ * end, '?' after a mistake (reported, with a suggestion) and after --help (cli->command's help has been printed; the
+ * status to return is then cli_option_status()). options may be NULL. */
+int cli_option(struct cli *cli, int argc, char **argv, const char *short_options, const struct option *options);
+
+/* Status for cli_option() == '?': CLI_OK after --help, else CLI_USAGE. */
+int cli_option_status(void);
+
+/* Report a wrong command line and how to get help. Returns CLI_USAGE. */
+int cli_usage(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Report what failed, why (r) and what to do (hint, may be NULL), on stderr. Returns CLI_UNREACHABLE when r says that
+ * nobody answers, else CLI_FAILED. */
+int cli_fail(struct cli *cli, int r, const char *hint, const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* Print o in the form asked for and free it. Returns CLI_OK, or reports and returns CLI_FAILED. */
+int cli_print(struct cli *cli, struct out *o);
+
+/* The configuration: defaults, file, global options. Read at the first call; mistakes are reported.
+ * Errors: -CV_CONFIG_BAD, -ENOMEM. */
+int cli_config(struct cli *cli, const struct config **ret);
+
+/* The file cli_config() reads; NULL: none, all defaults. */
+const char *cli_config_path(struct cli *cli);
+
+/* Help: everything by groups; the commands that begin with one word; one command. */
+void cli_help_overview(FILE *to);
+void cli_help_family(const char *first, FILE *to);
+void cli_help_command(const struct cli_command *command, FILE *to);
+
+/* The command that words (NULL-terminated) begin with, and of how many words its name is; NULL: none. */
+const struct cli_command *cli_find(char **words, int *ret_words);
+
+/* Whether name is the first word of commands of two words. */
+bool cli_is_family(const char *name);
+
+/* Report that there is no such command and what is near. Returns CLI_USAGE. */
+int cli_unknown(char **words);
+
+#define CMD(group, id, name, args, summary, options, examples) int cmd_##id(struct cli *cli, int argc, char **argv);
+#include "cli/commands.def"
+#undef CMD

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cv help, and everything else that reads the command table for people. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "conf/nearest.h"
+
+#define for_each_command(c) for (const struct cli_command *c = cli_commands; c->name; c++)
+
+/* Whether word is the n-th (0 or 1) word of the name. */
+static bool word_is(const char *name, int n, const char *word)
+{
+    const char *second = strchr(name, ' ');
+    size_t first_length = second ? (size_t)(second - name) : strlen(name);
+    if (n == 0)
+        return strlen(word) == first_length && memcmp(word, name, first_length) == 0;
+    return second && strcmp(second + 1, word) == 0;
+}
+
+const struct cli_command *cli_find(char **words, int *ret_words)
+{
+    for_each_command(c)
+    {
+        bool two = strchr(c->name, ' ');
+        if (words[0] && word_is(c->name, 0, words[0]) && (!two || (words[1] && word_is(c->name, 1, words[1])))) {
+            *ret_words = two ? 2 : 1;
+            return c;
+        }
+    }
+    return NULL;
+}
+
+bool cli_is_family(const char *name)
+{
+    for_each_command(c) if (strchr(c->name, ' ') && word_is(c->name, 0, name)) return true;
+    return false;
+}
+
+int cli_unknown(char **words)
+{
+    if (cli_is_family(words[0]) && words[1]) {
+        struct nearest near = {.wanted = text_of(words[1])};
+        for_each_command(c) if (word_is(c->name, 0, words[0])) nearest_offer(&near, strchr(c->name, ' ') + 1);
+        fprintf(stderr, "cv: unknown command '%s %s'", words[0], words[1]);
+        if (near.word)
+            fprintf(stderr, ", did you mean 'cv %s %s'?", words[0], near.word);
+        fprintf(stderr, "\nMore: cv help %s\n", words[0]);
+        return CLI_USAGE;
+    }
+    /* The first words of all commands; a command that needs two is offered by its first. */
+    char first[32][32];
+    size_t n = 0;
+    struct nearest near = {.wanted = text_of(words[0])};
+    for_each_command(c)
+    {
+        size_t length = strcspn(c->name, " ");
+        if (n == array_size(first) || length >= sizeof(first[0]))
+            continue;
+        memcpy(first[n], c->name, length);
+        first[n][length] = 0;
+        nearest_offer(&near, first[n]);
+        n += near.word == first[n]; /* kept only when it is the suggestion */
+    }
+    fprintf(stderr, "cv: unknown command '%s'", words[0]);
+    if (near.word)
+        fprintf(stderr, ", did you mean 'cv %s'?", near.word);
+    fprintf(stderr, "\nMore: cv help\n");
+    return CLI_USAGE;
+}
+
+static void print_line(const struct cli_command *c, FILE *to)
+{
+    char usage[128];
+    snprintf(usage, sizeof(usage), "%s%s%s", c->name, *c->args ? " " : "", c->args);
+    if (strlen(usage) <= 36)
+        fprintf(to, "  %-36s  %s\n", usage, c->summary);
+    else
+        fprintf(to, "  %s\n  %-36s  %s\n", usage, "", c->summary);
+}
+
+static void print_indented(const char *lines, FILE *to)
+{
+    while (*lines) {
+        int n = (int)strcspn(lines, "\n");
+        fprintf(to, "  %.*s\n", n, lines);
+        lines += n + (lines[n] == '\n');
+    }
+}
+
+/* Whether a command of this group stands before c. */
+static bool group_is_done(const struct cli_command *c)
+{
+    for (const struct cli_command *before = cli_commands; before < c; before++)
+        if (strcmp(before->group, c->group) == 0)
+            return true;
+    return false;
+}
+
+void cli_help_overview(FILE *to)
+{
+    fprintf(to, "cv: everything an administrator or user of a Curvine cluster types.\n\n"
+                "Usage: cv [global options] COMMAND [options] [arguments]\n");
+    for_each_command(c)
+    {
+        if (group_is_done(c))
+            continue;
+        fprintf(to, "\n%s\n", c->group);
+        for (const struct cli_command *member = c; member->name; member++)
+            if (strcmp(member->group, c->group) == 0)
+                print_line(member, to);
+    }
+    fprintf(to, "\nGlobal options (before or behind the command)\n"
+                "  -c, --config FILE         read FILE (else DIR/curvine.yaml with --dir, $CURVINE_CONFIG,\n"
+                "                            /etc/curvine/curvine.yaml if it is there)\n"
+                "      --set SECTION.KEY=V   set one option, over what the file says; may be repeated\n"
+                "      --cluster HOST:PORT,… talk to these masters\n"
+                "      --dir DIR             talk to the one-machine cluster in DIR (cv local)\n"
+                "  -o, --output FORM         table, wide, json or yaml; --json is -o json\n"
+                "      --no-color            no colour (also: NO_COLOR in the environment, or no terminal)\n"
+                "      --timeout TIME        give up after TIME: 500ms, 10s, 5m\n"
+                "  -v, --verbose             say more about what is done, on standard error\n"
+                "  -h, --help                this, or the help of a command; --version\n"
+                "\nExit status: 0 ok, 1 failed, 2 wrong usage, 3 degraded, 4 unreachable.\n"
+                "More on a command, with examples: cv help COMMAND\n");
+}
+
+void cli_help_family(const char *first, FILE *to)
+{
+    fprintf(to, "Commands of cv %s:\n\n", first);
+    for_each_command(c) if (word_is(c->name, 0, first)) print_line(c, to);
+    fprintf(to, "\nMore on one, with examples: cv help %s COMMAND\n", first);
+}
+
+void cli_help_command(const struct cli_command *c, FILE *to)
+{
+    fprintf(to, "cv %s: %s\n\nUsage: cv %s%s%s\n", c->name, c->summary, c->name, *c->args ? " " : "", c->args);
+    if (*c->options) {
+        fprintf(to, "\nOptions\n");
+        print_indented(c->options, to);
+    }
+    if (*c->examples) {
+        fprintf(to, "\nExamples\n");
+        print_indented(c->examples, to);
+    }
+    fprintf(to, "\nGlobal options (-o, --json, --timeout, ...): cv help\n");
+}
+
+int cmd_help(struct cli *cli, int argc, char **argv)
+{
+    if (cli_option(cli, argc, argv, "", NULL) != -1)
+        return cli_option_status();
+    char **words = argv + optind;
+    int n;
+    const struct cli_command *c = cli_find(words, &n);
+    if (!words[0])
+        cli_help_overview(stdout);
+    else if (c)
+        cli_help_command(c, stdout);
+    else if (cli_is_family(words[0]) && !words[1])
+        cli_help_family(words[0], stdout);
+    else
+        return cli_unknown(words);
+    return CLI_OK;
+}
