@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The link between a master and its journal: enums and limits of wire/messages_link.def, where its course is drawn.
+ * The numbers are those of raft/raft.h, which the master does not see (the journal asserts that they are equal).
+ */
+#pragma once
+
+enum link_role { LINK_FOLLOWER = 1, LINK_PRECANDIDATE, LINK_CANDIDATE, LINK_LEADER };
+
+/* Types of log entries; only BATCH carries what changes the name space. */
+enum link_entry_type {
+    LINK_NOOP = 1,
+    LINK_BATCH = 2,
+    LINK_CONF = 3,
+    LINK_ID_LEASE = 4,
+    LINK_DIGEST = 5,
+    LINK_BARRIER = 6,
+};
+
+#define LINK_HEALTH_MS      100
+#define LINK_ENTRIES_WINDOW (16u << 20) /* bytes of entries sent and not acknowledged by link_applied */
+#define LINK_APPLIED_BYTES  (4u << 20)
+#define LINK_PAYLOAD_MAX    (4u << 20) /* of one proposal */
+#define LINK_STATE_VERSION  1          /* link_attach.state_version: of the payloads the master understands */
