@@ -101,19 +101,32 @@ static void ask_first(struct raft *r)
     }
 }
 
+/* Learners and removed nodes do not campaign, but who was a voter goes on until its removal is committed: the others
+ * may need it to get there (4.2.2). A node whose state is being replaced waits. */
+static bool may_campaign(const struct raft *r)
+{
+    if (r->receiving_index)
+        return false;
+    if (raft_is_voter(r))
+        return true;
+    if (r->conf_count < 2 || r->confs[1].index <= r->commit)
+        return false;
+    const struct raft_member *was = raft_conf_find(&r->confs[0].conf, r->options.id);
+    return was && raft_votes(was);
+}
+
 void raft_election_tick(struct raft *r)
 {
-    /* Learners and removed nodes never campaign, nor does a node whose state is being replaced. */
-    if (!raft_is_voter(r) || r->receiving_index)
+    if (!may_campaign(r))
         return;
     const struct raft_conf *conf = raft_conf_current(r);
-    bool alone = raft_conf_voters(conf) == 1;
+    const struct raft_member *self = raft_self(r);
+    bool alone = raft_is_voter(r) && raft_conf_voters(conf) == 1;
     if (alone && r->role == RAFT_CANDIDATE)
         return; /* our vote is on its way to the disk */
     if (!alone && r->now_ms < r->election_ms)
         return;
-    bool full = !raft_self(r)->journal_only;
-    if (!alone && full && !r->can_lead && !r->waited_extra) {
+    if (!alone && !(self && self->journal_only) && !r->can_lead && !r->waited_extra) {
         /* Let somebody whose application is able go first, but never forbid it: we may hold the only copy. */
         r->election_ms = r->now_ms + r->options.election_ms;
         r->waited_extra = true;
@@ -172,13 +185,13 @@ void raft_on_vote_reply(struct raft *r, const struct raft_message *m)
 
 void raft_on_timeout_now(struct raft *r, const struct raft_message *m)
 {
-    if (raft_is_voter(r) && !r->receiving_index && r->log.last >= m->timeout_now.last_index)
+    if (may_campaign(r) && r->log.last >= m->timeout_now.last_index)
         raft_campaign(r, true);
 }
 
 int raft_on_campaign(struct raft *r, bool force)
 {
-    if (!raft_is_voter(r) || r->role == RAFT_LEADER)
+    if (!may_campaign(r) || r->role == RAFT_LEADER)
         return -EINVAL;
     r->waited_extra = true;
     r->election_ms = force ? r->now_ms : max(r->now_ms, r->sticky_ms);

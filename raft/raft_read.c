@@ -10,20 +10,24 @@
 
 /* ---- Rounds ---- */
 
+void raft_heartbeat_send(struct raft *r, const struct raft_peer *p)
+{
+    struct raft_message *m = raft_send_new(r, RAFT_MSG_HEARTBEAT, p->id, RAFT_GATE_NONE);
+    if (!m)
+        return;
+    m->heartbeat.round = r->round;
+    m->heartbeat.commit = min(r->commit, p->match);
+    m->heartbeat.floor = r->floor;
+}
+
 void raft_round_begin(struct raft *r)
 {
     r->round++;
     r->round_ms[r->round % RAFT_ROUNDS_MAX] = r->now_ms;
     r->heartbeat_ms = r->now_ms + r->options.heartbeat_ms;
     raft_compact_floor(r);
-    for (uint32_t i = 0; i < r->peer_count; i++) {
-        struct raft_message *m = raft_send_new(r, RAFT_MSG_HEARTBEAT, r->peers[i].id, RAFT_GATE_NONE);
-        if (!m)
-            return;
-        m->heartbeat.round = r->round;
-        m->heartbeat.commit = min(r->commit, r->peers[i].match);
-        m->heartbeat.floor = r->floor;
-    }
+    for (uint32_t i = 0; i < r->peer_count; i++)
+        raft_heartbeat_send(r, &r->peers[i]);
 }
 
 static const struct raft_peer *peer_of(const struct raft *r, uint64_t id)
@@ -120,6 +124,7 @@ void raft_on_heartbeat(struct raft *r, const struct raft_message *m)
         return;
     reply->heartbeat_reply.round = m->heartbeat.round;
     reply->heartbeat_reply.accepted = r->accepted;
+    reply->heartbeat_reply.match = min(r->accepted, r->log.durable);
     reply->heartbeat_reply.flushed = r->flushed;
     reply->heartbeat_reply.flags =
         (r->can_lead ? RAFT_HEARTBEAT_CAN_LEAD : 0) | (r->log_full ? RAFT_HEARTBEAT_LOG_FULL : 0);
@@ -161,7 +166,7 @@ void raft_on_heartbeat_reply(struct raft *r, struct raft_peer *p, const struct r
     const __typeof__(m->heartbeat_reply) *h = &m->heartbeat_reply;
     if (h->round == 0)
         return; /* only to tell its term */
-    if (h->accepted > r->log.last) {
+    if (h->accepted > r->log.last || h->match > h->accepted) {
         raft_alarm_raise(r, RAFT_ALARM_ACK_BEYOND_LOG);
         return;
     }
@@ -171,6 +176,7 @@ void raft_on_heartbeat_reply(struct raft *r, struct raft_peer *p, const struct r
     p->flushed = h->flushed;
     p->can_lead = h->flags & RAFT_HEARTBEAT_CAN_LEAD;
     p->log_full = h->flags & RAFT_HEARTBEAT_LOG_FULL;
+    raft_peer_acked(r, p, h->match);
     notice_loss(r, p, h->accepted);
 }
 

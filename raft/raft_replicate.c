@@ -143,6 +143,16 @@ static void catch_up(struct raft *r, struct raft_peer *p)
     p->target_ms = r->now_ms;
 }
 
+void raft_peer_acked(struct raft *r, struct raft_peer *p, uint64_t index)
+{
+    if (index <= p->match)
+        return;
+    p->match = index;
+    p->moved_ms = r->now_ms;
+    p->next = max(p->next, index + 1);
+    catch_up(r, p);
+}
+
 static void on_rejected(struct raft *r, struct raft_peer *p, const struct raft_message *m)
 {
     const __typeof__(m->append_reply) *a = &m->append_reply;
@@ -175,16 +185,10 @@ void raft_on_append_reply(struct raft *r, struct raft_peer *p, const struct raft
         raft_alarm_raise(r, RAFT_ALARM_ACK_BEYOND_LOG);
         return;
     }
-    if (index > p->match) {
-        p->match = index;
-        p->moved_ms = r->now_ms;
-        catch_up(r, p);
-    }
+    raft_peer_acked(r, p, index);
     bool known = p->match + 1 >= r->log.first;
     if (p->state == RAFT_PROBE || (p->state == RAFT_SNAPSHOT && known))
         raft_peer_replicate(r, p, p->match + 1);
-    else if (p->state == RAFT_REPLICATE)
-        p->next = max(p->next, p->match + 1);
 }
 
 void raft_leader_commit(struct raft *r)
@@ -215,6 +219,10 @@ void raft_leader_commit(struct raft *r)
     raft_set_commit(r, index);
     if (!conf_committed)
         return;
+    /* Who is removed hears of it once more, and stops campaigning. */
+    for (uint32_t i = 0; i < r->peer_count; i++)
+        if (!raft_conf_find(conf, r->peers[i].id))
+            raft_heartbeat_send(r, &r->peers[i]);
     raft_peers_sync(r);
     if (!raft_is_voter(r)) {
         raft_transfer_parting(r);

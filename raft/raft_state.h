@@ -239,7 +239,10 @@ struct raft_peer *raft_peer_find(struct raft *r, uint64_t id);
 /* Start over with a peer whose log we do not know. */
 void raft_peer_init(struct raft *r, struct raft_peer *p, uint64_t id);
 
-/* Next entry to send to it, at once if sure. */
+/* It has our log durably up to index. */
+void raft_peer_acked(struct raft *r, struct raft_peer *p, uint64_t index);
+
+/* Next entry to send to it: first one message to see, or many. */
 void raft_peer_probe(struct raft_peer *p, uint64_t next);
 void raft_peer_replicate(struct raft *r, struct raft_peer *p, uint64_t next);
 
@@ -259,7 +262,8 @@ void raft_ack(struct raft *r, uint64_t to, uint64_t index);
 
 /* ---- raft_read.c ---- */
 
-/* A heartbeat to everybody. */
+/* A heartbeat of the current round; to everybody, in a new round. */
+void raft_heartbeat_send(struct raft *r, const struct raft_peer *p);
 void raft_round_begin(struct raft *r);
 
 /* The newest round a majority answered. */

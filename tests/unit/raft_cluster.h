@@ -67,7 +67,7 @@ struct node {
     bool can_lead;
     struct raft_read reads[64]; /* answered, oldest first */
     uint32_t read_count;
-    struct raft_snapshot_want want;
+    uint64_t wanted[NODES_MAX + 1]; /* by peer: min_index asked for, 0 none */
     struct raft_snapshot_offer offer;
     uint32_t leader_times; /* how often it became leader */
 };
@@ -108,13 +108,14 @@ static inline struct raft_member member(uint64_t id)
     return m;
 }
 
-/* Bytes of configuration entries, shared by all stores and never freed. */
+/* Bytes of configuration entries, shared by all stores of the one cluster there is. */
+static uint8_t conf_arena[512][RAFT_CONF_ENCODED_MAX];
+static uint32_t conf_arena_used;
+
 static inline uint8_t *conf_bytes(void)
 {
-    static uint8_t arena[512][RAFT_CONF_ENCODED_MAX];
-    static uint32_t used;
-    ck_assert_uint_lt(used, array_size(arena));
-    return arena[used++];
+    ck_assert_uint_lt(conf_arena_used, array_size(conf_arena));
+    return conf_arena[conf_arena_used++];
 }
 
 /* ---- Store ---- */
@@ -259,8 +260,8 @@ static inline struct raft_output *step(struct cluster *c, uint64_t id, struct ra
     for (uint32_t i = 0; i < o->read_count; i++)
         if (n->read_count < array_size(n->reads))
             n->reads[n->read_count++] = o->reads[i];
-    if (o->want_count)
-        n->want = o->wants[0];
+    for (uint32_t i = 0; i < o->want_count; i++)
+        n->wanted[o->wants[i].peer] = o->wants[i].min_index;
     if (o->offer.index)
         n->offer = o->offer;
     return &n->out;
@@ -479,6 +480,7 @@ static inline void cluster_format(struct cluster *c, const struct raft_conf *con
     memset(c, 0, sizeof(*c));
     c->now_ms = 1000;
     c->next_value = 1;
+    conf_arena_used = 0;
     for (uint32_t i = 0; i < conf->count; i++)
         format_node(c, conf->members[i].id, conf);
 }
