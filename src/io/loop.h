@@ -4,8 +4,8 @@
  * chosen at run time: io_uring (loop_uring.c), and epoll with a few file threads (loop_epoll.c) where io_uring is
  * forbidden (containers, kernel.io_uring_disabled). Callers cannot tell them apart.
  *
- *      one turn:   jobs posted by other threads -> timers due -> done functions of finished ops
- *                  -> turn-end hooks (one writev per connection) -> submit everything and sleep: ONE system call
+ *      one turn:   submit everything queued and sleep: ONE system call -> done functions of finished ops
+ *                  -> jobs posted by other threads -> timers due -> turn-end hooks (one writev per connection)
  *
  * The rules, the same for both implementations:
  *  - An io_op is embedded in the request it serves. Submitting never fails and never calls back: whatever happens
@@ -174,15 +174,14 @@ struct io_op {
     };
     int fd, result;
     uint8_t kind, state, flags;
+    bool cancelled;
     uint32_t arg; /* events, message flags, fsync and fallocate modes */
     union {
         struct {
             void *p; /* buffer, iovec, msghdr, address or argument */
             uint64_t n, offset;
         };
-        struct {
-            struct msghdr own; /* io_sendv: built here */
-        };
+        struct msghdr message; /* io_sendv, io_sendmsg */
         struct {
             int (*work)(void *arg);
             void *work_arg;
@@ -204,10 +203,9 @@ static inline bool io_op_busy(const struct io_op *op)
 void io_cancel(struct io_op *op);
 
 /* Sockets. Streams: counts may be short, 0 from a receive is the peer's end. A peer that went away is -EPIPE or
- * -ECONNRESET, never a signal. At most one receive, one send (and polls) in flight per socket. */
-/* Result: the new descriptor, non-blocking and close-on-exec. */
+ * -ECONNRESET, never a signal. At most one receive and one send in flight per socket. io_accept's result is the new
+ * descriptor, non-blocking and close-on-exec. */
 void io_accept(struct loop *loop, struct io_op *op, int fd, void (*done)(struct io_op *, int));
-/* address stays until done. */
 void io_connect(struct loop *loop, struct io_op *op, int fd, const struct sockaddr *address, socklen_t n,
                 void (*done)(struct io_op *, int));
 void io_recv(struct loop *loop, struct io_op *op, int fd, void *p, size_t n, void (*done)(struct io_op *, int));
