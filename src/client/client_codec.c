@@ -84,7 +84,8 @@ ENCODE(unlink, .parent = q->inode, .name = in(q->name))
 DECODE_GONE(unlink)
 ENCODE(rmdir, .parent = q->inode, .name = in(q->name))
 DECODE_GONE(rmdir)
-ENCODE(rename, .parent = q->inode, .name = in(q->name), .new_parent = q->inode2, .new_name = in(q->value), .flags = q->flags)
+ENCODE(rename, .parent = q->inode, .name = in(q->name), .new_parent = q->inode2, .new_name = in(q->value),
+       .flags = q->flags)
 DECODE(rename, attr_out(&m.attr, &q->attr); attr_out(&m.parent, &q->parent); attr_out(&m.new_parent, &q->parent2))
 ENCODE(readlink, .inode = q->inode)
 DECODE(readlink, q->data = out(m.target))
@@ -102,8 +103,8 @@ DECODE(create, attr_out(&m.attr, &q->attr); attr_out(&m.parent, &q->parent); q->
 ENCODE(open, .inode = q->inode, .flags = q->flags)
 DECODE(open, attr_out(&m.attr, &q->attr); q->lease_ms = m.lease_ms; q->handle = m.handle)
 ENCODE(close, .inode = q->inode, .handle = q->handle)
-ENCODE(readdir, .inode = q->inode, .after = in(q->name), .max_entries = q->max, .max_bytes = (uint32_t)min(q->size, UINT32_MAX),
-       .flags = q->flags)
+ENCODE(readdir, .inode = q->inode, .after = in(q->name), .max_entries = q->max,
+       .max_bytes = (uint32_t)min(q->size, UINT32_MAX), .flags = q->flags)
 
 /* Entries live in one array that client_call frees after done. */
 static int decode_readdir(struct curvine_request *q, const void *body, size_t n)
@@ -116,8 +117,7 @@ static int decode_readdir(struct curvine_request *q, const void *body, size_t n)
     if (!entries)
         return -ENOMEM;
     uint32_t count = 0;
-    rec_for_each(dir_entry, e, &m.entries)
-    {
+    rec_for_each (dir_entry, e, &m.entries) {
         struct curvine_dirent *d = &entries[count++];
         *d = (struct curvine_dirent){.inode = e.inode, .name = out(e.name), .type = e.type};
         if (e.attr.inode)

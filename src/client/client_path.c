@@ -13,7 +13,7 @@
 #include "base/text.h"
 #include "client/curvine.h"
 
-#define SYMLINKS_MAX 40
+#define SYMLINKS_MAX   40
 #define PATH_BYTES_MAX (64u << 10) /* what symlinks may make of a path */
 
 /* A walk in progress: done + "/" + rest is the path asked for, done being canonical ("" or "a/b"). */
@@ -119,7 +119,8 @@ static int follow(struct walk *w, struct curvine_text unwalked, struct curvine_t
 /* One request for what done holds; follows a symlink it met. Returns 1 when there is more to do. */
 static int walk_step(struct curvine *cv, struct walk *w, bool follow_last, struct curvine_attr *ret)
 {
-    struct curvine_request q = {.op = CURVINE_WALK, .inode = CURVINE_ROOT, .name = {(const char *)w->done.p, (uint32_t)w->done.n}};
+    struct curvine_request q = {
+        .op = CURVINE_WALK, .inode = CURVINE_ROOT, .name = {(const char *)w->done.p, (uint32_t)w->done.n}};
     int r = curvine_run(cv, &q);
     if (r == 0 && S_ISLNK(q.attr.mode) && (q.rest.n || w->rest.n || follow_last)) {
         r = follow(w, q.rest, q.data);
@@ -323,7 +324,8 @@ int curvine_readlink(struct curvine *cv, const char *path, char *out, size_t siz
     return r;
 }
 
-int curvine_list(struct curvine *cv, uint64_t inode, int (*each)(const struct curvine_dirent *entry, void *arg), void *arg)
+int curvine_list(struct curvine *cv, uint64_t inode, int (*each)(const struct curvine_dirent *entry, void *arg),
+                 void *arg)
 {
     char after[256];
     uint32_t after_n = 0;

@@ -79,28 +79,28 @@ struct curvine_text {
 
 enum curvine_op {
     /* name: what of the request is read -> what is filled */
-    CURVINE_LOOKUP = 1,   /* inode (parent), name -> attr */
-    CURVINE_WALK,         /* inode (start), name (path) -> attr, rest, data (symlink target): see messages_meta.def */
-    CURVINE_GETATTR,      /* inode -> attr */
-    CURVINE_SETATTR,      /* inode, valid (enum curvine_valid), mode, uid, gid, size, atime_ns, mtime_ns -> attr */
-    CURVINE_ACCESS,       /* inode, mode (R_OK | W_OK | X_OK) */
-    CURVINE_MKDIR,        /* inode (parent), name, mode, umask -> attr, parent */
-    CURVINE_MKNOD,        /* inode (parent), name, mode, umask, rdev -> attr, parent */
-    CURVINE_SYMLINK,      /* inode (parent), name, value (target) -> attr, parent */
-    CURVINE_LINK,         /* inode2 (what), inode (parent), name -> attr, parent */
-    CURVINE_UNLINK,       /* inode (parent), name -> attr (of what is gone), parent */
-    CURVINE_RMDIR,        /* inode (parent), name -> attr, parent */
-    CURVINE_RENAME,       /* inode (parent), name, inode2 (new parent), value (new name), flags -> attr, parent, parent2 */
-    CURVINE_READLINK,     /* inode -> data */
-    CURVINE_READDIR,      /* inode, name (after), max (entries), size (bytes), flags 1: with attributes -> entries, end */
-    CURVINE_SETXATTR,     /* inode, name, value, flags */
-    CURVINE_GETXATTR,     /* inode, name -> data */
-    CURVINE_LISTXATTR,    /* inode -> data (names, each with a zero) */
-    CURVINE_REMOVEXATTR,  /* inode, name */
-    CURVINE_STATFS,       /* inode -> statfs */
-    CURVINE_CREATE,       /* inode (parent), name, mode, umask, flags -> attr, parent, handle, created */
-    CURVINE_OPEN,         /* inode, flags -> attr, handle */
-    CURVINE_RELEASE,      /* inode, handle */
+    CURVINE_LOOKUP = 1, /* inode (parent), name -> attr */
+    CURVINE_WALK,       /* inode (start), name (path) -> attr, rest, data (symlink target): see messages_meta.def */
+    CURVINE_GETATTR,    /* inode -> attr */
+    CURVINE_SETATTR,    /* inode, valid (enum curvine_valid), mode, uid, gid, size, atime_ns, mtime_ns -> attr */
+    CURVINE_ACCESS,     /* inode, mode (R_OK | W_OK | X_OK) */
+    CURVINE_MKDIR,      /* inode (parent), name, mode, umask -> attr, parent */
+    CURVINE_MKNOD,      /* inode (parent), name, mode, umask, rdev -> attr, parent */
+    CURVINE_SYMLINK,    /* inode (parent), name, value (target) -> attr, parent */
+    CURVINE_LINK,       /* inode2 (what), inode (parent), name -> attr, parent */
+    CURVINE_UNLINK,     /* inode (parent), name -> attr (of what is gone), parent */
+    CURVINE_RMDIR,      /* inode (parent), name -> attr, parent */
+    CURVINE_RENAME,    /* inode (parent), name, inode2 (new parent), value (new name), flags -> attr, parent, parent2 */
+    CURVINE_READLINK,  /* inode -> data */
+    CURVINE_READDIR,   /* inode, name (after), max (entries), size (bytes), flags 1: with attributes -> entries, end */
+    CURVINE_SETXATTR,  /* inode, name, value, flags */
+    CURVINE_GETXATTR,  /* inode, name -> data */
+    CURVINE_LISTXATTR, /* inode -> data (names, each with a zero) */
+    CURVINE_REMOVEXATTR, /* inode, name */
+    CURVINE_STATFS,      /* inode -> statfs */
+    CURVINE_CREATE,      /* inode (parent), name, mode, umask, flags -> attr, parent, handle, created */
+    CURVINE_OPEN,        /* inode, flags -> attr, handle */
+    CURVINE_RELEASE,     /* inode, handle */
     CURVINE_OP_COUNT
 };
 
@@ -178,7 +178,8 @@ void curvine_request_free(struct curvine_request *request);
 enum curvine_path_flag { CURVINE_FOLLOW = 1 };
 
 /* Find an inode; attr may be NULL. */
-int curvine_resolve(struct curvine *cv, const char *path, int flags, uint64_t *ret_inode, struct curvine_attr *ret_attr);
+int curvine_resolve(struct curvine *cv, const char *path, int flags, uint64_t *ret_inode,
+                    struct curvine_attr *ret_attr);
 
 /* Find the directory a path's last name is in, for making, removing and renaming. The name borrows from path.
  * Errors: -EBUSY the path is "/"; -EINVAL it ends in "." or "..". */
@@ -202,7 +203,8 @@ int curvine_readlink(struct curvine *cv, const char *path, char *out, size_t siz
 
 /* Call each() for every entry of a directory, in the directory's own order, with attributes; a negative result of
  * each() ends the listing and is returned. */
-int curvine_list(struct curvine *cv, uint64_t inode, int (*each)(const struct curvine_dirent *entry, void *arg), void *arg);
+int curvine_list(struct curvine *cv, uint64_t inode, int (*each)(const struct curvine_dirent *entry, void *arg),
+                 void *arg);
 
 #ifdef __cplusplus
 }

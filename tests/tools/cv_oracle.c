@@ -35,7 +35,19 @@
 #define NAMES       512 /* names a thread plays with: small, so that they are made and removed again and again */
 #define THREADS_MAX 256
 
-enum op { OP_CREATE, OP_MKDIR, OP_SYMLINK, OP_LINK, OP_UNLINK, OP_RMDIR, OP_RENAME, OP_TRUNCATE, OP_CHMOD, OP_SETXATTR, OP_COUNT };
+enum op {
+    OP_CREATE,
+    OP_MKDIR,
+    OP_SYMLINK,
+    OP_LINK,
+    OP_UNLINK,
+    OP_RMDIR,
+    OP_RENAME,
+    OP_TRUNCATE,
+    OP_CHMOD,
+    OP_SETXATTR,
+    OP_COUNT
+};
 
 static const char *const op_names[OP_COUNT] = {"create", "mkdir",  "symlink",  "link",  "unlink",
                                                "rmdir",  "rename", "truncate", "chmod", "setxattr"};
@@ -283,8 +295,8 @@ static bool step(struct worker *w)
     int want = expected(m, op, a, b), got = execute(w, op, a, b);
     log_write(line, snprintf(line, sizeof(line), "%d E %d\n", w->id, got));
     if (cv_error_errno(got) != cv_error_errno(want)) {
-        fprintf(stderr, "thread %d: %s n%d n%d (operation %" PRIu64 "): answer %s, expected %s\n", w->id, op_names[op], a, b,
-                w->done, got ? cv_error_name(got) : "ok", want ? cv_error_name(want) : "ok");
+        fprintf(stderr, "thread %d: %s n%d n%d (operation %" PRIu64 "): answer %s, expected %s\n", w->id, op_names[op],
+                a, b, w->done, got ? cv_error_name(got) : "ok", want ? cv_error_name(want) : "ok");
         return false;
     }
     if (got == 0)
@@ -485,14 +497,19 @@ static int read_log(struct worker *workers)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: cv-oracle run|verify --masters A --log FILE [--threads N] [--seconds S] [--seed X] [--root P]\n");
+    fprintf(stderr,
+            "usage: cv-oracle run|verify --masters A --log FILE [--threads N] [--seconds S] [--seed X] [--root P]\n");
     return 2;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option longs[] = {{"masters", 1, NULL, 'm'}, {"log", 1, NULL, 'l'},  {"threads", 1, NULL, 't'},
-                                          {"seconds", 1, NULL, 's'}, {"seed", 1, NULL, 'x'}, {"root", 1, NULL, 'r'},
+    static const struct option longs[] = {{"masters", 1, NULL, 'm'},
+                                          {"log", 1, NULL, 'l'},
+                                          {"threads", 1, NULL, 't'},
+                                          {"seconds", 1, NULL, 's'},
+                                          {"seed", 1, NULL, 'x'},
+                                          {"root", 1, NULL, 'r'},
                                           {0}};
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;)
         switch (c) {
@@ -511,7 +528,8 @@ int main(int argc, char **argv)
         workers[i] = (struct worker){.id = i, .prng = {options.seed * 1000 + (uint64_t)i}};
         model_init(&workers[i].model);
     }
-    int r = curvine_open(&(struct curvine_options){.masters = options.masters, .timeout_ms = 60000, .program = "cv-oracle"}, &cv);
+    int r = curvine_open(
+        &(struct curvine_options){.masters = options.masters, .timeout_ms = 60000, .program = "cv-oracle"}, &cv);
     if (r < 0) {
         fprintf(stderr, "cv-oracle: %s: %s\n", options.masters, cv_error_text(r));
         return 1;
