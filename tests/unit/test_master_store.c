@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* RocksDB: not for the thread sanitizer. */
 /* The data directory and the metadata database of the master. */
 #include "meta/master_store.h"
 
