@@ -464,6 +464,19 @@ int rpc_conn_send_body(struct rpc_conn *c, const struct frame_header *header, co
     return r;
 }
 
+int rpc_conn_send_body_data(struct rpc_conn *c, const struct frame_header *header, const void *body, uint32_t n,
+                            const void *data, uint32_t data_n)
+{
+    uint8_t *to;
+    int r = put_frame(c, header, NULL, NULL, body, n, data_n, data_n, &to);
+    if (r < 0)
+        return r;
+    if (data_n)
+        memcpy(to, data, data_n);
+    queued(c);
+    return 0;
+}
+
 int rpc_conn_send_data(struct rpc_conn *c, const struct frame_header *header, const struct wire_desc *desc,
                        const void *record, const struct iovec *data, unsigned count)
 {

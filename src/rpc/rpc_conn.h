@@ -86,6 +86,10 @@ int rpc_conn_send(struct rpc_conn *c, const struct frame_header *header, const s
 /* A body that is encoded already. */
 int rpc_conn_send_body(struct rpc_conn *c, const struct frame_header *header, const void *body, uint32_t n);
 
+/* A body that is encoded already, with data; both copied. */
+int rpc_conn_send_body_data(struct rpc_conn *c, const struct frame_header *header, const void *body, uint32_t n,
+                            const void *data, uint32_t data_n);
+
 /* A message with data copied from count pieces. */
 int rpc_conn_send_data(struct rpc_conn *c, const struct frame_header *header, const struct wire_desc *desc,
                        const void *record, const struct iovec *data, unsigned count);
