@@ -70,27 +70,45 @@ void raft_conf_rollback(struct raft *r, uint64_t from)
     }
 }
 
+static void add_peers(struct raft *r, const struct raft_conf *conf, const struct raft_peer *old, uint32_t old_count)
+{
+    for (uint32_t k = 0; k < conf->count && r->peer_count < RAFT_PEERS_MAX; k++) {
+        uint64_t id = conf->members[k].id;
+        if (id == r->options.id || raft_peer_find(r, id))
+            continue;
+        struct raft_peer *p = &r->peers[r->peer_count++];
+        raft_peer_init(r, p, id);
+        for (uint32_t o = 0; o < old_count; o++)
+            if (old[o].id == id)
+                *p = old[o];
+        p->leaving_ms = 0;
+    }
+}
+
 void raft_peers_sync(struct raft *r)
 {
     struct raft_peer old[RAFT_PEERS_MAX];
     uint32_t old_count = r->peer_count;
     memcpy(old, r->peers, old_count * sizeof(old[0]));
     r->peer_count = 0;
-    for (uint32_t i = r->conf_count; i > 0; i--) {
-        const struct raft_conf_at *at = &r->confs[i - 1];
-        for (uint32_t k = 0; k < at->conf.count; k++) {
-            uint64_t id = at->conf.members[k].id;
-            if (id == r->options.id || raft_peer_find(r, id))
-                continue;
-            struct raft_peer *p = &r->peers[r->peer_count++];
-            raft_peer_init(r, p, id);
-            for (uint32_t o = 0; o < old_count; o++)
-                if (old[o].id == id)
-                    *p = old[o];
-        }
-        /* A removed member gets its removal too, and so learns not to campaign, until that is committed. */
-        if (at->index <= r->commit)
-            break;
+    const struct raft_conf_at *newest = &r->confs[r->conf_count - 1];
+    add_peers(r, &newest->conf, old, old_count);
+    if (newest->index > r->commit) {
+        if (r->conf_count == 2)
+            add_peers(r, &r->confs[0].conf, old, old_count);
+        return;
+    }
+    /* Who is removed gets that entry too, and hears that it is committed, so that it stops campaigning; within T_min,
+     * or not at all: then pre-votes keep it harmless. */
+    for (uint32_t o = 0; o < old_count && r->peer_count < RAFT_PEERS_MAX; o++) {
+        struct raft_peer *p = &old[o];
+        if (raft_peer_find(r, p->id))
+            continue;
+        p->leaving_ms = p->leaving_ms ?: r->now_ms;
+        if (p->match >= newest->index)
+            raft_heartbeat_send(r, p);
+        else if (r->now_ms - p->leaving_ms < r->options.election_ms)
+            r->peers[r->peer_count++] = *p;
     }
 }
 

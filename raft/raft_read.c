@@ -102,8 +102,11 @@ void raft_leader_tick(struct raft *r)
         if (p->match < p->target && r->now_ms - p->target_ms >= r->options.election_ms)
             p->caught_up = false;
     }
-    if (r->now_ms >= r->heartbeat_ms)
+    if (r->now_ms >= r->heartbeat_ms) {
+        if (r->peer_count && r->peers[r->peer_count - 1].leaving_ms)
+            raft_peers_sync(r);
         raft_round_begin(r);
+    }
     raft_transfer_tick(r);
 }
 

@@ -219,10 +219,6 @@ void raft_leader_commit(struct raft *r)
     raft_set_commit(r, index);
     if (!conf_committed)
         return;
-    /* Who is removed hears of it once more, and stops campaigning. */
-    for (uint32_t i = 0; i < r->peer_count; i++)
-        if (!raft_conf_find(conf, r->peers[i].id))
-            raft_heartbeat_send(r, &r->peers[i]);
     raft_peers_sync(r);
     if (!raft_is_voter(r)) {
         raft_transfer_parting(r);

@@ -29,7 +29,7 @@ enum raft_alarm_code {
 };
 
 enum {
-    RAFT_PEERS_MAX = RAFT_MEMBERS_MAX + 1, /* a removed member is a peer until its removal is committed */
+    RAFT_PEERS_MAX = RAFT_MEMBERS_MAX + 4, /* removed members are peers until they know of it, or for T_min */
     RAFT_ROUNDS_MAX = 128,                 /* heartbeat rounds whose time of sending is remembered */
     RAFT_SENDS_SPARE = 40,                 /* of RAFT_SENDS_MAX: kept free of entries, for heartbeats and replies */
     RAFT_WRITES_SPARE = 64,                /* of RAFT_WRITES_MAX: kept free of proposals, for terms and votes */
@@ -68,6 +68,7 @@ struct raft_peer {
     uint64_t offered_ms;                      /* when the offer was last sent */
     uint64_t want_after_ms;                   /* do not ask for a snapshot before */
 
+    uint64_t leaving_ms;        /* removed: when that was committed; 0 a member */
     uint64_t target, target_ms; /* catch-up round (4.2.1): the last index when it began, and when */
     bool caught_up;
 };
@@ -298,7 +299,7 @@ static inline bool raft_votes(const struct raft_member *m)
 void raft_conf_adopt(struct raft *r, uint64_t index, const struct raft_conf *conf);
 void raft_conf_rollback(struct raft *r, uint64_t from);
 
-/* Leader: have progress for everybody we must talk to. */
+/* Leader: have progress for everybody we must talk to; let go of who is removed and knows it. */
 void raft_peers_sync(struct raft *r);
 int raft_on_conf(struct raft *r, enum raft_conf_op op, const struct raft_member *member);
 
