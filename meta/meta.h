@@ -25,7 +25,8 @@
  *      [-] none
  * Functions on one request are called by one thread at a time, whoever has the request.
  *
- * BATCHES are numbered from 1 by this process, without gaps, and are proposed and committed in that order. Every answer,
+ * BATCHES are numbered upward from 1 by this process and are proposed and committed in that order; the number of one that
+ * was undone is not used again. Every answer,
  * also an error or "no such name", tells in request.depends the highest batch it rests on; 0: committed state only. The
  * daemon lets it go when the ack mode allows.
  */
@@ -148,15 +149,16 @@ union meta_answer {
     struct msg_session_open_answer session_open; /* timeout_ms and incarnation are the daemon's to fill in */
 };
 
-#define META_NEEDS_MAX 64
+#define META_NEEDS_MAX 8192
 
 /* A row, or a range of rows, that was not in memory. Private to the core. */
 struct meta_need {
     uint8_t table;
-    bool scan, done, absent, end; /* scan: of a range; end: nothing behind the rows fetched */
-    uint16_t key_n, prefix_n;
+    bool done, absent;                  /* asked of the base; a row: there is none */
+    bool scan, keys_only, end;          /* a range; without values; nothing follows the rows fetched */
+    uint16_t key_n, prefix_n;           /* the key, or where a scan begins; its first bytes that all keys share */
     uint32_t limit, rows;               /* of a scan */
-    uint32_t key_at, value_at, value_n; /* in the request's store; a scan's rows are packed behind one another */
+    uint32_t key_at, value_at, value_n; /* in the request's store; a scan's rows stand one behind another */
 };
 
 /* One request on its way. The daemon keeps them in a pool, meta_request_init() once, meta_request_reset() between uses:
@@ -177,12 +179,13 @@ struct meta_request {
     /* --- the core's */
     const struct meta_op *op;
     uint64_t arg;        /* of an inner operation */
-    uint64_t generation; /* of the base, that fetched rows belong to */
-    uint32_t need_count;
-    bool needs_open; /* some need is not fetched yet */
-    struct meta_need needs[META_NEEDS_MAX];
+    uint64_t generation; /* of the base, that the fetched rows belong to */
+    struct meta_need *needs;
+    uint32_t need_count, need_room, need_hint;
     struct buf store; /* keys and values of needs */
     struct buf data;  /* bytes the answer points to */
+    uint8_t *texts;   /* texts of inode rows while they are worked on */
+    uint32_t texts_used;
 };
 
 void meta_request_init(struct meta_request *q);
@@ -250,6 +253,7 @@ struct meta_payload {
     uint32_t op_count;
     uint32_t n;          /* bytes */
     uint32_t references; /* any thread, atomic */
+    void *block;         /* the core's */
     uint8_t bytes[];
 };
 void meta_payload_ref(struct meta_payload *p);   /* any thread */

@@ -118,8 +118,7 @@ uint32_t meta_key_state(uint8_t *out)
     return 1;
 }
 
-/* Does a key have the shape its table gives it? */
-static bool key_fits(enum meta_table table, struct text key)
+bool meta_key_fits(enum meta_table table, struct text key)
 {
     static const uint16_t least[META_TABLE_COUNT] = {
         [META_TABLE_inode] = 8,   [META_TABLE_dentry] = 9, [META_TABLE_extent] = 12, [META_TABLE_ttl] = 17,
@@ -287,7 +286,8 @@ static uint32_t inode_present(const struct meta_inode *i)
            (i->base_version || i->epoch ? META_HAS_BASE_VERSION : 0) |
            (i->ufs_flags || i->ufs_mtime_ns || i->ufs_length || i->ufs_etag.n ? META_HAS_UFS : 0) |
            (i->ufs_at.n ? META_HAS_UFS_AT : 0) | (i->ttl_due_ns || i->ttl_action ? META_HAS_TTL : 0) |
-           (has_policy ? META_HAS_POLICY : 0) | (i->mount ? META_HAS_MOUNT : 0);
+           (has_policy ? META_HAS_POLICY : 0) | (i->mount ? META_HAS_MOUNT : 0) |
+           (i->xattr_count ? META_HAS_XATTRS : 0);
 }
 
 static uint8_t *inode_put_optional(const struct meta_inode *i, uint32_t present, uint8_t *p)
@@ -318,6 +318,8 @@ static uint8_t *inode_put_optional(const struct meta_inode *i, uint32_t present,
     }
     if (present & META_HAS_MOUNT)
         p = varint_put(p, i->mount);
+    if (present & META_HAS_XATTRS)
+        p = varint_put(varint_put(p, i->xattr_count), i->xattr_name_bytes);
     return p;
 }
 
@@ -377,6 +379,10 @@ static void inode_take_optional(struct cursor *c, uint32_t present, struct meta_
     }
     if (present & META_HAS_MOUNT)
         i->mount = take_u32(c);
+    if (present & META_HAS_XATTRS) {
+        i->xattr_count = take_u32(c);
+        i->xattr_name_bytes = take_u32(c);
+    }
 }
 
 int meta_inode_decode(uint64_t id, struct text value, struct meta_inode *ret)
@@ -666,7 +672,7 @@ int redo_next_row(struct redo_reader *r, struct redo_row *ret)
         cursor_fail(&c, -CV_FORMAT_TOO_NEW);
     ret->table = table;
     ret->key = take_bytes(&c, META_KEY_MAX);
-    if (!c.error && !key_fits(table, ret->key))
+    if (!c.error && !meta_key_fits(table, ret->key))
         cursor_fail(&c, -CV_BAD_FORMAT);
     ret->value = ret->deleted ? (struct text){NULL, 0} : take_bytes(&c, META_VALUE_MAX);
     r->at = c.p;

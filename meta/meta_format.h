@@ -47,19 +47,20 @@
 
 #include "base/text.h"
 
-#define META_ROW_VERSION 1
-#define META_NAME_MAX    255
-#define META_TARGET_MAX  4095
-#define META_XATTR_MAX   65536 /* value; also the sum of an inode's names */
-#define META_ETAG_MAX    255
-#define META_UFS_AT_MAX  2048
-#define META_KEY_MAX     272
-#define META_VALUE_MAX   (META_XATTR_MAX + 16)
-#define META_INODE_MAX   8192 /* bytes of an encoded inode row */
-#define META_SLOTS_MAX   1024 /* per session */
-#define META_ROOT        1ull
-#define META_FIRST_ID    1024ull      /* ids below are for what exists from the start */
-#define META_ID_LIMIT    (1ull << 48) /* top 16 bits: the shard, 0 */
+#define META_ROW_VERSION   1
+#define META_FEATURE_LEVEL 1 /* the highest this program knows */
+#define META_NAME_MAX      255
+#define META_TARGET_MAX    4095
+#define META_XATTR_MAX     65536 /* value; also the sum of an inode's names */
+#define META_ETAG_MAX      255
+#define META_UFS_AT_MAX    2048
+#define META_KEY_MAX       272
+#define META_VALUE_MAX     (META_XATTR_MAX + 16)
+#define META_INODE_MAX     8192 /* bytes of an encoded inode row */
+#define META_SLOTS_MAX     1024 /* per session */
+#define META_ROOT          1ull
+#define META_FIRST_ID      1024ull      /* ids below are for what exists from the start */
+#define META_ID_LIMIT      (1ull << 48) /* top 16 bits: the shard, 0 */
 
 /* The column families of the metadata database. */
 #define META_FAMILIES_(F) F(inode) F(dentry) F(extent) F(queue) F(small)
@@ -102,6 +103,9 @@ uint32_t meta_key_slot(uint64_t session, uint32_t slot, uint8_t *out);
 uint32_t meta_key_grant(uint8_t kind, uint8_t *out);
 uint32_t meta_key_state(uint8_t *out);
 
+/* Has the key the shape its table gives it? */
+bool meta_key_fits(enum meta_table table, struct text key);
+
 /* --- values. Encoders return the length written to out (room: stated there). Decoders: -CV_BAD_FORMAT,
  * -CV_FORMAT_TOO_NEW; decoded text borrows from the value. ------------------------------------------------------- */
 
@@ -116,12 +120,13 @@ enum meta_present {
     META_HAS_TTL = 64,         /* ttl_due u64, ttl_action u8 */
     META_HAS_POLICY = 128,     /* replicas u8, tier u8, policy_flags u8, block_shift u8 */
     META_HAS_MOUNT = 256,      /* mount v */
-    META_PRESENT_ALL = 511,
+    META_HAS_XATTRS = 512,     /* xattr_count v, xattr_name_bytes v: there are xattr rows */
+    META_PRESENT_ALL = 1023,
 };
 
 /* flags of an inode row; also in rec_attr.flags */
 enum inode_flag {
-    INODE_HAS_XATTR = 1,   /* xattr rows may exist: without it there are none */
+    INODE_HAS_XATTR = 1,   /* xattr_count > 0: without it a client need not ask */
     INODE_HAS_EXTENTS = 2, /* extent rows may exist */
     INODE_HAS_INLINE = 4,  /* an inline row may exist */
     INODE_ORPHAN = 8,      /* without a name, kept for open handles or until its rows are purged */
@@ -152,6 +157,7 @@ struct meta_inode {
     struct text ufs_at; /* where the data lies in the UFS when that is not the path */
     uint64_t ttl_due_ns;
     uint32_t ufs_flags, mount;
+    uint32_t xattr_count, xattr_name_bytes; /* each name with its zero, as listxattr(2) gives them */
     uint8_t ttl_action, replicas, tier, policy_flags, block_shift; /* 0: as the parent */
 };
 
@@ -230,8 +236,11 @@ struct redo_header {
     KIND(grant, 2)                                                                                                     \
     KIND(session_open, 3)                                                                                              \
     KIND(session_close, 4)                                                                                             \
-    KIND(create, 5) KIND(mkdir, 6) KIND(mknod, 7) KIND(symlink, 8) KIND(link, 9) KIND(unlink, 10) KIND(rmdir, 11)      \
-        KIND(rename, 12) KIND(setattr, 13) KIND(truncate, 14) KIND(setxattr, 15) KIND(removexattr, 16) KIND(purge, 17)
+    KIND(create, 5)                                                                                                    \
+    KIND(mkdir, 6)                                                                                                     \
+    KIND(mknod, 7)                                                                                                     \
+    KIND(symlink, 8) KIND(link, 9) KIND(unlink, 10) KIND(rmdir, 11) KIND(rename, 12) KIND(setattr, 13)                 \
+        KIND(truncate, 14) KIND(setxattr, 15) KIND(removexattr, 16) KIND(purge, 17)
 enum redo_kind {
 #define KIND(name, code) REDO_##name = code,
     REDO_KINDS_(KIND)
@@ -241,9 +250,9 @@ enum redo_kind {
 const char *redo_kind_name(uint8_t kind);
 
 /* Meaning of inode, other, extra by kind: create, mkdir, mknod, symlink, link: new inode, its parent; unlink, rmdir:
- * inode, its parent, extra 1: it is gone (no orphan); rename: moved inode, new parent, extra: replaced inode;
- * truncate: inode, new size; purge: inode, base_version, extra: rows still left (0: the inode is gone); grant: limit in
- * extra; sessions: session. */
+ * inode, its parent, extra 0: it has other names, 1: it is gone, 2: it is an orphan; rename: moved inode, new parent,
+ * extra: replaced inode (an unlink or rmdir of that follows); truncate: inode, new size; purge: inode, base_version, extra 1: rows are left, 0: it is gone; grant: limit in
+ * extra; sessions: the session in inode; format: the root, incarnation. */
 struct redo_op {
     uint8_t kind;
     uint32_t uid;

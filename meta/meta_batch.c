@@ -1,0 +1,729 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Changing: rows are put into the open batch, which is closed into a payload, which is committed or undone. Between put
+ * and commit a row stands in the overlay; at commit it moves to the delta without being copied: rows, payload and the
+ * batch's head are one block of memory, held by references to the payload.
+ *
+ *      put_*  --> overlay + tree          (open batch: values in chunks of its own)
+ *      meta_batch_close --> block { batch | rows | payload }, overlay points there now
+ *      meta_batch_committed --> delta     meta_batch_undo --> gone, tree loaded again from the layers
+ *
+ * What a row means for sessions, slots and grants, which are always in memory, is told in one place: row_now() when it is
+ * executed, undone or applied, row_committed() when it is committed or applied.
+ */
+#include <dirent.h>
+
+#include "base/log.h"
+#include "meta/meta_core.h"
+
+#define OVERLAY_ROWS_MAX (1u << 20)
+
+/* --- memory of the open batch ----------------------------------------------------------------------------------------- */
+
+void batch_init(struct meta *m)
+{
+    list_init(&m->inflight);
+    m->open.number = 1;
+}
+
+static void chunks_free(struct value_chunk **list)
+{
+    while (*list) {
+        struct value_chunk *c = *list;
+        *list = c->next;
+        free(c);
+    }
+}
+
+static void batch_drop(struct batch *b)
+{
+    list_remove(&b->link);
+    meta_payload_unref(b->payload);
+}
+
+void batch_fini(struct meta *m)
+{
+    while (!list_empty(&m->inflight))
+        batch_drop(list_entry(m->inflight.next, struct batch, link));
+    for (uint32_t i = 0; i < m->open.chunk_count; i++)
+        free(m->open.chunks[i]);
+    free(m->open.chunks);
+    chunks_free(&m->open.values);
+    chunks_free(&m->open.spare);
+    buf_fini(&m->open.ops);
+}
+
+static int reserve_rows(struct open_batch *o, uint32_t rows)
+{
+    while (o->row_count + rows > o->chunk_count * ROW_CHUNK) {
+        if (o->chunk_count == o->chunk_room) {
+            uint32_t room = o->chunk_room ? o->chunk_room * 2 : 8;
+            struct row **chunks = realloc(o->chunks, room * sizeof(*chunks));
+            if (!chunks)
+                return -ENOMEM;
+            o->chunks = chunks;
+            o->chunk_room = room;
+        }
+        o->chunks[o->chunk_count] = malloc(ROW_CHUNK * sizeof(struct row));
+        if (!o->chunks[o->chunk_count])
+            return -ENOMEM;
+        o->chunk_count++;
+    }
+    return 0;
+}
+
+static int reserve_values(struct open_batch *o, uint64_t bytes)
+{
+    if (o->values && o->values->room - o->values->used >= bytes)
+        return 0;
+    struct value_chunk *c = o->spare;
+    if (c && c->room >= bytes) {
+        o->spare = c->next;
+    } else {
+        uint64_t room = max(bytes, (uint64_t)VALUE_CHUNK);
+        c = malloc(sizeof(*c) + room);
+        if (!c)
+            return -ENOMEM;
+        c->room = (uint32_t)room;
+    }
+    c->used = 0;
+    c->next = o->values;
+    o->values = c;
+    return 0;
+}
+
+int put_reserve(struct run *u, uint32_t rows, uint64_t bytes)
+{
+    struct meta *m = u->m;
+    assert(!u->dry);
+    rows += 2; /* a slot and a grant may come with it */
+    bytes += 256;
+    if (m->overlay.count + rows > OVERLAY_ROWS_MAX)
+        return -CV_BUSY;
+    int r = reserve_rows(&m->open, rows);
+    if (r == 0)
+        r = reserve_values(&m->open, bytes);
+    return r < 0 ? r : buf_reserve(&m->open.ops, 4 * 64);
+}
+
+/* Bytes from what put_reserve() made sure of. */
+static uint8_t *value_take(struct open_batch *o, uint32_t n)
+{
+    assert(o->values && o->values->room - o->values->used >= n);
+    uint8_t *p = o->values->bytes + o->values->used;
+    o->values->used += n;
+    return p;
+}
+
+/* --- rows that are always in memory ------------------------------------------------------------------------------------- */
+
+/* The session and slot number of a slot's key, or the session of a session's. */
+static struct session *key_session(const struct meta *m, const struct row *r)
+{
+    return session_find(&m->sessions, get_be64(r->key + 1));
+}
+
+static void session_now(struct meta *m, struct session *s, bool open, uint32_t batch)
+{
+    if (open != s->now_open)
+        m->sessions.open_sessions += open ? 1 : (uint64_t)-1;
+    s->now_open = open;
+    s->batch = batch;
+}
+
+/* A slot's row is what was executed last; r NULL: no row in the layers, so what is committed. */
+void slot_restore(struct slot *slot, const struct row *r)
+{
+    slot->error = 0;
+    slot->batch = r ? r->batch : 0;
+    slot->now = slot->committed;
+    if (r && (r->deleted || meta_slot_decode(row_value(r), &slot->now) < 0))
+        slot->now = (struct meta_slot_row){0};
+}
+
+void session_close_handles(struct meta *m, struct session *s)
+{
+    while (!list_empty(&s->handles)) {
+        struct handle *h = list_entry(s->handles.next, struct handle, of_session);
+        uint64_t inode = h->by_inode.key;
+        bool orphan = h->orphan;
+        handle_remove(&m->sessions, h);
+        if (orphan)
+            purge_wanted(m, inode);
+    }
+}
+
+/* What stands in the layers for the key of r, or nothing: adjust what is always in memory. */
+static void row_now(struct meta *m, const struct row *r, const struct row *top)
+{
+    struct session *s;
+    struct slot *slot;
+    uint64_t limit;
+    switch (r->table) {
+    case META_TABLE_session:
+        s = key_session(m, r);
+        if (!s && top && !top->deleted && session_add(&m->sessions, get_be64(r->key + 1), row_value(top), &s) < 0)
+            log_fatal(-ENOMEM, "keep a session");
+        if (!s)
+            break;
+        session_now(m, s, top ? !top->deleted : s->committed_open, top ? top->batch : 0);
+        if (!s->now_open && !s->committed_open)
+            session_close_handles(m, s);
+        session_settle(&m->sessions, s);
+        break;
+    case META_TABLE_slot:
+        s = key_session(m, r);
+        if (s && session_slot(s, get_be16(r->key + 9), &slot) == 0)
+            slot_restore(slot, top);
+        break;
+    case META_TABLE_grant:
+        if (!top || meta_limit_decode(row_value(top), &limit) < 0)
+            limit = m->id_limit;
+        m->id_asked = limit;
+        break;
+    default: break;
+    }
+}
+
+static void session_committed(struct meta *m, struct session *s, bool open)
+{
+    s->committed_open = open;
+    if (!open)
+        session_close_handles(m, s);
+    session_settle(&m->sessions, s);
+}
+
+static void row_committed(struct meta *m, const struct row *r)
+{
+    struct session *s;
+    struct slot *slot;
+    switch (r->table) {
+    case META_TABLE_inode:
+        if (get_be64(r->key) == META_ROOT)
+            m->root_committed = true;
+        break;
+    case META_TABLE_session:
+        s = key_session(m, r);
+        if (s)
+            session_committed(m, s, !r->deleted);
+        break;
+    case META_TABLE_slot:
+        s = key_session(m, r);
+        if (!s || session_slot(s, get_be16(r->key + 9), &slot) < 0)
+            break;
+        if (r->deleted || meta_slot_decode(row_value(r), &slot->committed) < 0)
+            slot->committed = (struct meta_slot_row){0};
+        break;
+    case META_TABLE_grant:
+        if (meta_limit_decode(row_value(r), &m->id_limit) < 0)
+            log_fatal(-CV_BAD_FORMAT, "grant");
+        break;
+    default: break;
+    }
+}
+
+void row_loaded(struct meta *m, const struct row *r)
+{
+    row_now(m, r, r);
+    row_committed(m, r);
+}
+
+/* --- putting ---------------------------------------------------------------------------------------------------------- */
+
+static struct row *open_row(struct meta *m, enum meta_table table, struct text key, uint32_t hash)
+{
+    struct open_batch *o = &m->open;
+    struct row *r = row_table_find(&m->overlay, table, key, hash);
+    if (r && r->batch == (uint32_t)o->number)
+        return r;
+    assert(o->row_count < o->chunk_count * ROW_CHUNK);
+    r = &o->chunks[o->row_count / ROW_CHUNK][o->row_count % ROW_CHUNK];
+    o->row_count++;
+    *r = (struct row){.hash = hash,
+                      .batch = (uint32_t)o->number,
+                      .table = (uint8_t)table,
+                      .key = value_take(o, key.n),
+                      .key_n = (uint16_t)key.n};
+    memcpy((uint8_t *)(uintptr_t)r->key, key.p, key.n);
+    row_table_push(&m->overlay, r);
+    m->overlay_rows_of[table]++;
+    o->row_bytes += key.n + 4;
+    return r;
+}
+
+static void put(struct run *u, enum meta_table table, struct text key, uint32_t hash, const struct text *value)
+{
+    struct open_batch *o = &u->m->open;
+    assert(!u->dry);
+    struct row *r = open_row(u->m, table, key, hash);
+    r->deleted = !value;
+    if (!value) {
+        r->value_n = 0;
+    } else {
+        if (value->n > r->value_n)
+            r->value = value_take(o, value->n);
+        r->value_n = value->n;
+        memcpy((uint8_t *)(uintptr_t)r->value, value->p, value->n);
+        o->row_bytes += value->n;
+    }
+    u->q->changed = true;
+    u->q->depends = o->number;
+    if (table >= META_TABLE_session)
+        row_now(u->m, r, r);
+}
+
+void put_row(struct run *u, enum meta_table table, struct text key, struct text value)
+{
+    put(u, table, key, row_hash(table, key), &value);
+}
+
+void put_no_row(struct run *u, enum meta_table table, struct text key)
+{
+    put(u, table, key, row_hash(table, key), NULL);
+}
+
+void put_inode(struct run *u, const struct meta_inode *i)
+{
+    uint8_t key[META_KEY_MAX], value[META_INODE_MAX];
+    struct text row = key_of(value, meta_inode_encode(i, value));
+    put(u, META_TABLE_inode, key_of(key, meta_key_inode(i->id, key)), (uint32_t)hash_u64(i->id), &row);
+    tree_put_node(&u->m->tree, i->id, S_ISDIR(i->mode), row, (uint32_t)u->m->open.number);
+}
+
+void put_no_inode(struct run *u, const struct meta_inode *i)
+{
+    uint8_t key[META_KEY_MAX];
+    put(u, META_TABLE_inode, key_of(key, meta_key_inode(i->id, key)), (uint32_t)hash_u64(i->id), NULL);
+    tree_put_node(&u->m->tree, i->id, S_ISDIR(i->mode), (struct text){NULL, 0}, (uint32_t)u->m->open.number);
+}
+
+void put_name(struct run *u, uint64_t parent, struct text name, uint64_t child, uint8_t type)
+{
+    uint8_t key[META_KEY_MAX], value[16];
+    const struct meta_dentry d = {child, type};
+    uint32_t hash = (uint32_t)hash_bytes(parent, name.p, name.n);
+    struct text row = key_of(value, child ? meta_dentry_encode(&d, value) : 0);
+    put(u, META_TABLE_dentry, key_of(key, meta_key_dentry(parent, name, key)), hash, child ? &row : NULL);
+    tree_put_name(&u->m->tree, parent, name, hash, child, type, (uint32_t)u->m->open.number);
+}
+
+void put_op(struct run *u, enum redo_kind kind, uint64_t inode, uint64_t other, uint64_t extra)
+{
+    struct open_batch *o = &u->m->open;
+    const struct redo_op op = {.kind = (uint8_t)kind,
+                               .uid = u->q->caller.uid,
+                               .session = u->q->caller.session,
+                               .inode = inode,
+                               .other = other,
+                               .extra = extra};
+    uint8_t bytes[64];
+    uint32_t n = redo_op_encode(&op, bytes);
+    int r = buf_append(&o->ops, bytes, n);
+    assert(r == 0); /* put_reserve() made room */
+    o->op_count++;
+}
+
+/* --- ids -------------------------------------------------------------------------------------------------------------- */
+
+int ids_left(struct run *u, uint32_t n)
+{
+    return u->m->next_id + n <= u->m->id_limit ? 0 : -CV_BUSY;
+}
+
+uint64_t id_take(struct run *u)
+{
+    assert(u->m->next_id < u->m->id_limit);
+    return u->m->next_id++;
+}
+
+/* Ask for the next range. Its row goes with the batch; the ids may be used when that is committed. */
+void put_grant(struct run *u)
+{
+    struct meta *m = u->m;
+    uint8_t key[4], value[16];
+    if (m->id_asked < META_FIRST_ID)
+        m->id_asked = META_FIRST_ID;
+    m->id_asked = max(m->id_asked, m->next_id) + m->options.id_grant;
+    assert(m->id_asked < META_ID_LIMIT);
+    put_row(u, META_TABLE_grant, key_of(key, meta_key_grant(0, key)),
+            key_of(value, meta_limit_encode(m->id_asked, value)));
+    put_op(u, REDO_grant, 0, 0, m->id_asked);
+}
+
+/* --- closing ------------------------------------------------------------------------------------------------------------ */
+
+static uint32_t varint_size(uint64_t v)
+{
+    return v ? (uint32_t)(70 - __builtin_clzll(v)) / 7 : 1;
+}
+
+static struct row *staged(const struct open_batch *o, uint32_t i)
+{
+    return &o->chunks[i / ROW_CHUNK][i % ROW_CHUNK];
+}
+
+static uint64_t row_size(const struct row *r)
+{
+    return 1 + varint_size(r->key_n) + r->key_n + (r->deleted ? 0 : varint_size(r->value_n) + r->value_n);
+}
+
+/* Write the row; it points there from now on. */
+static uint8_t *row_write(struct row *r, uint8_t *p)
+{
+    *p++ = (uint8_t)(r->table | (r->deleted ? REDO_DELETE : 0));
+    p = varint_put(p, r->key_n);
+    memcpy(p, r->key, r->key_n);
+    r->key = p;
+    p += r->key_n;
+    if (r->deleted)
+        return p;
+    p = varint_put(p, r->value_n);
+    memcpy(p, r->value, r->value_n);
+    r->value = p;
+    return p + r->value_n;
+}
+
+/* One block for the batch, its rows and n bytes of payload. */
+static struct batch *block_new(uint32_t rows, uint64_t n)
+{
+    uint64_t memory = sizeof(struct batch) + rows * sizeof(struct row) + sizeof(struct meta_payload) + n;
+    struct batch *b = n <= UINT32_MAX ? malloc(memory) : NULL;
+    if (!b)
+        return NULL;
+    struct row *r = (struct row *)(b + 1);
+    *b = (struct batch){.payload = (struct meta_payload *)(r + rows), .rows = r, .row_count = rows, .memory = memory};
+    list_init(&b->link);
+    *b->payload = (struct meta_payload){.n = (uint32_t)n, .references = 1, .block = b};
+    return b;
+}
+
+void meta_payload_ref(struct meta_payload *p)
+{
+    __atomic_add_fetch(&p->references, 1, __ATOMIC_RELAXED);
+}
+
+void meta_payload_unref(struct meta_payload *p)
+{
+    if (p && __atomic_sub_fetch(&p->references, 1, __ATOMIC_ACQ_REL) == 0)
+        free(p->block);
+}
+
+struct meta_open_batch meta_batch_now(const struct meta *m)
+{
+    const struct open_batch *o = &m->open;
+    return (struct meta_open_batch){o->number, o->op_count,
+                                    o->op_count ? REDO_HEADER_SIZE + (uint32_t)(o->ops.n + o->row_bytes) : 0};
+}
+
+static void open_reset(struct meta *m, uint64_t number)
+{
+    struct open_batch *o = &m->open;
+    while (o->values) {
+        struct value_chunk *c = o->values;
+        o->values = c->next;
+        if (o->spare || c->room > VALUE_CHUNK) {
+            free(c);
+        } else {
+            c->next = NULL;
+            o->spare = c;
+        }
+    }
+    o->row_count = o->op_count = 0;
+    o->row_bytes = 0;
+    o->ops.n = 0;
+    o->number = number;
+}
+
+struct meta_payload *meta_batch_close(struct meta *m)
+{
+    struct open_batch *o = &m->open;
+    if (!o->op_count)
+        return NULL;
+    uint64_t rows_n = 0;
+    for (uint32_t i = 0; i < o->row_count; i++)
+        rows_n += row_size(staged(o, i));
+    struct batch *b = block_new(o->row_count, REDO_HEADER_SIZE + o->ops.n + rows_n);
+    if (!b)
+        log_fatal(-ENOMEM, "close a batch of %u operations", o->op_count);
+    b->payload->batch = o->number;
+    b->payload->op_count = o->op_count;
+    b->totals = m->now;
+    b->time_ns = m->time_ns;
+    b->rows_at = REDO_HEADER_SIZE + (uint32_t)o->ops.n;
+    const struct redo_header h = {
+        .feature_level = m->options.feature_level,
+        .op_count = o->op_count,
+        .row_count = o->row_count,
+        .incarnation = m->incarnation,
+        .ops_length = (uint32_t)o->ops.n,
+        .inodes = m->now.inodes,
+        .directories = m->now.directories,
+        .orphans = m->now.orphans,
+        .bytes = m->now.bytes,
+        .time_ns = m->time_ns,
+    };
+    redo_header_encode(&h, b->payload->bytes);
+    memcpy(b->payload->bytes + REDO_HEADER_SIZE, o->ops.p, o->ops.n);
+    uint8_t *p = b->payload->bytes + b->rows_at;
+    for (uint32_t i = 0; i < o->row_count; i++) {
+        struct row *r = staged(o, i);
+        b->rows[i] = *r;
+        p = row_write(&b->rows[i], p);
+        row_table_replace(&m->overlay, r, &b->rows[i]);
+    }
+    assert(p == b->payload->bytes + b->payload->n);
+    list_push_back(&m->inflight, &b->link);
+    open_reset(m, o->number + 1);
+    meta_payload_ref(b->payload);
+    return b->payload;
+}
+
+/* --- committing ----------------------------------------------------------------------------------------------------------- */
+
+static void effects_tell(struct meta *m, const struct batch *b)
+{
+    struct redo_reader r;
+    struct redo_op op;
+    if (!m->effect)
+        return;
+    int e = redo_reader_init(&r, (struct text){(const char *)b->payload->bytes, b->payload->n});
+    assert(e == 0);
+    while (redo_next_op(&r, &op) == 0) {
+        struct meta_effect f = {.inode = op.inode, .session = op.session};
+        switch (op.kind) {
+        case REDO_purge: f.kind = op.extra ? 0 : META_EFFECT_PURGED, f.a = op.other; break;
+        case REDO_unlink:
+        case REDO_rmdir:
+            f.kind = op.extra == LINK_GONE ? META_EFFECT_PURGED : op.extra == LINK_ORPHAN ? META_EFFECT_ORPHANED : 0;
+            break;
+        case REDO_truncate: f.kind = META_EFFECT_TRUNCATED, f.a = op.other; break;
+        case REDO_session_open: f.kind = META_EFFECT_SESSION_OPENED, f.session = op.inode; break;
+        case REDO_session_close: f.kind = META_EFFECT_SESSION_CLOSED, f.session = op.inode; break;
+        default: break;
+        }
+        if (f.kind)
+            m->effect(m->effect_arg, &f);
+    }
+}
+
+/* The batch's rows are the committed state now. */
+static void batch_absorb(struct meta *m, struct batch *b, uint64_t index)
+{
+    int e = delta_reserve(m->delta);
+    if (e < 0)
+        log_fatal(e, "keep a committed batch");
+    for (uint32_t i = 0; i < b->row_count; i++) {
+        row_committed(m, &b->rows[i]);
+        delta_put(m->delta, &b->rows[i]);
+    }
+    const uint8_t *rows = b->payload->bytes + b->rows_at;
+    m->state.digest = hash_bytes(m->state.digest, rows, b->payload->n - b->rows_at);
+    m->state.time_ns = b->time_ns;
+    m->state.inodes = b->totals.inodes;
+    m->state.directories = b->totals.directories;
+    m->state.orphans = b->totals.orphans;
+    m->state.bytes = b->totals.bytes;
+    m->state.applied = index;
+    delta_hold(m->delta, b->payload, b->memory, b->payload->op_count);
+}
+
+void meta_batch_committed(struct meta *m, uint64_t upto, uint64_t index)
+{
+    assert(upto < m->open.number && index > m->state.applied);
+    while (!list_empty(&m->inflight)) {
+        struct batch *b = list_entry(m->inflight.next, struct batch, link);
+        if (b->payload->batch > upto)
+            break;
+        list_remove(&b->link);
+        for (uint32_t i = 0; i < b->row_count; i++) {
+            row_table_replace(&m->overlay, &b->rows[i], NULL);
+            m->overlay_rows_of[b->rows[i].table]--;
+        }
+        m->batch_committed = b->payload->batch;
+        batch_absorb(m, b, index);
+        effects_tell(m, b);
+    }
+}
+
+void meta_skip(struct meta *m, uint64_t index)
+{
+    assert(index > m->state.applied);
+    m->state.applied = index;
+}
+
+/* --- undoing ---------------------------------------------------------------------------------------------------------------- */
+
+/* The version of a key has left the overlay: let the tree and the always resident say what the layers say now. */
+static void row_restore(struct meta *m, const struct row *gone)
+{
+    const struct row *top = layers_find(m, gone->table, row_key(gone), gone->hash);
+    struct meta_inode i;
+    struct meta_dentry d;
+    if (gone->table == META_TABLE_inode) {
+        uint64_t id = get_be64(gone->key);
+        if (!top)
+            tree_forget_node(&m->tree, id);
+        else if (top->deleted)
+            tree_put_node(&m->tree, id, false, (struct text){NULL, 0}, top->batch);
+        else if (meta_inode_decode(id, row_value(top), &i) == 0)
+            tree_put_node(&m->tree, id, S_ISDIR(i.mode), row_value(top), top->batch);
+    } else if (gone->table == META_TABLE_dentry) {
+        uint64_t parent = get_be64(gone->key);
+        struct text name = key_of(gone->key + 8, gone->key_n - 8u);
+        if (!top)
+            tree_forget_name(&m->tree, parent, name, gone->hash);
+        else if (top->deleted)
+            tree_put_name(&m->tree, parent, name, gone->hash, 0, 0, top->batch);
+        else if (meta_dentry_decode(row_value(top), &d) == 0)
+            tree_put_name(&m->tree, parent, name, gone->hash, d.child, d.type, top->batch);
+    } else {
+        row_now(m, gone, top);
+    }
+}
+
+static void rows_undo(struct meta *m, struct row **rows, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        row_table_replace(&m->overlay, rows[i], NULL);
+        m->overlay_rows_of[rows[i]->table]--;
+    }
+    /* Names first: a directory made by this batch leaves the tree only when it has none. */
+    for (uint32_t i = 0; i < n; i++)
+        if (rows[i]->table != META_TABLE_inode)
+            row_restore(m, rows[i]);
+    for (uint32_t i = 0; i < n; i++)
+        if (rows[i]->table == META_TABLE_inode)
+            row_restore(m, rows[i]);
+}
+
+static void undo(struct meta *m, struct row *(*at)(const void *arg, uint32_t i), const void *arg, uint32_t n)
+{
+    struct row **rows cleanup(freep) = malloc((n + 1) * sizeof(*rows));
+    if (!rows)
+        log_fatal(-ENOMEM, "undo a batch");
+    for (uint32_t i = 0; i < n; i++)
+        rows[i] = at(arg, i);
+    rows_undo(m, rows, n);
+}
+
+static struct row *row_of_open(const void *arg, uint32_t i)
+{
+    return staged(arg, i);
+}
+
+static struct row *row_of_batch(const void *arg, uint32_t i)
+{
+    return &((const struct batch *)arg)->rows[i];
+}
+
+void meta_batch_undo(struct meta *m, uint64_t from)
+{
+    assert(from > m->batch_committed);
+    if (from <= m->open.number && m->open.row_count)
+        undo(m, row_of_open, &m->open, m->open.row_count);
+    if (from <= m->open.number) /* its number is not used again: somebody may still wait for it */
+        open_reset(m, m->open.number + 1);
+    while (!list_empty(&m->inflight)) {
+        struct batch *b = list_entry(m->inflight.prev, struct batch, link);
+        if (b->payload->batch < from)
+            break;
+        undo(m, row_of_batch, b, b->row_count);
+        batch_drop(b);
+    }
+    struct totals now = {m->state.inodes, m->state.directories, m->state.orphans, m->state.bytes};
+    if (!list_empty(&m->inflight))
+        now = list_entry(m->inflight.prev, struct batch, link)->totals;
+    m->now = now;
+    uint8_t key[META_KEY_MAX];
+    struct text k = key_of(key, meta_key_inode(META_ROOT, key));
+    m->has_root = m->root_committed || layers_find(m, META_TABLE_inode, k, row_hash(META_TABLE_inode, k));
+    slots_forget_all(m);
+}
+
+/* --- applying ---------------------------------------------------------------------------------------------------------------- */
+
+/* Decode the rows of a copied payload into its block; all of them are good, or none is applied. */
+static int rows_decode(struct batch *b, uint32_t batch)
+{
+    struct text payload = {(const char *)b->payload->bytes, b->payload->n};
+    struct redo_reader r;
+    struct redo_op op;
+    struct redo_row row;
+    int e = redo_reader_init(&r, payload);
+    while (e == 0)
+        e = redo_next_op(&r, &op);
+    if (e != -ENODATA)
+        return e;
+    b->rows_at = (uint32_t)(r.ops_end - b->payload->bytes);
+    for (uint32_t n = 0;; n++) {
+        e = redo_next_row(&r, &row);
+        if (e < 0)
+            return e == -ENODATA ? 0 : e;
+        e = redo_row_check(&row);
+        if (e < 0)
+            return e;
+        b->rows[n] = (struct row){
+            .key = (const uint8_t *)row.key.p,
+            .key_n = (uint16_t)row.key.n,
+            .value = (const uint8_t *)row.value.p,
+            .value_n = row.value.n,
+            .hash = row_hash(row.table, row.key),
+            .batch = batch,
+            .table = (uint8_t)row.table,
+            .deleted = row.deleted,
+        };
+    }
+}
+
+/* A follower has no readers to warm anything for: what is resident is kept right, nothing is added. */
+static void tree_follow(struct meta *m, const struct row *r)
+{
+    struct meta_inode i;
+    if (r->table == META_TABLE_inode) {
+        uint64_t id = get_be64(r->key);
+        if (id != META_ROOT && !tree_node(&m->tree, id))
+            return;
+        if (r->deleted)
+            tree_put_node(&m->tree, id, false, (struct text){NULL, 0}, r->batch);
+        else if (meta_inode_decode(id, row_value(r), &i) == 0)
+            tree_put_node(&m->tree, id, S_ISDIR(i.mode), row_value(r), r->batch);
+    } else if (r->table == META_TABLE_dentry) {
+        tree_forget_name(&m->tree, get_be64(r->key), key_of(r->key + 8, r->key_n - 8u), r->hash);
+    } else {
+        row_now(m, r, r);
+    }
+}
+
+int meta_apply(struct meta *m, struct text payload, uint64_t index)
+{
+    struct redo_reader r;
+    assert(list_empty(&m->inflight) && m->open.op_count == 0 && index > m->state.applied);
+    int e = redo_reader_init(&r, payload);
+    if (e < 0)
+        return e;
+    if (r.header.feature_level > META_FEATURE_LEVEL)
+        return -CV_FORMAT_TOO_NEW;
+    if (r.header.row_count > payload.n / 3 || r.header.op_count > payload.n / 6)
+        return -CV_BAD_FORMAT; /* before memory is asked for */
+    struct batch *b = block_new(r.header.row_count, payload.n);
+    if (!b)
+        return -ENOMEM;
+    memcpy(b->payload->bytes, payload.p, payload.n);
+    b->payload->op_count = r.header.op_count;
+    e = rows_decode(b, (uint32_t)m->batch_committed);
+    if (e < 0) {
+        meta_payload_unref(b->payload);
+        return e;
+    }
+    b->totals = (struct totals){r.header.inodes, r.header.directories, r.header.orphans, r.header.bytes};
+    b->time_ns = r.header.time_ns;
+    for (uint32_t i = 0; i < b->row_count; i++)
+        tree_follow(m, &b->rows[i]);
+    m->now = b->totals;
+    m->time_ns = b->time_ns;
+    m->incarnation = m->state.incarnation = r.header.incarnation;
+    m->state.feature_level = r.header.feature_level;
+    batch_absorb(m, b, index);
+    m->has_root = m->root_committed;
+    return 0;
+}

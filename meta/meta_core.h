@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside the namespace core: the state, and what its files offer one another. For users: meta.h.
+ *
+ *      meta_core.c      life, state, figures           meta_op_*.c     what the operations do
+ *      meta_request.c   requests: decode, fetch        meta_access.c   permissions
+ *      meta_execute.c   running one, slots             meta_session.c  sessions, slots, open handles
+ *      meta_see.c       reading through the layers     meta_rows.c     rows, delta
+ *      meta_scan.c      ranges through the layers      meta_tree.c     resident nodes and names
+ *      meta_batch.c     changing, batches, undo, apply
+ *
+ * An operation is one function (meta_op_*.c) that runs twice: dry, under the shared lock, on whatever thread has the
+ * request, to find what is not in memory; then on the scribe, for good. It first sees all it needs (see_*), checks, and
+ * returns what is wrong; after `if (u->dry) return 0` it only puts (put_*), which cannot fail.
+ */
+#pragma once
+
+#include <assert.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "base/list.h"
+#include "meta/meta.h"
+#include "meta/meta_rows.h"
+#include "meta/meta_tree.h"
+#include "meta/meta_session.h"
+
+struct totals {
+    uint64_t inodes, directories, orphans, bytes;
+};
+
+/* A closed batch that is not committed; in one block with its rows and its payload. */
+struct batch {
+    struct list link; /* in meta.inflight, oldest first */
+    struct meta_payload *payload;
+    struct row *rows;
+    uint32_t row_count;
+    uint32_t rows_at; /* where the rows begin in the payload */
+    struct totals totals;
+    uint64_t time_ns;
+    uint64_t memory; /* of the block */
+};
+
+#define ROW_CHUNK   256u
+#define VALUE_CHUNK (512u << 10)
+
+/* The batch being filled. Its rows are in the overlay already; keys and values lie in chunks that are used again. */
+struct open_batch {
+    uint64_t number;
+    uint32_t op_count, row_count, ops_n;
+    uint64_t row_bytes; /* that the rows will take in the payload, about */
+    struct buf ops;     /* encoded */
+    struct row **chunks;
+    uint32_t chunk_count, chunk_room;
+    struct value_chunk {
+        struct value_chunk *next;
+        uint32_t used, room;
+        uint8_t bytes[];
+    } * values, *spare;
+};
+
+#define PURGE_RING 1024
+
+struct meta {
+    struct meta_options options;
+    struct tree tree;
+    struct row_table overlay;
+    uint32_t overlay_rows_of[META_TABLE_COUNT]; /* rows in flight by table: most scans find none */
+    struct meta_delta *delta, *sealed;
+    uint64_t generation;  /* goes up when rows leave the sealed delta: what was read from the base before is stale */
+    struct list inflight; /* struct batch */
+    struct open_batch open;
+    uint64_t batch_committed;
+    struct totals now;       /* executed, so with what is in flight */
+    uint64_t time_ns;        /* the last given */
+    struct meta_state state; /* committed */
+    bool has_root, root_committed;
+    uint32_t incarnation;
+
+    uint64_t next_id, id_limit, id_asked; /* ids from next_id to id_limit are ours to give; asked for up to id_asked */
+    struct session_table sessions;
+
+    bool leading, purge_allowed;
+    uint32_t epoch;
+    uint64_t purge_ring[PURGE_RING]; /* orphans that became purgeable */
+    uint32_t purge_first, purge_count;
+    bool purge_scan; /* orphans may be there that the ring has not */
+    uint64_t purge_cursor;
+
+    void (*effect)(void *arg, const struct meta_effect *e);
+    void *effect_arg;
+    uint64_t installed, prepare_again;
+};
+
+/* A request being run. */
+struct run {
+    struct meta *m; /* changed by the scribe only: not when dry, not by reads */
+    struct meta_request *q;
+    bool dry;
+    uint64_t now_ns;             /* the leader's time of this operation */
+    uint64_t made;               /* ids taken so far */
+    struct meta_slot_row result; /* for the slot: what a repetition is answered from */
+};
+
+/* --- seeing: through tree, overlay, delta, sealed, and what the request fetched. 0; -ENOENT: it does not exist;
+ * -CV_NOT_PREPARED: noted in the request; -CV_BAD_FORMAT, -CV_FORMAT_TOO_NEW: a row of the base; -ENOMEM. All raise
+ * q->depends to the batch of what they saw, also of an absence. --------------------------------------------------- */
+
+int see_inode(struct run *u, uint64_t id, struct meta_inode *ret);
+int see_name(struct run *u, uint64_t parent, struct text name, struct meta_dentry *ret);
+/* Any row; its value stays until the request is run again. */
+int see_row(struct run *u, enum meta_table table, struct text key, struct text *ret);
+void see_depend(struct run *u, uint32_t batch);
+
+/* Loops over many inodes give back the room of their texts. */
+static inline uint32_t see_mark(const struct run *u)
+{
+    return u->q->texts_used;
+}
+static inline void see_release(struct run *u, uint32_t mark)
+{
+    u->q->texts_used = mark;
+}
+
+/* Note what is missing. Returns -CV_NOT_PREPARED, or -ENOMEM, -E2BIG. */
+int need_row(struct run *u, enum meta_table table, struct text key);
+int need_scan(struct run *u, enum meta_table table, struct text from, uint32_t prefix_n, uint32_t limit,
+              bool keys_only);
+struct meta_need *need_find(struct meta_request *q, bool scan, enum meta_table table, struct text key);
+/* Forget what was fetched from a base that has moved on. */
+void need_check(const struct meta *m, struct meta_request *q);
+
+/* The row above the base: overlay, delta, sealed. NULL: the base decides. */
+const struct row *layers_find(const struct meta *m, enum meta_table table, struct text key, uint32_t hash);
+
+/* Rows of a table whose keys begin with a prefix, in order, from a key on, merged from all layers; removed ones left out.
+ * page: rows asked of the base at a time. After -CV_NOT_PREPARED there is no use in going on. Always end with scan_fini. */
+struct scan {
+    struct run *u;
+    enum meta_table table;
+    bool keys_only;
+    uint32_t prefix_n, page;
+    uint8_t from[META_KEY_MAX + 1]; /* where the current page of the base begins */
+    uint32_t from_n;
+    const struct row **overlay;
+    uint32_t overlay_count, overlay_at;
+    struct order_cursor delta, sealed;
+    struct meta_need *need;
+    uint32_t need_row, need_at; /* next row of the base's page */
+};
+int scan_init(struct scan *s, struct run *u, enum meta_table table, struct text from, uint32_t prefix_n, uint32_t page,
+              bool keys_only);
+/* -ENODATA at the end. Key and value stay until the request is run again. */
+int scan_next(struct scan *s, struct text *key, struct text *value);
+void scan_fini(struct scan *s);
+
+/* --- putting: rows of the open batch and the tree beside it. Reserve first, then they cannot fail. -------------- */
+
+/* Errors: -ENOMEM; -CV_BUSY: too much is in flight. bytes: of keys and values. */
+int put_reserve(struct run *u, uint32_t rows, uint64_t bytes);
+#define PUT_INODE_BYTES (META_INODE_MAX + 16) /* to reserve for an inode row */
+#define PUT_NAME_BYTES  (META_KEY_MAX + 16)
+void put_inode(struct run *u, const struct meta_inode *i);
+void put_no_inode(struct run *u, const struct meta_inode *i);
+void put_name(struct run *u, uint64_t parent, struct text name, uint64_t child, uint8_t type); /* child 0: remove */
+void put_row(struct run *u, enum meta_table table, struct text key, struct text value);
+void put_no_row(struct run *u, enum meta_table table, struct text key);
+/* The operation's own record. Each operation that puts rows tells one. */
+void put_op(struct run *u, enum redo_kind kind, uint64_t inode, uint64_t other, uint64_t extra);
+
+/* An id for something new. Check with ids_left() first (-CV_BUSY when there are none). */
+int ids_left(struct run *u, uint32_t n);
+uint64_t id_take(struct run *u);
+void put_grant(struct run *u);
+
+/* --- what a row means for what is always in memory: sessions, slots, grants ------------------------------------- */
+
+/* A row of the base, when the node starts. */
+void row_loaded(struct meta *m, const struct row *r);
+void session_close_handles(struct meta *m, struct session *s);
+/* The slot says what its row in the layers says; NULL: what is committed. */
+void slot_restore(struct slot *slot, const struct row *r);
+void slots_forget_all(struct meta *m);
+/* An orphan nobody holds open any more. */
+void purge_wanted(struct meta *m, uint64_t inode);
+
+void batch_init(struct meta *m);
+void batch_fini(struct meta *m);
+
+/* --- operations ------------------------------------------------------------------------------------------------ */
+
+struct meta_op {
+    const char *name;
+    uint16_t type; /* MSG_*; 0: inner */
+    uint8_t op_class;
+    bool has_head;
+    uint8_t once;
+    int (*run)(struct run *u);
+};
+
+/* meta_op.once: never takes a slot; always; if it brings a sequence. */
+enum { META_FREE, META_ONCE, META_ONCE_MAYBE };
+
+const struct meta_op *meta_op_find(uint16_t type);
+const struct meta_op *meta_op_inner(enum meta_inner what);
+
+/* --- access ----------------------------------------------------------------------------------------------------- */
+
+enum { MAY_EXEC = 1, MAY_WRITE = 2, MAY_READ = 4 };
+int may(const struct meta_caller *c, const struct meta_inode *i, int mask); /* -EACCES */
+bool in_group(const struct meta_caller *c, uint32_t gid);
+static inline bool is_root(const struct meta_caller *c)
+{
+    return c->uid == 0;
+}
+/* May the caller remove or replace `victim` in `parent`? is_dir: it must be a directory, or must not be. -EACCES, -EPERM
+ * (sticky), -ENOTDIR, -EISDIR: as Linux orders them. */
+int may_delete(const struct meta_caller *c, const struct meta_inode *parent, const struct meta_inode *victim,
+               bool is_dir);
+
+/* --- small helpers of the operations ------------------------------------------------------------------------------ */
+
+int check_name(struct text name); /* -ENOENT empty, -EINVAL ".", "..", '/' or zero in it, -ENAMETOOLONG */
+void attr_fill(struct rec_attr *a, const struct meta_inode *i);
+/* See a directory for something in it: -ESTALE there is no such inode, -ENOTDIR. */
+int see_directory(struct run *u, uint64_t id, struct meta_inode *ret);
+/* See an inode a message names: -ESTALE there is none. */
+int see_target(struct run *u, uint64_t id, struct meta_inode *ret);
+static inline struct text key_of(const uint8_t *key, uint32_t n)
+{
+    return (struct text){(const char *)key, n};
+}
+
+/* A name about to be made: the directory, searched and writable, without it. -EEXIST, -EACCES ... in Linux's order. */
+int see_new_name(struct run *u, uint64_t parent, struct text name, struct meta_inode *ret);
+/* A name that is there, with its inode: -ENOENT. Only searching the directory is checked. */
+int see_old_name(struct run *u, const struct meta_inode *parent, struct text name, struct meta_inode *ret);
+
+/* A new inode under a name; the directory row is put too. link_max for callers that add links. */
+struct new_node {
+    struct text name, target;
+    uint32_t mode; /* with type; umask taken off */
+    uint64_t rdev;
+};
+#define NEW_NODE_ROWS 3
+int put_new_node(struct run *u, struct meta_inode *parent, const struct new_node *n, struct meta_inode *ret);
+
+/* A directory lost or gained a name. */
+void directory_changed(struct run *u, struct meta_inode *d, int entries, int links);
+
+/* One name of the inode is gone; puts its row, or what remains of it. Returns the `extra` of REDO_unlink. Room:
+ * DROP_LINK_ROWS. */
+#define DROP_LINK_ROWS 2
+enum { LINK_LEFT = 0, LINK_GONE = 1, LINK_ORPHAN = 2 };
+int drop_link(struct run *u, struct meta_inode *i);
+
+#define META_NLINK_MAX 0x7fffffffu
+
+/* Set-id bits and capabilities do not survive a change of content or owner by others than root: the mode after it. */
+uint32_t mode_after_write(const struct meta_caller *c, const struct meta_inode *i);
+/* Remove the xattr security.capability if there is one: see it first (0, -ENOENT, ...), then put. */
+int see_capability(struct run *u, const struct meta_inode *i);
+void put_no_capability(struct run *u, struct meta_inode *i);
+
+/* Set the size: content changes, times, totals; puts nothing but the record of the operation. */
+void change_size(struct run *u, struct meta_inode *i, uint64_t size);

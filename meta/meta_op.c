@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of operations, and the steps several of them share. */
+#include <dirent.h>
+
+#include "meta/meta_core.h"
+#include "meta/meta_op.h"
+
+#define ONCE_READ   META_FREE
+#define ONCE_SCRIBE META_ONCE
+
+static const struct meta_op ops[] = {
+#define OP(name_, class_, head_)                                                                                       \
+    {.name = #name_,                                                                                                   \
+     .type = MSG_##name_,                                                                                              \
+     .op_class = META_##class_,                                                                                        \
+     .has_head = head_,                                                                                                \
+     .once = MSG_##name_ == MSG_open    ? META_ONCE_MAYBE                                                              \
+             : MSG_##name_ == MSG_close ? META_FREE                                                                    \
+                                        : ONCE_##class_,                                                               \
+     .run = op_##name_},
+    META_OPS_(OP)
+#undef OP
+};
+
+static const struct meta_op inner_ops[] = {
+#define INNER(name_) [META_OP_##name_] = {.name = #name_, .op_class = META_SCRIBE, .run = inner_##name_},
+    META_INNER_OPS_(INNER)
+#undef INNER
+};
+
+const struct meta_op *meta_op_find(uint16_t type)
+{
+    for (size_t i = 0; i < array_size(ops); i++)
+        if (ops[i].type == type)
+            return &ops[i];
+    return NULL;
+}
+
+const struct meta_op *meta_op_inner(enum meta_inner what)
+{
+    assert((size_t)what < array_size(inner_ops));
+    return &inner_ops[what];
+}
+
+/* --- seeing ------------------------------------------------------------------------------------------------------------- */
+
+int check_name(struct text name)
+{
+    if (name.n == 0)
+        return -ENOENT;
+    if (name.n > META_NAME_MAX)
+        return -ENAMETOOLONG;
+    if (name.p[0] == '.' && (name.n == 1 || (name.n == 2 && name.p[1] == '.')))
+        return -EINVAL;
+    return memchr(name.p, '/', name.n) || memchr(name.p, 0, name.n) ? -EINVAL : 0;
+}
+
+int see_target(struct run *u, uint64_t id, struct meta_inode *ret)
+{
+    int r = see_inode(u, id, ret);
+    return r == -ENOENT ? -ESTALE : r;
+}
+
+int see_directory(struct run *u, uint64_t id, struct meta_inode *ret)
+{
+    int r = see_target(u, id, ret);
+    return r == 0 && !S_ISDIR(ret->mode) ? -ENOTDIR : r;
+}
+
+int see_old_name(struct run *u, const struct meta_inode *parent, struct text name, struct meta_inode *ret)
+{
+    struct meta_dentry d;
+    int r = may(&u->q->caller, parent, MAY_EXEC);
+    if (r == 0)
+        r = check_name(name);
+    if (r == 0)
+        r = see_name(u, parent->id, name, &d);
+    if (r < 0)
+        return r;
+    r = see_inode(u, d.child, ret);
+    return r == -ENOENT ? -CV_BAD_FORMAT : r; /* a name without an inode is damage */
+}
+
+int see_new_name(struct run *u, uint64_t parent, struct text name, struct meta_inode *ret)
+{
+    struct meta_dentry d;
+    int r = see_directory(u, parent, ret);
+    if (r == 0)
+        r = may(&u->q->caller, ret, MAY_EXEC);
+    if (r == 0)
+        r = check_name(name);
+    if (r == 0)
+        r = see_name(u, parent, name, &d);
+    if (r != -ENOENT)
+        return r == 0 ? -EEXIST : r;
+    if (ret->nlink == 0)
+        return -ENOENT; /* it was removed while somebody had it open */
+    return may(&u->q->caller, ret, MAY_WRITE | MAY_EXEC);
+}
+
+/* --- putting ------------------------------------------------------------------------------------------------------------ */
+
+void directory_changed(struct run *u, struct meta_inode *d, int entries, int links)
+{
+    d->entries += (uint64_t)entries;
+    d->nlink += (uint32_t)links;
+    d->change++;
+    d->mtime_ns = d->ctime_ns = (int64_t)u->now_ns;
+}
+
+int put_new_node(struct run *u, struct meta_inode *parent, const struct new_node *n, struct meta_inode *ret)
+{
+    const struct meta_caller *c = &u->q->caller;
+    bool directory = S_ISDIR(n->mode);
+    *ret = (struct meta_inode){
+        .id = id_take(u),
+        .mode = n->mode,
+        .uid = c->uid,
+        .gid = parent->mode & S_ISGID ? parent->gid : c->gid,
+        .nlink = directory ? 2 : 1,
+        .parent = parent->id,
+        .change = 1,
+        .size = n->target.n,
+        .rdev = n->rdev,
+        .target = n->target,
+    };
+    ret->mtime_ns = ret->atime_ns = ret->ctime_ns = ret->btime_ns = (int64_t)u->now_ns;
+    if (parent->mode & S_ISGID && directory)
+        ret->mode |= S_ISGID;
+    else if ((n->mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && !is_root(c) && !in_group(c, ret->gid))
+        ret->mode &= ~(uint32_t)S_ISGID; /* nobody gets a program of a group he is not in */
+    directory_changed(u, parent, 1, directory);
+    put_inode(u, ret);
+    if (directory)
+        tree_set_complete(&u->m->tree, ret->id, true);
+    put_inode(u, parent);
+    put_name(u, parent->id, n->name, ret->id, (uint8_t)IFTODT(ret->mode));
+    u->m->now.inodes++;
+    u->m->now.directories += directory;
+    u->m->now.bytes += ret->size;
+    u->result.inode = ret->id;
+    u->result.other = parent->id;
+    return 0;
+}
+
+int drop_link(struct run *u, struct meta_inode *i)
+{
+    struct meta *m = u->m;
+    bool directory = S_ISDIR(i->mode), held = handle_any(&m->sessions, i->id);
+    uint8_t key[META_KEY_MAX], value[16];
+    i->ctime_ns = (int64_t)u->now_ns;
+    i->nlink = directory ? 0 : i->nlink - 1;
+    if (i->nlink) {
+        put_inode(u, i);
+        return LINK_LEFT;
+    }
+    if (!held && !i->xattr_count && !(i->flags & (INODE_HAS_EXTENTS | INODE_HAS_INLINE))) {
+        put_no_inode(u, i);
+        m->now.inodes--;
+        m->now.directories -= directory;
+        m->now.bytes -= i->size;
+        return LINK_GONE;
+    }
+    i->flags |= INODE_ORPHAN;
+    put_inode(u, i);
+    put_row(u, META_TABLE_orphan, key_of(key, meta_key_id(META_TABLE_orphan, i->id, key)),
+            key_of(value, meta_u64_encode(u->now_ns, value)));
+    m->now.orphans++;
+    if (held)
+        handle_set_orphan(&m->sessions, i->id);
+    else
+        purge_wanted(m, i->id);
+    return LINK_ORPHAN;
+}
+
+/* --- answers ------------------------------------------------------------------------------------------------------------ */
+
+void attr_fill(struct rec_attr *a, const struct meta_inode *i)
+{
+    *a = (struct rec_attr){
+        .inode = i->id,
+        .mode = i->mode,
+        .nlink = i->nlink,
+        .uid = i->uid,
+        .gid = i->gid,
+        .rdev = i->rdev,
+        .size = i->size,
+        .blocks = S_ISREG(i->mode) ? (i->size + 511) / 512 : 0,
+        .atime_ns = (uint64_t)i->atime_ns,
+        .mtime_ns = (uint64_t)i->mtime_ns,
+        .ctime_ns = (uint64_t)i->ctime_ns,
+        .btime_ns = (uint64_t)i->btime_ns,
+        .version = i->change,
+        .flags = i->flags | (i->xattr_count ? INODE_HAS_XATTR : 0),
+    };
+}

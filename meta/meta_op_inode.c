@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inodes: attributes, access, the target of a symlink, the file system's figures. */
+#include "meta/meta_op.h"
+#include "wire/meta_flags.h"
+
+#define SIZE_MAX_BYTES ((1ull << 63) - 1)
+
+int op_getattr(struct run *u)
+{
+    struct msg_getattr_answer *a = &u->q->answer.getattr;
+    struct meta_inode i;
+    int r = see_target(u, u->q->message.getattr.inode, &i);
+    if (r < 0)
+        return r;
+    attr_fill(&a->attr, &i);
+    a->lease_ms = u->m->options.lease_ms;
+    return 0;
+}
+
+int op_access(struct run *u)
+{
+    const struct msg_access *msg = &u->q->message.access;
+    struct meta_inode i;
+    if (msg->mask & ~7u)
+        return -EINVAL;
+    int r = see_target(u, msg->inode, &i);
+    return r < 0 ? r : may(&u->q->caller, &i, (int)msg->mask);
+}
+
+int op_readlink(struct run *u)
+{
+    struct meta_inode i;
+    int r = see_target(u, u->q->message.readlink.inode, &i);
+    if (r == 0 && !S_ISLNK(i.mode))
+        r = -EINVAL;
+    if (r == 0)
+        u->q->answer.readlink.target = i.target;
+    return r;
+}
+
+int op_statfs(struct run *u)
+{
+    struct msg_statfs_answer *a = &u->q->answer.statfs;
+    a->inodes = u->m->state.inodes;
+    a->free_inodes = META_ID_LIMIT - u->m->id_limit;
+    a->name_max = META_NAME_MAX;
+    return 0;
+}
+
+/* --- setattr -------------------------------------------------------------------------------------------------------------- */
+
+uint32_t mode_after_write(const struct meta_caller *c, const struct meta_inode *i)
+{
+    uint32_t mode = i->mode;
+    if (is_root(c) || !S_ISREG(mode))
+        return mode;
+    mode &= ~(uint32_t)S_ISUID;
+    return mode & S_IXGRP ? mode & ~(uint32_t)S_ISGID : mode;
+}
+
+void change_size(struct run *u, struct meta_inode *i, uint64_t size)
+{
+    u->m->now.bytes += size - i->size;
+    if (size < i->size && i->flags & INODE_HAS_EXTENTS)
+        i->epoch++; /* writers of the old epoch must not bring back what was cut off */
+    i->size = size;
+    i->change++;
+    i->mtime_ns = i->ctime_ns = (int64_t)u->now_ns;
+    i->mode = mode_after_write(&u->q->caller, i);
+    put_op(u, REDO_truncate, i->id, size, 0);
+}
+
+static struct text capability_name(void)
+{
+    return TEXT("security.capability");
+}
+
+int see_capability(struct run *u, const struct meta_inode *i)
+{
+    uint8_t key[META_KEY_MAX];
+    struct text value;
+    if (!i->xattr_count || !S_ISREG(i->mode))
+        return -ENOENT;
+    return see_row(u, META_TABLE_xattr, key_of(key, meta_key_xattr(i->id, capability_name(), key)), &value);
+}
+
+void put_no_capability(struct run *u, struct meta_inode *i)
+{
+    uint8_t key[META_KEY_MAX];
+    put_no_row(u, META_TABLE_xattr, key_of(key, meta_key_xattr(i->id, capability_name(), key)));
+    i->xattr_count--;
+    i->xattr_name_bytes -= capability_name().n + 1;
+}
+
+/* A handle opened for writing lets its owner truncate, whatever the mode has become (ftruncate(2)). */
+static bool has_write_handle(struct run *u, uint64_t handle, uint64_t inode)
+{
+    const struct handle *h = handle ? handle_find(&u->m->sessions, handle) : NULL;
+    return h && h->by_inode.key == inode && h->session->link.key == u->q->caller.session && (h->flags & 3) != 0;
+}
+
+static int check_size(struct run *u, const struct msg_setattr *msg, const struct meta_inode *i)
+{
+    if (S_ISDIR(i->mode))
+        return -EISDIR;
+    if (!S_ISREG(i->mode))
+        return -EINVAL;
+    if (msg->size > SIZE_MAX_BYTES)
+        return -EFBIG;
+    return has_write_handle(u, msg->handle, i->id) ? 0 : may(&u->q->caller, i, MAY_WRITE);
+}
+
+static int check_owner(const struct meta_caller *c, const struct msg_setattr *msg, const struct meta_inode *i)
+{
+    bool owner = c->uid == i->uid;
+    if (is_root(c))
+        return 0;
+    if (msg->valid & SETATTR_UID && !(owner && msg->uid == i->uid))
+        return -EPERM;
+    if (msg->valid & SETATTR_GID && !(owner && (msg->gid == i->gid || in_group(c, msg->gid))))
+        return -EPERM;
+    return msg->valid & SETATTR_MODE && !owner ? -EPERM : 0;
+}
+
+static int check_times(const struct meta_caller *c, const struct msg_setattr *msg, const struct meta_inode *i)
+{
+    uint32_t v = msg->valid;
+    bool given = (v & SETATTR_ATIME && !(v & SETATTR_ATIME_NOW)) || (v & SETATTR_MTIME && !(v & SETATTR_MTIME_NOW));
+    if (!(v & (SETATTR_ATIME | SETATTR_MTIME)) || is_root(c) || c->uid == i->uid)
+        return 0;
+    if (given)
+        return -EPERM;
+    return v & SETATTR_SIZE ? 0 : may(c, i, MAY_WRITE); /* to now: whoever may write */
+}
+
+static void set_owner(struct run *u, const struct msg_setattr *msg, struct meta_inode *i)
+{
+    if (msg->valid & SETATTR_UID)
+        i->uid = msg->uid;
+    if (msg->valid & SETATTR_GID)
+        i->gid = msg->gid;
+    if (S_ISDIR(i->mode))
+        return;
+    i->mode &= ~(uint32_t)S_ISUID; /* for root too, as Linux does */
+    if (i->mode & S_IXGRP || (!is_root(&u->q->caller) && !in_group(&u->q->caller, i->gid)))
+        i->mode &= ~(uint32_t)S_ISGID;
+}
+
+static void set_mode(struct run *u, uint32_t mode, struct meta_inode *i)
+{
+    i->mode = (i->mode & S_IFMT) | (mode & 07777);
+    if (!is_root(&u->q->caller) && !in_group(&u->q->caller, i->gid))
+        i->mode &= ~(uint32_t)S_ISGID;
+}
+
+static void set_times(struct run *u, const struct msg_setattr *msg, struct meta_inode *i)
+{
+    if (msg->valid & SETATTR_ATIME)
+        i->atime_ns = (int64_t)(msg->valid & SETATTR_ATIME_NOW ? u->now_ns : msg->atime_ns);
+    if (msg->valid & SETATTR_MTIME)
+        i->mtime_ns = (int64_t)(msg->valid & SETATTR_MTIME_NOW ? u->now_ns : msg->mtime_ns);
+}
+
+int op_setattr(struct run *u)
+{
+    const struct msg_setattr *msg = &u->q->message.setattr;
+    struct msg_setattr_answer *a = &u->q->answer.setattr;
+    const struct meta_caller *c = &u->q->caller;
+    uint32_t v = msg->valid;
+    struct meta_inode i;
+    if (v & ~(uint32_t)SETATTR_ALL)
+        return -EINVAL;
+    int r = see_target(u, msg->inode, &i);
+    if (r == 0 && v & SETATTR_SIZE)
+        r = check_size(u, msg, &i);
+    if (r == 0)
+        r = check_owner(c, msg, &i);
+    if (r == 0)
+        r = check_times(c, msg, &i);
+    if (r < 0)
+        return r;
+    int capability = v & (SETATTR_SIZE | SETATTR_UID | SETATTR_GID) ? see_capability(u, &i) : -ENOENT;
+    if (capability < 0 && capability != -ENOENT)
+        return capability;
+    if (u->dry)
+        return 0;
+    if (v) {
+        r = put_reserve(u, 3, PUT_INODE_BYTES + PUT_NAME_BYTES);
+        if (r < 0)
+            return r;
+        if (v & SETATTR_SIZE)
+            change_size(u, &i, msg->size);
+        if (v & (SETATTR_UID | SETATTR_GID))
+            set_owner(u, msg, &i);
+        if (v & SETATTR_MODE)
+            set_mode(u, msg->mode, &i);
+        set_times(u, msg, &i);
+        if (capability == 0)
+            put_no_capability(u, &i);
+        i.ctime_ns = (int64_t)u->now_ns;
+        put_inode(u, &i);
+        put_op(u, REDO_setattr, i.id, v, 0);
+    }
+    u->result.inode = i.id;
+    attr_fill(&a->attr, &i);
+    a->lease_ms = u->m->options.lease_ms;
+    return 0;
+}

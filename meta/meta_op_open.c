@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Open files. A handle is the leader's word in memory that a session has an inode open; it keeps an unlinked inode alive.
+ * Opening is no mutation unless it creates or truncates. Where the content lies (extents, inline data) comes with the data
+ * plane; base_version goes out already.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+
+#include "meta/meta_op.h"
+
+static int check_open(const struct meta_caller *c, const struct meta_inode *i, uint32_t flags)
+{
+    int mask = (flags & O_ACCMODE) == O_RDONLY   ? MAY_READ
+               : (flags & O_ACCMODE) == O_WRONLY ? MAY_WRITE
+                                                 : MAY_READ | MAY_WRITE;
+    if (flags & O_TRUNC)
+        mask |= MAY_WRITE;
+    if (S_ISLNK(i->mode))
+        return -ELOOP;
+    if (S_ISDIR(i->mode) && (mask & MAY_WRITE || flags & O_CREAT))
+        return -EISDIR;
+    if (flags & O_DIRECTORY && !S_ISDIR(i->mode))
+        return -ENOTDIR;
+    return may(c, i, mask);
+}
+
+/* Truncation on opening: -ENOENT from see_capability is fine. */
+static int see_truncation(struct run *u, const struct meta_inode *i, uint32_t flags, bool *capability)
+{
+    *capability = false;
+    if (!(flags & O_TRUNC) || !S_ISREG(i->mode))
+        return 0;
+    int r = see_capability(u, i);
+    *capability = r == 0;
+    return r == -ENOENT ? 0 : r;
+}
+
+static int handle_new(struct run *u, const struct meta_inode *i, uint32_t flags, uint64_t *ret)
+{
+    struct session_table *t = &u->m->sessions;
+    struct session *s = session_find(t, u->q->caller.session);
+    struct handle *h;
+    uint64_t number = (uint64_t)u->m->epoch << 32 | ++t->next_handle;
+    int r = handle_add(t, s, number, i->id, flags, &h);
+    if (r < 0)
+        return r;
+    h->orphan = i->flags & INODE_ORPHAN;
+    *ret = u->result.handle = number;
+    return 0;
+}
+
+/* Give a handle on an inode that is there, truncated if asked for. */
+static int open_existing(struct run *u, struct meta_inode *i, uint32_t flags, bool capability, uint64_t *handle)
+{
+    bool truncate = flags & O_TRUNC && S_ISREG(i->mode);
+    int r = truncate ? put_reserve(u, 2, PUT_INODE_BYTES + PUT_NAME_BYTES) : 0;
+    if (r == 0)
+        r = handle_new(u, i, flags, handle);
+    if (r < 0 || !truncate)
+        return r;
+    change_size(u, i, 0);
+    if (capability)
+        put_no_capability(u, i);
+    put_inode(u, i);
+    return 0;
+}
+
+int op_open(struct run *u)
+{
+    const struct msg_open *msg = &u->q->message.open;
+    struct msg_open_answer *a = &u->q->answer.open;
+    struct meta_inode i;
+    bool capability = false;
+    int r = see_target(u, msg->inode, &i);
+    if (r == 0)
+        r = check_open(&u->q->caller, &i, msg->flags & ~(uint32_t)O_CREAT);
+    if (r == 0)
+        r = see_truncation(u, &i, msg->flags, &capability);
+    if (r < 0 || u->dry)
+        return r;
+    r = open_existing(u, &i, msg->flags, capability, &a->handle);
+    if (r < 0)
+        return r;
+    u->result.inode = i.id;
+    attr_fill(&a->attr, &i);
+    a->base_version = i.base_version;
+    a->lease_ms = u->m->options.lease_ms;
+    return 0;
+}
+
+static int create_new(struct run *u, const struct msg_create *msg, struct meta_inode *dir)
+{
+    struct msg_create_answer *a = &u->q->answer.create;
+    const struct new_node n = {.name = msg->name, .mode = S_IFREG | (msg->mode & ~msg->umask & 07777)};
+    struct meta_inode i = {.id = u->m->next_id};
+    int r = ids_left(u, 1);
+    if (r == 0)
+        r = put_reserve(u, NEW_NODE_ROWS, 2 * PUT_INODE_BYTES + PUT_NAME_BYTES);
+    if (r == 0)
+        r = handle_new(u, &i, msg->flags, &a->handle);
+    if (r < 0)
+        return r;
+    put_new_node(u, dir, &n, &i);
+    put_op(u, REDO_create, i.id, dir->id, 0);
+    u->result.flags = 1;
+    a->created = 1;
+    attr_fill(&a->attr, &i);
+    return 0;
+}
+
+int op_create(struct run *u)
+{
+    const struct msg_create *msg = &u->q->message.create;
+    struct msg_create_answer *a = &u->q->answer.create;
+    struct meta_inode dir, i;
+    bool capability = false;
+    int r = see_new_name(u, msg->parent, msg->name, &dir);
+    bool exists = r == -EEXIST && !(msg->flags & O_EXCL);
+    if (exists)
+        r = see_old_name(u, &dir, msg->name, &i);
+    if (r == 0 && exists)
+        r = check_open(&u->q->caller, &i, msg->flags | O_CREAT);
+    if (r == 0 && exists)
+        r = see_truncation(u, &i, msg->flags, &capability);
+    if (r < 0 || u->dry)
+        return r;
+    if (exists) {
+        r = open_existing(u, &i, msg->flags, capability, &a->handle);
+        u->result.inode = i.id;
+        u->result.other = dir.id;
+        attr_fill(&a->attr, &i);
+        a->base_version = i.base_version;
+    } else {
+        r = create_new(u, msg, &dir);
+    }
+    attr_fill(&a->parent, &dir);
+    a->lease_ms = u->m->options.lease_ms;
+    return r;
+}
+
+/* Closing what is not open is no error: the first closing may have been answered to nobody. */
+int op_close(struct run *u)
+{
+    const struct msg_close *msg = &u->q->message.close;
+    struct session_table *t = &u->m->sessions;
+    if (u->dry)
+        return 0;
+    struct handle *h = handle_find(t, msg->handle);
+    if (!h || h->session->link.key != u->q->caller.session || h->by_inode.key != msg->inode)
+        return 0;
+    bool orphan = h->orphan;
+    handle_remove(t, h);
+    if (orphan && !handle_any(t, msg->inode))
+        purge_wanted(u->m, msg->inode);
+    return 0;
+}
