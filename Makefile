@@ -18,8 +18,10 @@ O       := build$(if $(SAN),/san-$(firstword $(subst $(comma), ,$(SAN))))$(if $(
 # V=1 shows the commands.
 Q       := $(if $(V),,@)
 say      = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2))
-PREFIX  ?= /usr/local
-DESTDIR ?=
+PREFIX     ?= /usr/local
+LIBDIR     ?= lib
+SYSCONFDIR ?= /etc
+DESTDIR    ?=
 
 # CFLAGS and LDFLAGS stay the packager's; ours are in flags.
 CFLAGS ?= -O2 -g
@@ -44,7 +46,7 @@ pkgs       := $(sort $(foreach m,$(modules),$($(m)_pkgs)))
 pkg_cflags = $(if $(1),$(shell pkg-config --cflags $(1) | sed 's/-I/-isystem /g'))
 pkg_libs   = $(if $(1),$(shell pkg-config --libs $(1)))
 # Asked for once, when something is built: "make help" and "make deps" work on a machine that has nothing yet.
-needs_pkgs := $(if $(filter-out help deps clean,$(or $(MAKECMDGOALS),all)),yes)
+needs_pkgs := $(if $(filter-out help deps format clean,$(or $(MAKECMDGOALS),all)),yes)
 all_cflags := $(if $(needs_pkgs),$(call pkg_cflags,$(pkgs) check))
 all_libs   := $(if $(needs_pkgs),$(call pkg_libs,$(pkgs)) -lstdc++)
 
@@ -96,7 +98,7 @@ $(O)/bin/%: $(O)/obj/bin/$$(subst -,_,$$*).o $(libs)
 unit_sources := $(if $(filter thread,$(SAN)),$(shell grep -L 'not for the thread sanitizer' tests/unit/test_*.c),\
     $(wildcard tests/unit/test_*.c))
 unit_tests := $(patsubst tests/unit/%.c,$(O)/test/%,$(unit_sources))
-.PHONY: check unit san layers
+.PHONY: check unit san bats fuzz layers
 unit: $(unit_tests) ## unit tests (SAN=address,undefined or SAN=thread: under sanitizers; T=name: one file)
 	@tests/run-unit $(if $(T),$(O)/test/test_$(T),$(unit_tests))
 
@@ -110,13 +112,56 @@ check: deps ## everything a change must pass: layers, unit tests, sanitizers, ba
 	@$(MAKE) --no-print-directory layers
 	@$(MAKE) --no-print-directory WERROR=1 all unit
 	@$(MAKE) --no-print-directory san
+	@$(MAKE) --no-print-directory WERROR=1 bats
 
 san: ## unit tests of the pure parts under address+undefined and thread sanitizers
 	@$(MAKE) --no-print-directory SAN=address,undefined unit
 	@$(MAKE) --no-print-directory SAN=thread unit
 
+bats: all ## the programs from outside (T=10-config: one file; T="10-config 20-*": several)
+	@CV_BIN=$(abspath $(O))/bin bats $(if $(T),$(patsubst %,tests/bats/%.bats,$(T)),tests/bats)
+
 layers: ## hold the real includes against tests/layers.txt
 	@tests/check-layers
+
+# Fuzzing builds everything once more, by clang with coverage and sanitizers, in build/fuzz.
+FUZZ_SECONDS ?= 10
+fuzz_names := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz: ## feed noise to the parsers, each for FUZZ_SECONDS=10 (T=config: one)
+	@$(MAKE) --no-print-directory CC=clang SAN=fuzzer-no-link,address,undefined O=build/fuzz \
+	    $(patsubst %,build/fuzz/fuzz_%,$(or $(T),$(fuzz_names)))
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run-fuzz build/fuzz $(or $(T),$(fuzz_names))
+
+$(O)/fuzz_%: $(O)/obj/tests/fuzz/fuzz_%.o $(libs)
+	$(call say,LD,$@)
+	$(Q)$(CC) -fsanitize=fuzzer $(ldflags) $(LDFLAGS) $< -Wl,--start-group $(libs) -Wl,--end-group $(all_libs) -o $@
+
+##@ Style
+# Headers are checked through the sources that include them. T="src/conf": these folders only.
+lint_dirs    := $(or $(T),src raft meta worker fuse cli bin tests)
+lint_sources  = $(shell find $(lint_dirs) -name '*.c' -not -path 'tests/fuzz/*')
+format_files  = $(shell find $(lint_dirs) -name '*.[ch]')
+.PHONY: lint format
+lint: ## clang-format, clang-tidy and cppcheck find nothing (T=src/conf: one folder)
+	@status=0; \
+	clang-format --dry-run -Werror $(format_files) || status=1; \
+	printf '%s\n' $(lint_sources) | xargs -r -P 2 -n 4 tests/run-tidy $(flags) $(all_cflags) || status=1; \
+	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 -j 2 \
+	    --suppressions-list=tests/cppcheck.suppress --library=posix -DCV_VERSION='""' -I. -Isrc $(lint_sources) \
+	    || status=1; \
+	exit $$status
+
+format: ## lay out all sources as .clang-format says
+	clang-format -i $(format_files)
+
+##@ Installing
+.PHONY: install
+$(O)/share/curvine.yaml.sample: $(O)/bin/cv
+	@mkdir -p $(@D)
+	$(Q)$< config sample > $@.tmp && mv $@.tmp $@
+
+install: all $(O)/share/curvine.yaml.sample ## install below DESTDIR what packaging/files.list names (PREFIX, LIBDIR, SYSCONFDIR)
+	@PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) SYSCONFDIR=$(SYSCONFDIR) DESTDIR=$(DESTDIR) packaging/install.sh $(O)
 
 ##@ Cleaning
 .PHONY: clean

@@ -90,6 +90,9 @@ int cli_fail(struct cli *cli, int r, const char *hint, const char *format, ...) 
 /* Print o in the form asked for and free it. Returns CLI_OK, or reports and returns CLI_FAILED. */
 int cli_print(struct cli *cli, struct out *o);
 
+/* Write text to stdout as it is. Returns CLI_OK, or reports and returns CLI_FAILED. */
+int cli_write(struct cli *cli, const struct buf *text);
+
 /* The configuration: defaults, file, global options. Read at the first call; mistakes are reported.
  * Errors: -CV_CONFIG_BAD, -ENOMEM. */
 int cli_config(struct cli *cli, const struct config **ret);

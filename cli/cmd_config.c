@@ -246,8 +246,7 @@ static int explain_in_words(struct cli *cli, const struct selection *which)
     }
     if (r < 0)
         return cli_fail(cli, r, NULL, "explain");
-    fwrite(b.p, 1, b.n, stdout);
-    return CLI_OK;
+    return cli_write(cli, &b);
 }
 
 int cmd_config_explain(struct cli *cli, int argc, char **argv)
@@ -296,6 +295,5 @@ int cmd_config_sample(struct cli *cli, int argc, char **argv)
     int r = write(cli->sections, &b);
     if (r < 0)
         return cli_fail(cli, r, NULL, "sample");
-    fwrite(b.p, 1, b.n, stdout);
-    return CLI_OK;
+    return cli_write(cli, &b);
 }

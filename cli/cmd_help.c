@@ -146,6 +146,28 @@ void cli_help_command(const struct cli_command *c, FILE *to)
     fprintf(to, "\nGlobal options (-o, --json, --timeout, ...): cv help\n");
 }
 
+/* The table itself, for completion and documentation. */
+static int list_commands(struct cli *cli)
+{
+    static const struct out_column columns[] = {
+        {"command", OUT_TEXT},
+        {"arguments", OUT_TEXT},
+        {"group", OUT_TEXT},
+        {"summary", OUT_TEXT},
+        {"examples", OUT_TEXT, .wide = true},
+    };
+    struct out *o = out_table(columns, array_size(columns));
+    for_each_command(c)
+    {
+        out_text(o, c->name);
+        out_text(o, c->args);
+        out_text(o, c->group);
+        out_text(o, c->summary);
+        out_text(o, c->examples);
+    }
+    return cli_print(cli, o);
+}
+
 int cmd_help(struct cli *cli, int argc, char **argv)
 {
     if (cli_option(cli, argc, argv, "", NULL) != -1)
@@ -153,6 +175,8 @@ int cmd_help(struct cli *cli, int argc, char **argv)
     char **words = argv + optind;
     int n;
     const struct cli_command *c = cli_find(words, &n);
+    if (!words[0] && cli->form != OUT_TABLE)
+        return list_commands(cli);
     if (!words[0])
         cli_help_overview(stdout);
     else if (c)

@@ -200,13 +200,28 @@ int cli_fail(struct cli *cli, int r, const char *hint, const char *format, ...)
     return nobody_answers(r) ? CLI_UNREACHABLE : CLI_FAILED;
 }
 
+/* The status of having written to stdout, r saying how that went. */
+static int written(struct cli *cli, int r)
+{
+    if (r == -EPIPE) { /* "| head" has seen enough */
+        clearerr(stdout);
+        return CLI_OK;
+    }
+    return r < 0 ? cli_fail(cli, r, NULL, "print") : CLI_OK;
+}
+
 int cli_print(struct cli *cli, struct out *o)
 {
     int r = out_print(o, stdout, cli->form, cli->colour);
     out_free(o);
-    if (r == -EPIPE) /* "| head" has seen enough */
-        return CLI_OK;
-    return r < 0 ? cli_fail(cli, r, NULL, "print") : CLI_OK;
+    return written(cli, r);
+}
+
+int cli_write(struct cli *cli, const struct buf *text)
+{
+    errno = 0;
+    bool good = fwrite(text->p, 1, text->n, stdout) == text->n && fflush(stdout) == 0;
+    return written(cli, good ? 0 : errno ? -errno : -EIO);
 }
 
 const char *cli_config_path(struct cli *cli)
@@ -298,8 +313,9 @@ int cli_main(int argc, char **argv, const struct option_section *const *sections
     if (!cli.sets)
         return CLI_FAILED;
     int status = run(&cli, argc, argv);
-    if (status == CLI_OK && fflush(stdout) != 0 && errno != EPIPE)
-        status = cli_fail(&cli, -errno, NULL, "print");
+    errno = 0;
+    if (status == CLI_OK && (fflush(stdout) != 0 || ferror(stdout)))
+        status = written(&cli, errno ? -errno : -EIO);
     config_free(cli.config);
     free(cli.sets);
     return status;

@@ -339,7 +339,8 @@ static int print_people(const struct out *o, FILE *to, enum out_form form, bool 
     if (o->record) {
         print_fields(o, to, form, colour);
     } else {
-        int *widths cleanup(freep) = calloc(o->n_columns + 1, sizeof(*widths));
+        assert(o->n_columns > 0);
+        int *widths cleanup(freep) = calloc(o->n_columns, sizeof(*widths));
         if (!widths)
             return -ENOMEM;
         for (uint32_t i = 0; i < o->n_columns; i++)

@@ -89,16 +89,19 @@ static int listen_on(const char *address, uint16_t port, int *ret_fd, uint16_t *
     for (struct addrinfo *a = found; a && r < 0; a = a->ai_next) {
         int fd cleanup(closep) = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         int on = 1;
-        struct sockaddr_storage bound;
+        union {
+            struct sockaddr any;
+            struct sockaddr_in v4;
+            struct sockaddr_in6 v6;
+        } bound = {0};
         socklen_t size = sizeof(bound);
         if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
             bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, HTTP_CONNECTIONS_MAX) < 0 ||
-            getsockname(fd, (struct sockaddr *)&bound, &size) < 0) {
+            getsockname(fd, &bound.any, &size) < 0) {
             r = -errno;
             continue;
         }
-        *ret_port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
-                                                      : ((struct sockaddr_in *)&bound)->sin_port);
+        *ret_port = ntohs(bound.any.sa_family == AF_INET6 ? bound.v6.sin6_port : bound.v4.sin_port);
         *ret_fd = take_fd(fd);
         r = 0;
     }

@@ -189,12 +189,19 @@ static bool in_bounds(const struct option_def *o, uint64_t value)
     return value >= low && value <= high;
 }
 
-/* Texts are one line, so that what is written out can be read back. */
+/* Texts are one line of what YAML can hold in quotes: UTF-8 without control characters (also those from U+0080), line
+ * breaks of Unicode, byte order marks. So what is written out can be read back. */
 static bool one_line(const char *s)
 {
-    for (; *s; s++)
-        if ((unsigned char)*s < 0x20 || *s == 0x7f)
+    for (const unsigned char *p = (const unsigned char *)s; *p;) {
+        size_t n = utf8_length(p);
+        if (n == 0 || *p < 0x20 || *p == 0x7f || (p[0] == 0xc2 && p[1] < 0xa0))
             return false;
+        if (n == 3 && (memcmp(p, "\u2028", 3) == 0 || memcmp(p, "\u2029", 3) == 0 || memcmp(p, "\ufeff", 3) == 0 ||
+                       (p[0] == 0xef && p[1] == 0xbf && p[2] >= 0xbe)))
+            return false;
+        p += n;
+    }
     return true;
 }
 
@@ -350,6 +357,7 @@ static int format_number(const struct option_def *o, uint64_t value, struct buf 
 static int format_text(const char *s, struct buf *out)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+@%:=";
+    assert(s); /* texts are never NULL */
     bool is_plain = *s && s[strspn(s, plain)] == 0 && (isalnum((unsigned char)*s) || *s == '/' || *s == '.') &&
                     s[strlen(s) - 1] != ':';
     if (is_plain)

@@ -191,6 +191,13 @@ TEST(a_refused_value_leaves_the_old_one)
     struct config *c cleanup(config_free_p) = fresh();
     ck_assert_int_eq(config_set(c, "fake.name=somebody"), 0);
     ck_assert_int_eq(config_set(c, "fake.name="), -CV_CONFIG_BAD);
+    static const char *const no_line[] = {"\n",     "\x7f",   "\xff",         "\xc2\x85",
+                                          "\u2028", "\ufeff", "\xef\xbf\xbf", "\xed\xa0\x80"};
+    for (size_t i = 0; i < array_size(no_line); i++) {
+        char set[32];
+        snprintf(set, sizeof(set), "fake.name=a%sb", no_line[i]);
+        ck_assert_msg(config_set(c, set) == -CV_CONFIG_BAD, "%zu", i);
+    }
     ck_assert_int_eq(config_set(c, "fake.count"), -CV_CONFIG_BAD);
     ck_assert_int_eq(config_set(c, "count=1"), -CV_CONFIG_BAD);
     ck_assert_int_eq(config_set(c, "fake.cuont=1"), -CV_CONFIG_BAD);

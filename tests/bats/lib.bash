@@ -1,0 +1,98 @@
+# What the bats tests share. Each test has its own directory ($BATS_TEST_TMPDIR, where it also runs), its own ports,
+# and ends only the processes it started, by pid. Nothing sleeps and hopes: until_ok waits for a condition.
+#
+#   start NAME CMD...        run CMD in the background, output to NAME.log
+#   stop NAME [SIGNAL]       send it (TERM), wait until it is gone; its exit status in $stopped
+#   alive NAME               whether it still runs
+#   until_ok SECONDS CMD...  run CMD until it succeeds; fails, showing its last output, when the time is up
+#   free_port                print a TCP port nobody uses
+#   has TEXT                 $output contains it
+#
+# CV_BIN names the directory of the programs (build/bin).
+
+bats_require_minimum_version 1.5.0
+CV_ROOT=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+: "${CV_BIN:=$CV_ROOT/build/bin}"
+PATH=$CV_BIN:$PATH
+unset CURVINE_CONFIG NO_COLOR NOTIFY_SOCKET JOURNAL_STREAM
+export LC_ALL=C.UTF-8
+
+setup() {
+    cd "$BATS_TEST_TMPDIR" || return 1
+    declare -gA started=()
+}
+
+teardown() {
+    local name
+    for name in "${!started[@]}"; do
+        kill -9 "${started[$name]}" 2>/dev/null || true
+        wait "${started[$name]}" 2>/dev/null || true
+    done
+    if [ -z "$BATS_TEST_COMPLETED" ]; then
+        for name in *.log; do
+            [ -s "$name" ] && { echo "--- last lines of $name"; tail -n 30 "$name"; }
+        done
+        true
+    fi
+}
+
+start() {
+    local name=$1
+    shift
+    if [ -n "${started[$name]:-}" ]; then
+        echo "start: '$name' runs already" >&2
+        return 1
+    fi
+    "$@" </dev/null >>"$name.log" 2>&1 3>&- &
+    started[$name]=$!
+}
+
+alive() {
+    kill -0 "${started[$1]}" 2>/dev/null
+}
+
+stop() {
+    local pid=${started[$1]:?stop: never started: $1} deadline=$((SECONDS + 20))
+    kill "-${2:-TERM}" "$pid" 2>/dev/null || true
+    while kill -0 "$pid" 2>/dev/null; do
+        if [ $SECONDS -ge $deadline ]; then
+            echo "stop: '$1' is still there after 20 s" >&2
+            return 1
+        fi
+        sleep 0.02
+    done
+    stopped=0
+    wait "$pid" || stopped=$?
+    unset "started[$1]"
+}
+
+until_ok() {
+    local deadline=$((SECONDS + $1)) last
+    shift
+    while ! last=$("$@" 2>&1 3>&-); do
+        if [ $SECONDS -ge $deadline ]; then
+            printf 'not in time: %s\nlast output: %s\n' "$*" "$last" >&2
+            return 1
+        fi
+        sleep 0.05
+    done
+}
+
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# Assertions that say what was there instead.
+has() {
+    case $output in *"$1"*) ;; *)
+        printf 'expected: %s\ngot (status %s): %s\n' "$1" "${status:-?}" "$output" >&2
+        return 1 ;;
+    esac
+}
+
+lacks() {
+    case $output in *"$1"*)
+        printf 'not expected: %s\ngot (status %s): %s\n' "$1" "${status:-?}" "$output" >&2
+        return 1 ;;
+    esac
+}
