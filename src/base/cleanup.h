@@ -57,7 +57,7 @@ static inline int close_fd(int fd)
 
 #define array_size(a) (sizeof(a) / sizeof((a)[0]))
 
-#define container_of(p, type, member) ((type *)((char *)(p) - offsetof(type, member)))
+#define container_of(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
 
 #define min(a, b)                                                                                                      \
     ({                                                                                                                 \

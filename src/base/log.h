@@ -12,8 +12,8 @@
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
-void log_set_level(enum log_level level);       /* any thread */
-enum log_level log_get_level(void);             /* any thread */
+void log_set_level(enum log_level level);                   /* any thread */
+enum log_level log_get_level(void);                         /* any thread */
 int log_level_parse(const char *name, enum log_level *ret); /* "error", "warn", "info", "debug"; -EINVAL otherwise */
 const char *log_level_name(enum log_level level);
 
@@ -23,7 +23,8 @@ void log_set_name(const char *name);
 /* Log at a level. r is an error code whose text is appended, or 0 for none. Returns r. */
 int log_line(enum log_level level, int r, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-#define log_at(level, r, ...) (__builtin_expect((level) <= log_get_level(), 0) ? log_line((level), (r), __VA_ARGS__) : (r))
+#define log_at(level, r, ...)                                                                                          \
+    (__builtin_expect((level) <= log_get_level(), 0) ? log_line((level), (r), __VA_ARGS__) : (r))
 
 #define log_error(r, ...) log_at(LOG_LEVEL_ERROR, (r), __VA_ARGS__)
 #define log_warn(r, ...)  log_at(LOG_LEVEL_WARN, (r), __VA_ARGS__)

@@ -91,9 +91,11 @@ static int parse_with_units(const char *s, const struct unit *units, size_t n_un
 int parse_size(const char *s, uint64_t *ret)
 {
     static const struct unit units[] = {
+        // clang-format off
         {"", 1},           {"b", 1},           {"k", 1ull << 10},   {"kb", 1ull << 10}, {"kib", 1ull << 10},
         {"m", 1ull << 20}, {"mb", 1ull << 20}, {"mib", 1ull << 20}, {"g", 1ull << 30},  {"gb", 1ull << 30},
         {"gib", 1ull << 30}, {"t", 1ull << 40}, {"tb", 1ull << 40}, {"tib", 1ull << 40},
+        // clang-format on
     };
     return parse_with_units(s, units, array_size(units), ret);
 }

@@ -14,9 +14,9 @@ struct text {
     uint32_t n;
 };
 
-#define TEXT(literal)  ((struct text){"" literal, sizeof(literal) - 1})
-#define TEXT_FMT       "%.*s"
-#define TEXT_ARG(t)    (int)(t).n, (t).p
+#define TEXT(literal) ((struct text){"" literal, sizeof(literal) - 1})
+#define TEXT_FMT      "%.*s"
+#define TEXT_ARG(t)   (int)(t).n, (t).p
 
 static inline struct text text_of(const char *s)
 {

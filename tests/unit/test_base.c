@@ -46,8 +46,7 @@ TEST(list_keeps_the_order_of_insertion)
     list_append_all(&l, &other);
     ck_assert(list_empty(&other));
     int i = 0;
-    list_for_each_safe(e, &l)
-    {
+    list_for_each_safe (e, &l) {
         ck_assert_int_eq(list_entry(e, struct number, link)->value, i++);
         list_remove(e);
     }
