@@ -137,19 +137,23 @@ $(O)/fuzz_%: $(O)/obj/tests/fuzz/fuzz_%.o $(libs)
 	$(Q)$(CC) -fsanitize=fuzzer $(ldflags) $(LDFLAGS) $< -Wl,--start-group $(libs) -Wl,--end-group $(all_libs) -o $@
 
 ##@ Style
-# Headers are checked through the sources that include them. T="src/conf": these folders only.
+# Headers are checked through the sources that include them. A source is looked at again when its object is built again.
+# T="src/conf": these folders only.
 lint_dirs    := $(or $(T),src raft meta worker fuse cli bin tests)
-lint_sources  = $(shell find $(lint_dirs) -name '*.c' -not -path 'tests/fuzz/*')
+lint_sources := $(if $(filter lint,$(MAKECMDGOALS)),$(shell find $(lint_dirs) -name '*.c' -not -path 'tests/fuzz/*'))
 format_files  = $(shell find $(lint_dirs) -name '*.[ch]')
 .PHONY: lint format
-lint: ## clang-format, clang-tidy and cppcheck find nothing (T=src/conf: one folder)
-	@status=0; \
-	clang-format --dry-run -Werror $(format_files) || status=1; \
-	printf '%s\n' $(lint_sources) | xargs -r -P 2 -n 4 tests/run-tidy $(flags) $(all_cflags) || status=1; \
-	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 -j 2 \
-	    --suppressions-list=tests/cppcheck.suppress --library=posix -DCV_VERSION='""' -I. -Isrc $(lint_sources) \
-	    || status=1; \
-	exit $$status
+lint: $(patsubst %.c,$(O)/lint/%.tidy,$(lint_sources)) ## clang-format, clang-tidy and cppcheck find nothing (T=src/conf: one folder)
+	@clang-format --dry-run -Werror $(format_files)
+	@mkdir -p $(O)/lint/cppcheck
+	@cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 -j 2 \
+	    --cppcheck-build-dir=$(O)/lint/cppcheck --suppressions-list=tests/cppcheck.suppress --library=posix \
+	    -DCV_VERSION='""' -I. -Isrc $(lint_sources)
+
+$(O)/lint/%.tidy: $(O)/obj/%.o .clang-tidy
+	@mkdir -p $(@D)
+	$(call say,TIDY,$*.c)
+	$(Q)clang-tidy --quiet $*.c -- $(filter-out -MMD -MP,$(flags)) $(all_cflags) 2>/dev/null && touch $@
 
 format: ## lay out all sources as .clang-format says
 	clang-format -i $(format_files)
