@@ -65,7 +65,7 @@ programs := $(subst cv_,cv-,$(programs))
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-all: $(programs) ## the programs, into build/bin
+all: $(programs) libcurvine ## the programs, into build/bin, and libcurvine, into build/lib
 
 deps: ## install everything that building and testing need (apt or dnf)
 	packaging/deps.sh all
@@ -89,6 +89,35 @@ $(O)/lib/%.a:
 # bin/cv_master.c becomes build/bin/cv-master
 .SECONDEXPANSION:
 $(O)/bin/%: $(O)/obj/bin/$$(subst -,_,$$*).o $(libs)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ldflags) $(LDFLAGS) $< -Wl,--start-group $(libs) -Wl,--end-group $(all_libs) -o $@
+
+# libcurvine: shared (only curvine_* is visible, versioned) and static, with what it stands on.
+soname   := libcurvine.so.0
+# (without the daemons' options)
+lib_src  := $(filter-out %_options.c,$(foreach m,client rpc io wire base,$($(m)_src)))
+.PHONY: libcurvine
+libcurvine: $(O)/lib/$(soname) $(O)/lib/libcurvine.a $(O)/lib/curvine.pc
+
+$(O)/lib/$(soname): $(call objs,$(lib_src)) src/client/curvine.map
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared -Wl,-soname,$(soname) -Wl,--version-script,src/client/curvine.map -Wl,-z,defs $(ldflags) $(LDFLAGS) \
+	    $(filter %.o,$^) $(all_libs) -o $@
+	@ln -sf $(soname) $(O)/lib/libcurvine.so
+
+$(O)/lib/libcurvine.a: $(call objs,$(lib_src))
+
+$(O)/lib/curvine.pc: src/client/curvine.pc.in Makefile
+	@mkdir -p $(@D)
+	@sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< > $@
+
+# Programs that only tests use: tests/tools/cv_oracle.c becomes build/tools/cv-oracle, tests/bench/*.c build/bench/*.
+tools := $(patsubst tests/tools/cv_%.c,$(O)/tools/cv-%,$(wildcard tests/tools/cv_*.c))
+.PHONY: tools
+tools: $(tools)
+$(O)/tools/cv-%: $(O)/obj/tests/tools/cv_%.o $(libs)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ldflags) $(LDFLAGS) $< -Wl,--start-group $(libs) -Wl,--end-group $(all_libs) -o $@

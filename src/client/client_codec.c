@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 
@@ -157,10 +158,18 @@ static const struct client_op ops[CURVINE_OP_COUNT] = {
     READ(CURVINE_STATFS, statfs),
     CHANGE(CURVINE_CREATE, create),
     CHANGE(CURVINE_OPEN, open),
-    CHANGE_NOTHING(CURVINE_RELEASE, close),
+    READ_NOTHING(CURVINE_RELEASE, close),
 };
 
 const struct client_op *client_op_of(enum curvine_op op)
 {
     return (unsigned)op < CURVINE_OP_COUNT && ops[op].type ? &ops[op] : NULL;
+}
+
+/* Behind the record's length: u64 session, u32 slot, u64 sequence (messages_meta.def). */
+void client_head_patch(struct buf *body, uint64_t session, uint32_t slot, uint64_t sequence)
+{
+    put_le64(body->p + 4, session);
+    put_le32(body->p + 12, slot);
+    put_le64(body->p + 16, sequence);
 }

@@ -23,3 +23,6 @@ struct client_op {
 
 /* NULL for numbers that are no operation. */
 const struct client_op *client_op_of(enum curvine_op op);
+
+/* An encoded request begins with its op_head: fill in what is known only when it is sent. */
+void client_head_patch(struct buf *body, uint64_t session, uint32_t slot, uint64_t sequence);

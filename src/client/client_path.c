@@ -70,6 +70,8 @@ static int take_components(struct walk *w)
     while (r == 0) {
         struct text c = first_component(left);
         bool up = text_equal(c, TEXT("..")), here = text_equal(c, TEXT("."));
+        if (c.n == 0)
+            left = c; /* nothing but slashes was left */
         if (c.n == 0 || (up && took))
             break;
         if (up)

@@ -37,7 +37,6 @@ struct curvine_options {
     uint32_t timeout_ms;     /* for each call that names none; 0: 30000 */
     const char *program;     /* shown in session lists; NULL: the process's name */
     const char *mount_point; /* shown in session lists; may be NULL */
-    uint32_t threads;        /* network threads, 0: 1 */
 };
 
 /* Open a session. Waits up to timeout_ms for a master that leads. Close with curvine_close().
@@ -111,8 +110,8 @@ enum curvine_valid {
     CURVINE_SET_SIZE = 8,
     CURVINE_SET_ATIME = 16,
     CURVINE_SET_MTIME = 32,
-    CURVINE_SET_ATIME_NOW = 64,
-    CURVINE_SET_MTIME_NOW = 128,
+    CURVINE_SET_ATIME_NOW = 128, /* with SET_ATIME: the master's time */
+    CURVINE_SET_MTIME_NOW = 256,
 };
 
 struct curvine_statfs {

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The handle: which master leads, and the session with the cluster.
+ *
+ *      FINDING --connected--> OPENING --session--> OPEN --renew every lease/3--> OPEN
+ *         ^                      |                   |
+ *         +---- refused, lost, not the leader -------+      (the next address; the session lives on)
+ *
+ * The session outlives connections and masters: after a failover requests go out again under the same session, slots
+ * and numbers. Only when the master says that it has ended a new one is opened.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "client/client_internal.h"
+
+#define DEFAULT_TIMEOUT_MS 30000
+#define DEFAULT_PORT       8995
+#define RETRY_MAX_MS       200
+
+static void open_session(struct curvine *cv);
+static void ready(struct curvine *cv);
+
+/* ---- finding the leader ---------------------------------------------------------------------------------------------- */
+
+static struct rpc_client *current(struct curvine *cv)
+{
+    return cv->masters_rpc[cv->current];
+}
+
+static void connected(struct curvine *cv)
+{
+    if (cv->session)
+        ready(cv);
+    else
+        open_session(cv);
+}
+
+static void try_current(struct curvine *cv)
+{
+    cv->state = CLIENT_FINDING;
+    if (rpc_client_connected(current(cv)))
+        connected(cv);
+    else
+        rpc_client_connect(current(cv));
+}
+
+static void on_retry(struct loop_timer *timer)
+{
+    struct curvine *cv = container_of(timer, struct curvine, retry);
+    if (cv->state == CLIENT_FINDING)
+        try_current(cv);
+}
+
+/* Try the next address, after a pause: whoever is asked too early says "not the leader". */
+void client_lost_leader(struct curvine *cv, int error)
+{
+    if (cv->state == CLIENT_CLOSING || (cv->state == CLIENT_FINDING && loop_timer_running(&cv->retry)))
+        return;
+    cv->last_error = error;
+    cv->state = CLIENT_FINDING;
+    cv->current = (cv->current + 1) % cv->master_count;
+    loop_timer_start(cv->loop, &cv->retry, clock_ns() + cv->retry_ms * NS_PER_MS);
+    cv->retry_ms = min(cv->retry_ms * 2, (uint32_t)RETRY_MAX_MS);
+}
+
+static void on_master_state(struct rpc_client *c, int error, const struct msg_hello_answer *answer, const char *reason,
+                            void *user)
+{
+    struct curvine *cv = user;
+    if (cv->state == CLIENT_CLOSING || c != current(cv))
+        return;
+    if (error == 0) {
+        if (cv->state == CLIENT_FINDING)
+            connected(cv);
+        return;
+    }
+    snprintf(cv->last_reason, sizeof(cv->last_reason), "%s: %s", rpc_client_address(c), reason);
+    client_lost_leader(cv, error);
+}
+
+void client_want(struct curvine *cv)
+{
+    if (cv->state == CLIENT_IDLE)
+        try_current(cv);
+}
+
+/* ---- the session --------------------------------------------------------------------------------------------------------- */
+
+static void reset_slots(struct curvine *cv, uint32_t count)
+{
+    cv->slot_count = min(max(count, 1u), (uint32_t)CLIENT_SLOTS_MAX);
+    for (uint32_t i = 0; i < cv->slot_count; i++)
+        cv->slots[i] = (struct client_slot){.next_free = i + 1 < cv->slot_count ? i + 1 : UINT32_MAX};
+    cv->free_slot = 0;
+}
+
+static bool leadership_error(int r)
+{
+    return r == -CV_NOT_LEADER || r == -CV_CLOSED || r == -CV_UNREACHABLE || r == -CV_STOPPING ||
+           r == -CV_UNKNOWN_OUTCOME || r == -CV_BUSY || r == -CV_DEADLINE;
+}
+
+static void on_session(struct rpc_call *call, int result, const struct rpc_frame *f)
+{
+    struct curvine *cv = container_of(call, struct curvine, session_call);
+    struct msg_session_open_answer a;
+    if (cv->state == CLIENT_CLOSING)
+        return;
+    if (result == 0)
+        result = msg_session_open_answer_decode(f->body, f->header.body_len, &a);
+    if (result == 0 && a.session == 0)
+        result = -CV_BAD_MESSAGE;
+    if (result < 0) {
+        if (!leadership_error(result))
+            log_warn(result, "open a session");
+        client_lost_leader(cv, result);
+        return;
+    }
+    cv->session = a.session;
+    cv->lease_ms = max(a.lease_ms, 30u);
+    reset_slots(cv, a.slots);
+    ready(cv);
+}
+
+static void open_session(struct curvine *cv)
+{
+    if (rpc_call_busy(&cv->session_call))
+        return;
+    cv->state = CLIENT_OPENING;
+    char host[64] = "";
+    gethostname(host, sizeof(host) - 1);
+    struct msg_session_open m = {
+        .host = text_of(host),
+        .pid = (uint32_t)getpid(),
+        .program = text_of(cv->program),
+        .mount_point = text_of(cv->mount_point ? cv->mount_point : ""),
+    };
+    cv->session_call.done = on_session;
+    rpc_client_call(current(cv), &cv->session_call, MSG_session_open, msg_session_open_desc(), &m,
+                    clock_ns() + 5 * NS_PER_S);
+}
+
+static void renew_later(struct curvine *cv)
+{
+    loop_timer_start(cv->loop, &cv->renew, clock_ns() + cv->lease_ms * NS_PER_MS / 3);
+}
+
+static void on_renewed(struct rpc_call *call, int result, const struct rpc_frame *f)
+{
+    struct curvine *cv = container_of(call, struct curvine, renew_call);
+    if (cv->state == CLIENT_CLOSING)
+        return;
+    if (result == -CV_SESSION_ENDED || result == -CV_SESSION_UNKNOWN)
+        client_lost_session(cv);
+    else if (result < 0 && cv->state == CLIENT_OPEN)
+        client_lost_leader(cv, result);
+    renew_later(cv);
+}
+
+static void on_renew_time(struct loop_timer *timer)
+{
+    struct curvine *cv = container_of(timer, struct curvine, renew);
+    if (cv->state != CLIENT_OPEN || rpc_call_busy(&cv->renew_call)) {
+        renew_later(cv);
+        return;
+    }
+    struct msg_session_renew m = {.session = cv->session};
+    cv->renew_call.done = on_renewed;
+    rpc_client_call(current(cv), &cv->renew_call, MSG_session_renew, msg_session_renew_desc(), &m,
+                    clock_ns() + max(cv->lease_ms, 1000u) * NS_PER_MS);
+}
+
+void client_lost_session(struct curvine *cv)
+{
+    if (!cv->session || cv->state == CLIENT_CLOSING)
+        return;
+    log_warn(0, "session %llx has ended at the master: opening a new one", (unsigned long long)cv->session);
+    cv->session = 0;
+    if (cv->state == CLIENT_OPEN)
+        open_session(cv);
+}
+
+static void ready(struct curvine *cv)
+{
+    cv->state = CLIENT_OPEN;
+    cv->retry_ms = CLIENT_RETRY_MS;
+    cv->last_error = 0;
+    cv->last_reason[0] = '\0';
+    if (!loop_timer_running(&cv->renew))
+        renew_later(cv);
+    if (!cv->opened_posted) {
+        cv->opened_posted = true;
+        sem_post(&cv->opened);
+    }
+    client_calls_send(cv);
+}
+
+/* ---- opening and closing ---------------------------------------------------------------------------------------------------- */
+
+static int add_address(struct curvine *cv, char *address)
+{
+    if (cv->master_count == CLIENT_ADDRESSES_MAX)
+        return -E2BIG;
+    struct rpc_client_options o = {
+        .address = address,
+        .default_port = DEFAULT_PORT,
+        .self = {.role = RPC_CLIENT, .program = cv->program},
+        .state = on_master_state,
+        .user = cv,
+    };
+    int r = rpc_client_new(cv->loop, &o, &cv->masters_rpc[cv->master_count]);
+    if (r == 0)
+        cv->master_count++;
+    return r;
+}
+
+static int add_addresses(struct curvine *cv, const char *masters)
+{
+    cv->masters = strdup(masters);
+    if (!cv->masters)
+        return -ENOMEM;
+    char *rest = cv->masters;
+    for (char *address; (address = strsep(&rest, ","));) {
+        while (*address == ' ')
+            address++;
+        int r = *address ? add_address(cv, address) : -EINVAL;
+        if (r < 0)
+            return r;
+    }
+    return cv->master_count ? 0 : -EINVAL;
+}
+
+static void on_client_closed(void *arg)
+{
+    struct curvine *cv = arg;
+    if (--cv->open_clients == 0)
+        loop_stop(cv->loop);
+}
+
+static void close_connections(struct curvine *cv)
+{
+    cv->state = CLIENT_CLOSING;
+    loop_timer_stop(cv->loop, &cv->retry);
+    loop_timer_stop(cv->loop, &cv->renew);
+    client_calls_fail(cv, -CV_CANCELLED);
+    cv->open_clients = cv->master_count;
+    for (unsigned i = 0; i < cv->master_count; i++)
+        rpc_client_close(cv->masters_rpc[i], on_client_closed, cv);
+    if (cv->master_count == 0)
+        loop_stop(cv->loop);
+}
+
+static void on_session_closed(struct rpc_call *call, int result, const struct rpc_frame *f)
+{
+    close_connections(container_of(call, struct curvine, session_call));
+}
+
+/* Say good-bye, if there is somebody to say it to: otherwise the session runs out by itself. */
+static int close_here(void *arg)
+{
+    struct curvine *cv = arg;
+    bool polite = cv->state == CLIENT_OPEN && !rpc_call_busy(&cv->session_call);
+    cv->state = CLIENT_CLOSING;
+    if (!polite) {
+        close_connections(cv);
+        return 0;
+    }
+    struct msg_session_close m = {.session = cv->session};
+    cv->session_call.done = on_session_closed;
+    rpc_client_call(current(cv), &cv->session_call, MSG_session_close, msg_session_close_desc(), &m,
+                    clock_ns() + NS_PER_S);
+    return 0;
+}
+
+void curvine_close(struct curvine *cv)
+{
+    if (!cv)
+        return;
+    loop_call(cv->loop, close_here, cv);
+    loop_join(cv->loop);
+    loop_free(cv->loop);
+    sem_destroy(&cv->opened);
+    free(cv->masters);
+    free(cv->program);
+    free(cv->mount_point);
+    free(cv);
+}
+
+static int start_here(void *arg)
+{
+    client_want(arg);
+    return 0;
+}
+
+static int wait_until_open(struct curvine *cv)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += cv->options.timeout_ms / 1000;
+    until.tv_nsec += (long)(cv->options.timeout_ms % 1000) * (long)NS_PER_MS;
+    if (until.tv_nsec >= (long)NS_PER_S) {
+        until.tv_sec++;
+        until.tv_nsec -= (long)NS_PER_S;
+    }
+    while (sem_clockwait(&cv->opened, CLOCK_MONOTONIC, &until) < 0)
+        if (errno == ETIMEDOUT)
+            return -CV_UNREACHABLE;
+    return 0;
+}
+
+static const char *own_name(void)
+{
+    return program_invocation_short_name ? program_invocation_short_name : "libcurvine";
+}
+
+int curvine_open(const struct curvine_options *options, struct curvine **ret)
+{
+    const char *masters = options->masters ? options->masters : getenv("CURVINE_MASTERS");
+    if (!masters)
+        return -EINVAL;
+    struct curvine *cv = calloc(1, sizeof(*cv));
+    if (!cv)
+        return -ENOMEM;
+    cv->options = *options;
+    if (!cv->options.timeout_ms)
+        cv->options.timeout_ms = DEFAULT_TIMEOUT_MS;
+    cv->retry_ms = CLIENT_RETRY_MS;
+    cv->program = strdup(options->program ? options->program : own_name());
+    cv->mount_point = options->mount_point ? strdup(options->mount_point) : NULL;
+    struct list *lists[] = {&cv->waiting, &cv->slot_waiting, &cv->pausing, &cv->in_flight};
+    for (size_t i = 0; i < array_size(lists); i++)
+        list_init(lists[i]);
+    loop_timer_init(&cv->retry, on_retry);
+    loop_timer_init(&cv->renew, on_renew_time);
+    sem_init(&cv->opened, 0, 0);
+    int r = cv->program ? loop_new(&(struct loop_options){.name = "curvine"}, &cv->loop) : -ENOMEM;
+    if (r < 0) {
+        free(cv->program);
+        free(cv->mount_point);
+        free(cv);
+        return r;
+    }
+    r = add_addresses(cv, masters);
+    if (r == 0)
+        r = loop_start(cv->loop);
+    if (r < 0) { /* the loop never ran: what was made on it goes with it */
+        close_connections(cv);
+        loop_run(cv->loop);
+        loop_free(cv->loop);
+        sem_destroy(&cv->opened);
+        free(cv->masters);
+        free(cv->program);
+        free(cv->mount_point);
+        free(cv);
+        return r;
+    }
+    loop_call(cv->loop, start_here, cv);
+    r = wait_until_open(cv);
+    if (r < 0) {
+        int why = cv->last_error;
+        curvine_close(cv);
+        return why == -CV_WRONG_CLUSTER || why == -CV_WRONG_INCARNATION || why == -EPROTONOSUPPORT ? why : r;
+    }
+    *ret = cv;
+    return 0;
+}
+
+const char *curvine_strerror(int code)
+{
+    return cv_error_text(code);
+}
+
+int curvine_errno(int code)
+{
+    return cv_error_errno(code);
+}

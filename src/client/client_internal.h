@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside libcurvine: one loop thread owns everything but what is marked "any thread".
+ *
+ *      client.c        the handle: addresses, the connection to the master that leads, the session
+ *      client_call.c   requests on their way: slots, sending, sending again
+ *      client_wait.c   curvine_run()
+ *      client_codec.c  requests as messages
+ *      client_path.c   calls by path
+ */
+#pragma once
+
+#include <assert.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+
+#include "client/client_codec.h"
+#include "client/curvine.h"
+#include "io/loop.h"
+#include "rpc/rpc_client.h"
+
+#define CLIENT_ADDRESSES_MAX 16
+#define CLIENT_SLOTS_MAX     1024
+#define CLIENT_RETRY_MS      10 /* before asking again when nobody leads, doubled up to 200 */
+
+/* Where the handle stands. */
+enum client_state {
+    CLIENT_IDLE,    /* nothing wanted yet */
+    CLIENT_FINDING, /* connecting to an address, or pausing before the next */
+    CLIENT_OPENING, /* connected, the session is being opened */
+    CLIENT_OPEN,    /* connected, with a session: requests go out */
+    CLIENT_CLOSING, /* curvine_close() */
+};
+
+/* A slot of the session: one mutation at a time, numbered; a retry carries the same number. */
+struct client_slot {
+    uint64_t sequence; /* of the newest mutation */
+    uint32_t next_free;
+};
+
+/* The part of a request that is ours: struct curvine_request.reserved. */
+struct client_call {
+    struct rpc_call rpc;
+    struct loop_job job;
+    struct loop_timer timer; /* deadline while it waits; pause before a retry */
+    struct list link;        /* waiting, or waiting for a slot, or in flight */
+    struct curvine_request *request;
+    struct curvine *cv;
+    const struct client_op *op;
+    struct buf body;
+    uint64_t deadline_ns, session, sequence;
+    uint32_t slot; /* UINT32_MAX: none */
+    bool once;     /* a mutation: needs a slot */
+    bool sent;     /* at least once, with an outcome we do not know */
+    bool pausing;  /* in cv->pausing: the timer sends it again */
+    uint32_t retries;
+    int result;  /* ends with this before anything is sent */
+    void *owned; /* curvine_run: copies that curvine_request_free() frees */
+};
+static_assert(sizeof(struct client_call) <= sizeof(((struct curvine_request *)0)->reserved), "reserved is too small");
+
+static inline struct client_call *call_of(struct curvine_request *q)
+{
+    return (struct client_call *)(void *)q->reserved;
+}
+
+struct curvine {
+    struct loop *loop;
+    struct curvine_options options;
+    char *program, *mount_point, *masters;
+    struct rpc_client *masters_rpc[CLIENT_ADDRESSES_MAX];
+    unsigned master_count, current;
+    enum client_state state;
+    _Atomic int last_error; /* why we are not open; any thread */
+    char last_reason[256];
+    uint32_t retry_ms;
+    struct loop_timer retry; /* the next address */
+
+    uint64_t session; /* 0: none */
+    uint32_t lease_ms;
+    struct rpc_call session_call, renew_call;
+    struct loop_timer renew;
+    struct client_slot slots[CLIENT_SLOTS_MAX];
+    uint32_t slot_count, free_slot;
+
+    struct list waiting;      /* calls: for the session */
+    struct list slot_waiting; /* calls: for a free slot */
+    struct list pausing;      /* calls: for their timer */
+    struct list in_flight;    /* calls: for their answer */
+    unsigned open_clients;    /* while closing */
+
+    sem_t opened; /* posted once, when the first session is open */
+    bool opened_posted;
+    uint64_t index_seen; /* highest log index an answer depended on */
+};
+
+/* client.c, on the loop: we are not connected to a leader any more (error: why); look for one. */
+void client_lost_leader(struct curvine *cv, int error);
+/* The session has ended at the master. */
+void client_lost_session(struct curvine *cv);
+/* Something wants to be sent. */
+void client_want(struct curvine *cv);
+
+/* client_call.c, on the loop. */
+void client_calls_send(struct curvine *cv);             /* the session is open: send what waits */
+void client_calls_fail(struct curvine *cv, int result); /* closing */
+uint32_t client_slot_take(struct curvine *cv);          /* UINT32_MAX: none is free */

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Waiting for a request, and keeping what its answer borrowed. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "client/client_internal.h"
+
+struct waiter {
+    sem_t ended;
+};
+
+static char *copy_text(char *at, struct curvine_text *t)
+{
+    if (t->n)
+        memcpy(at, t->p, t->n);
+    t->p = at;
+    return at + t->n;
+}
+
+/* One allocation holds the entries, then all texts. */
+static int own_results(struct curvine_request *q)
+{
+    size_t entries_size = q->entry_count * sizeof(*q->entries), n = entries_size + q->data.n + q->rest.n;
+    for (uint32_t i = 0; i < q->entry_count; i++)
+        n += q->entries[i].name.n;
+    if (n == 0)
+        return 0;
+    char *owned = malloc(n), *at = owned + entries_size;
+    if (!owned)
+        return -ENOMEM;
+    struct curvine_dirent *entries = (struct curvine_dirent *)(void *)owned;
+    for (uint32_t i = 0; i < q->entry_count; i++) {
+        entries[i] = q->entries[i];
+        at = copy_text(at, &entries[i].name);
+    }
+    at = copy_text(at, &q->data);
+    copy_text(at, &q->rest);
+    q->entries = q->entry_count ? entries : NULL;
+    call_of(q)->owned = owned;
+    return 0;
+}
+
+static void on_done(struct curvine_request *q)
+{
+    struct waiter *w = q->user;
+    if (q->result == 0)
+        q->result = own_results(q);
+    if (q->result < 0) {
+        q->entries = NULL;
+        q->entry_count = 0;
+        q->data = q->rest = (struct curvine_text){0};
+    }
+    sem_post(&w->ended); /* q and w may be gone from here on */
+}
+
+int curvine_run(struct curvine *cv, struct curvine_request *q)
+{
+    struct waiter w;
+    assert(!loop_is_here(cv->loop));
+    sem_init(&w.ended, 0, 0);
+    q->done = on_done;
+    q->user = &w;
+    q->data = q->rest = (struct curvine_text){0};
+    curvine_submit(cv, q);
+    while (sem_wait(&w.ended) < 0)
+        ;
+    sem_destroy(&w.ended);
+    return q->result;
+}
+
+void curvine_request_free(struct curvine_request *q)
+{
+    struct client_call *call = call_of(q);
+    free(call->owned);
+    call->owned = NULL;
+    q->entries = NULL;
+    q->entry_count = 0;
+    q->data = q->rest = (struct curvine_text){0};
+}
