@@ -27,7 +27,7 @@ int frame_decode(const uint8_t in[FRAME_HEADER_SIZE], struct frame_header *ret)
         return -CV_BAD_MESSAGE;
     if (get_le32(in + 44) != crc32c(0, in, 44))
         return -CV_BAD_CHECKSUM;
-    if (in[4] != FRAME_VERSION || in[5] & ~(FRAME_ANSWER | FRAME_ONE_WAY | FRAME_CANCEL))
+    if (in[4] != FRAME_VERSION || in[5] & ~(FRAME_ANSWER | FRAME_ONE_WAY | FRAME_CANCEL | FRAME_FDS))
         return -CV_BAD_MESSAGE;
     struct frame_header h = {
         .flags = in[5],

@@ -29,6 +29,7 @@ enum frame_flags {
     FRAME_ANSWER = 1,  /* answers the request with the same id */
     FRAME_ONE_WAY = 2, /* nobody waits for an answer */
     FRAME_CANCEL = 4,  /* drop the request with this id: no body, no answer to the cancel itself */
+    FRAME_FDS = 8,     /* unix sockets: one set of descriptors came along (SCM_RIGHTS) with the first byte */
 };
 
 struct frame_header {
