@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Calls in flight stand in a table; the request id is the place in it and a generation, so that a late answer to a call
- * that was given up finds nobody. A place is free again when the answer came or the connection is gone: until then a
- * given-up call keeps it (the server may still answer).
+ * that was given up finds nobody.
  */
 #include "rpc/rpc_client.h"
 
@@ -23,13 +22,14 @@ enum call_state { CALL_IDLE, CALL_WAITING, CALL_SENT, CALL_FAILING };
 enum client_state { CLIENT_IDLE, CLIENT_PAUSING, CLIENT_RESOLVING, CLIENT_CONNECTING, CLIENT_GREETING, CLIENT_READY };
 
 struct place {
-    struct rpc_call *call; /* NULL: free, or given up */
-    uint32_t generation;
+    struct rpc_call *call; /* NULL: free */
+    uint32_t generation;   /* counts its uses */
     uint32_t next_free;
-    bool used;
 };
 
-#define NO_PLACE UINT32_MAX
+#define NO_PLACE   UINT32_MAX
+#define PLACES_MAX 65536       /* calls in flight */
+#define QUEUED_MAX (32u << 20) /* bytes the server has not taken, above which calls are refused */
 
 struct rpc_client {
     struct loop *loop;
@@ -70,16 +70,20 @@ static void place_release(struct rpc_client *c, uint32_t i)
 {
     struct place *p = &c->places[i];
     p->call = NULL;
-    p->used = false;
     p->generation++;
     p->next_free = c->free_place;
     c->free_place = i;
 }
 
+/* Errors: -CV_BUSY too much is in flight; -ENOMEM. */
 static int place_take(struct rpc_client *c, struct rpc_call *call)
 {
+    if (rpc_conn_queued(c->conn) > QUEUED_MAX)
+        return -CV_BUSY;
     if (c->free_place == NO_PLACE) {
         uint32_t count = c->place_count ? c->place_count * 2 : 64;
+        if (count > PLACES_MAX)
+            return -CV_BUSY;
         struct place *places = reallocarray(c->places, count, sizeof(*places));
         if (!places)
             return -ENOMEM;
@@ -93,7 +97,6 @@ static int place_take(struct rpc_client *c, struct rpc_call *call)
     call->place = c->free_place;
     struct place *p = &c->places[call->place];
     c->free_place = p->next_free;
-    p->used = true;
     p->call = call;
     return 0;
 }
@@ -103,14 +106,14 @@ static uint64_t request_id(const struct rpc_client *c, uint32_t place)
     return (uint64_t)c->places[place].generation << 32 | place;
 }
 
-/* The call is given up, the place stays taken: the answer may still come. */
+/* The call is given up: tell the server. An answer under way finds another generation in the place. */
 static void abandon_place(struct rpc_call *call)
 {
     struct rpc_client *c = call->client;
-    c->places[call->place].call = NULL;
     struct frame_header header = {.type = call->type, .flags = FRAME_CANCEL, .request_id = request_id(c, call->place)};
-    if (c->conn)
+    if (c->conn && !rpc_conn_congested(c->conn))
         rpc_conn_send(c->conn, &header, NULL, NULL);
+    place_release(c, call->place);
 }
 
 static void on_deadline(struct loop_timer *timer)
@@ -142,7 +145,7 @@ static void fail_all(struct rpc_client *c, struct list *calls, int result)
 {
     struct list failed = LIST_INIT(failed);
     list_append_all(&failed, calls);
-    list_for_each(e, &failed) /* done() of one may cancel another: that is too late */
+    list_for_each (e, &failed) /* done() of one may cancel another: that is too late */
         list_entry(e, struct rpc_call, link)->state = CALL_FAILING;
     while (!list_empty(&failed)) /* done() may start new calls, on the lists of the client */
         call_end(list_entry(failed.next, struct rpc_call, link), result, NULL);
@@ -224,9 +227,12 @@ void rpc_client_call_body(struct rpc_client *c, struct rpc_call *call, uint16_t 
     begin(c, call, type, deadline_ns);
     if (c->state != CLIENT_READY)
         wait_for_connection(c, call, index, body, n, data, data_n);
-    else if (place_take(c, call) < 0) {
-        fail_later(call, -ENOMEM);
-    } else {
+    else {
+        int r = place_take(c, call);
+        if (r < 0) {
+            fail_later(call, r);
+            return;
+        }
         struct frame_header header = header_of(c, call, index);
         sent(c, call, rpc_conn_send_body_data(c->conn, &header, body, n, data, data_n));
     }
@@ -237,8 +243,9 @@ void rpc_client_call(struct rpc_client *c, struct rpc_call *call, uint16_t type,
 {
     if (c->state == CLIENT_READY) {
         begin(c, call, type, deadline_ns);
-        if (place_take(c, call) < 0) {
-            fail_later(call, -ENOMEM);
+        int r = place_take(c, call);
+        if (r < 0) {
+            fail_later(call, r);
             return;
         }
         struct frame_header header = header_of(c, call, 0);
@@ -284,13 +291,14 @@ static void send_waiting(struct rpc_client *c)
         struct rpc_call *call = list_entry(e, struct rpc_call, link);
         uint64_t index;
         memcpy(&index, call->body, 8);
-        if (place_take(c, call) < 0) {
-            fail_later(call, -ENOMEM);
+        int r = place_take(c, call);
+        if (r < 0) {
+            fail_later(call, r);
             continue;
         }
         struct frame_header header = header_of(c, call, index);
-        int r = rpc_conn_send_body_data(c->conn, &header, call->body + 8, call->body_n, call->body + 8 + call->body_n,
-                                        call->data_n);
+        r = rpc_conn_send_body_data(c->conn, &header, call->body + 8, call->body_n, call->body + 8 + call->body_n,
+                                    call->data_n);
         free(call->body);
         call->body = NULL;
         sent(c, call, r);
@@ -321,7 +329,6 @@ static void on_greeted(struct rpc_client *c, const struct rpc_frame *f)
     }
     loop_timer_stop(c->loop, &c->timer);
     c->state = CLIENT_READY;
-    c->failures = 0;
     c->reason[0] = '\0';
     report(c, 0, &answer);
     if (c->state == CLIENT_READY)
@@ -331,14 +338,11 @@ static void on_greeted(struct rpc_client *c, const struct rpc_frame *f)
 static void on_answer(struct rpc_client *c, const struct rpc_frame *f)
 {
     uint32_t i = (uint32_t)f->header.request_id;
-    if (i >= c->place_count || !c->places[i].used || c->places[i].generation != f->header.request_id >> 32) {
-        log_warn(0, "%s: answer to a call nobody made", c->address);
-        return;
-    }
-    struct rpc_call *call = c->places[i].call;
-    place_release(c, i);
-    if (!call)
+    if (i >= c->place_count || c->places[i].generation != f->header.request_id >> 32 || !c->places[i].call)
         return; /* given up meanwhile */
+    struct rpc_call *call = c->places[i].call;
+    c->failures = 0; /* not before: a server may greet and hang up */
+    place_release(c, i);
     int r = f->header.type != (call->type | 0x8000) ? -CV_BAD_MESSAGE : -(int)f->header.aux;
     call_end(call, r, f);
 }
@@ -377,32 +381,29 @@ static void free_when_quiet(struct rpc_client *c)
     loop_post(c->loop, &c->end);
 }
 
-/* What waits fails with each failed attempt: callers with several addresses want to try the next. */
+/* There is no connection: it could not be made, or has ended (if it was of use, the next attempt begins at once). What waits fails with
+ * each failed attempt: callers with several addresses want to try the next. */
 static void attempt_failed(struct rpc_client *c, int error)
 {
     loop_timer_stop(c->loop, &c->timer);
+    if (c->state != CLIENT_READY || c->failures)
+        c->failures++;
     c->state = CLIENT_IDLE;
-    c->failures++;
-    if (c->closing) {
-        free_when_quiet(c);
-        return;
-    }
-    report(c, error, NULL);
+    if (!c->closing)
+        report(c, error, NULL);
     fail_all(c, &c->waiting, error == -CV_WRONG_CLUSTER || error == -CV_WRONG_INCARNATION ? error : -CV_UNREACHABLE);
+    fail_all(c, &c->sent, -CV_CLOSED);
+    free_when_quiet(c); /* last: what is called above may have made calls, which fail by jobs of their own */
 }
 
 static void on_closed(struct rpc_conn *conn, int reason, void *user)
 {
     struct rpc_client *c = user;
-    bool was_ready = c->state == CLIENT_READY;
     c->conn = NULL;
     for (uint32_t i = 0; i < c->place_count; i++)
-        if (c->places[i].used)
+        if (c->places[i].call)
             place_release(c, i);
     attempt_failed(c, reason);
-    if (was_ready)
-        c->failures = 0; /* it worked: try again at once */
-    fail_all(c, &c->sent, -CV_CLOSED);
 }
 
 static const struct rpc_conn_ops conn_ops = {.frame = on_frame, .closed = on_closed};
@@ -464,7 +465,11 @@ static void on_timer(struct loop_timer *timer)
         uint32_t limit = c->options.connect_timeout_ms ? c->options.connect_timeout_ms : 3000;
         loop_timer_start(c->loop, &c->timer, clock_ns() + limit * NS_PER_MS);
         c->state = CLIENT_RESOLVING;
-        io_work(c->loop, &c->io, resolve_work, c, on_resolved);
+        int r = net_parse(c->address, c->options.default_port, &c->resolved);
+        if (r == -EADDRNOTAVAIL) /* a name: ask DNS, which may take its time */
+            io_work(c->loop, &c->io, resolve_work, c, on_resolved);
+        else
+            connect_resolved(c, r);
     } else if (c->conn) {
         snprintf(c->reason, sizeof(c->reason), "no HELLO in time");
         rpc_conn_close(c->conn, -CV_DEADLINE);

@@ -18,6 +18,7 @@ struct rpc_call {
     /* Once, on the loop, not from inside rpc_client_call(). result: 0, the error the server answered with, or
      *   -CV_UNREACHABLE  never sent: no connection          -CV_CLOSED    sent, the connection broke: outcome unknown
      *   -CV_DEADLINE     sent or not; outcome unknown       -CV_CANCELLED by rpc_client_cancel(); outcome unknown
+     *   -CV_BUSY         never sent: 65536 calls in flight, or 32 MiB the server has not taken
      * f: the answer; NULL when there was none. The call may be reused or freed in it. */
     void (*done)(struct rpc_call *call, int result, const struct rpc_frame *f);
 

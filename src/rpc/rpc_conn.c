@@ -3,6 +3,10 @@
  * The send queue is a list of segments: buffers of our own that small frames are appended to, lent memory, and ranges of
  * files. A flush gives the memory segments at the head of the queue to one sendmsg; a file segment is sent alone by
  * sendfile. A segment that is being sent is not appended to.
+ *
+ * Frames arrive in a buffer of the connection; one that is larger gets a buffer of its own size, from where its bulk is
+ * received without another copy, and which frame() may keep. Nothing may touch the buffer while a receive is in flight:
+ * frames are parsed only when none is.
  */
 #include "rpc/rpc_conn.h"
 
@@ -10,11 +14,17 @@
 #include <stdio.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "rpc/rpc_buffer.h"
 
-#define RECEIVE_BYTES (64u << 10) /* receive buffer at rest; larger frames grow it for as long as they take */
+#define RECEIVE_BYTES (64u << 10)     /* the connection's receive buffer; larger frames get one of their own */
+#define RECEIVE_MIN   4096            /* receive no fewer bytes when moving what is there makes room for more */
+#define MEMORY_PAUSE  (5 * NS_PER_MS) /* before asking again for a buffer that the limit refused */
+#define FD_SETS_MAX   8               /* sets of descriptors received whose frames have not come yet */
+#define KEEPALIVE_S   20
 #define SEGMENT_BYTES (64u << 10) /* of small frames that are sent together */
 #define SPARE_MAX     2           /* empty segments kept */
 #define VECTOR_MAX    64
@@ -27,6 +37,8 @@ struct segment {
     bool full; /* is being sent: nothing is appended any more */
     uint32_t n, sent;
     struct rpc_release *release;
+    unsigned fd_count; /* descriptors that go with its first byte */
+    int fds[NET_FDS_MAX];
     union {
         const uint8_t *lent;
         struct {
@@ -38,17 +50,34 @@ struct segment {
     uint8_t bytes[]; /* SEGMENT_OWN */
 };
 
+struct fd_set_in {
+    int fd[NET_FDS_MAX];
+    unsigned n; /* 0: they were lost on the way */
+};
+
 struct rpc_conn {
     struct loop *loop;
     int fd;
+    bool is_unix;
     const struct rpc_conn_ops *ops;
     void *user;
     struct rpc_conn_limits limits;
 
-    uint8_t *in; /* received and not yet taken: in[taken..filled) */
+    uint8_t *own; /* RECEIVE_BYTES */
+    uint8_t
+        *in; /* own, or the buffer of one large frame that begins at 0; received and not yet taken: [taken, filled) */
     uint32_t in_room, in_filled, in_taken;
     struct io_op receive;
-    bool receiving, parsing, paused; /* paused: the send queue is too long */
+    bool receiving, parsing;
+    bool congested_in;       /* the send queue is too long: no frames are taken */
+    bool held;               /* rpc_conn_pause() */
+    struct loop_timer again; /* for a buffer */
+
+    struct fd_set_in *fd_sets; /* FD_SETS_MAX, with receive_fds: [first, first + count) */
+    unsigned fd_first, fd_set_count;
+    struct msghdr message;
+    struct iovec in_vector;
+    union net_control in_control, out_control;
 
     struct list queue; /* segments to send */
     uint64_t queued;   /* bytes of them */
@@ -65,6 +94,7 @@ struct rpc_conn {
     char peer[NET_TEXT_MAX];
 };
 
+static void parse(struct rpc_conn *c);
 static void start_receive(struct rpc_conn *c);
 static void start_send(struct rpc_conn *c);
 
@@ -81,6 +111,16 @@ static void segment_drop(struct rpc_conn *c, struct segment *s)
         free(s);
 }
 
+/* The first set of descriptors is done with: close what nobody took. */
+static void fd_set_drop(struct rpc_conn *c)
+{
+    struct fd_set_in *set = &c->fd_sets[c->fd_first];
+    for (unsigned i = 0; i < set->n; i++)
+        close_fd(set->fd[i]);
+    c->fd_first = (c->fd_first + 1) % FD_SETS_MAX;
+    c->fd_set_count--;
+}
+
 static void free_conn(struct loop_job *job)
 {
     struct rpc_conn *c = container_of(job, struct rpc_conn, end);
@@ -90,7 +130,12 @@ static void free_conn(struct loop_job *job)
     c->ops->closed(c, c->reason, c->user);
     while (c->spare_count)
         free(c->spare[--c->spare_count]);
-    free(c->in);
+    if (c->in != c->own)
+        rpc_buffer_free(c->in);
+    free(c->own);
+    while (c->fd_set_count)
+        fd_set_drop(c);
+    free(c->fd_sets);
     free(c);
 }
 
@@ -110,6 +155,7 @@ void rpc_conn_close(struct rpc_conn *c, int reason)
     c->closing = true;
     c->reason = reason;
     loop_hook_cancel(c->loop, &c->flush);
+    loop_timer_stop(c->loop, &c->again);
     if (c->receiving)
         io_cancel(&c->receive);
     if (c->sending)
@@ -132,7 +178,8 @@ static void describe_peer(struct rpc_conn *c)
 {
     struct net_address address;
     struct net_credentials who;
-    if (net_credentials(c->fd, &who) == 0)
+    c->is_unix = net_credentials(c->fd, &who) == 0;
+    if (c->is_unix)
         snprintf(c->peer, sizeof(c->peer), "unix:pid %d", (int)who.pid);
     else if (net_peer(c->fd, &address) == 0)
         net_text(&address, c->peer);
@@ -140,21 +187,39 @@ static void describe_peer(struct rpc_conn *c)
         snprintf(c->peer, sizeof(c->peer), "?");
 }
 
+static bool may_take(const struct rpc_conn *c)
+{
+    return !c->closing && !c->finishing && !c->congested_in && !c->held;
+}
+
+/* The end of a turn: frames that were held back, then everything queued. */
 static void on_flush(struct loop_hook *hook)
 {
     struct rpc_conn *c = container_of(hook, struct rpc_conn, flush);
+    if (may_take(c) && !c->receiving && !loop_timer_running(&c->again))
+        parse(c);
     if (!c->sending && !c->closing && !list_empty(&c->queue))
         start_send(c);
+}
+
+static void on_again(struct loop_timer *timer)
+{
+    struct rpc_conn *c = container_of(timer, struct rpc_conn, again);
+    if (may_take(c) && !c->receiving)
+        parse(c);
 }
 
 int rpc_conn_new(struct loop *loop, int fd, const struct rpc_conn_ops *ops, void *user,
                  const struct rpc_conn_limits *limits, struct rpc_conn **ret)
 {
     struct rpc_conn *c = calloc(1, sizeof(*c));
-    uint8_t *in = malloc(RECEIVE_BYTES);
-    if (!c || !in) {
+    uint8_t *own = malloc(RECEIVE_BYTES);
+    bool fds = limits && limits->receive_fds;
+    struct fd_set_in *fd_sets = fds ? calloc(FD_SETS_MAX, sizeof(*fd_sets)) : NULL;
+    if (!c || !own || (fds && !fd_sets)) {
         free(c);
-        free(in);
+        free(own);
+        free(fd_sets);
         loop_close(loop, fd);
         return -ENOMEM;
     }
@@ -166,15 +231,41 @@ int rpc_conn_new(struct loop *loop, int fd, const struct rpc_conn_ops *ops, void
         c->limits = *limits;
     c->limits.send_high = c->limits.send_high ? c->limits.send_high : 4u << 20;
     c->limits.send_max = c->limits.send_max ? c->limits.send_max : 64u << 20;
-    c->limits.data_max = c->limits.data_max ? c->limits.data_max : FRAME_DATA_MAX;
-    c->in = in;
+    rpc_conn_set_max(c, c->limits.body_max, c->limits.data_max);
+    c->in = c->own = own;
     c->in_room = RECEIVE_BYTES;
+    c->fd_sets = fd_sets;
     list_init(&c->queue);
     loop_hook_init(&c->flush, on_flush);
+    loop_timer_init(&c->again, on_again);
     describe_peer(c);
+    if (!c->is_unix)
+        net_keepalive(fd, KEEPALIVE_S); /* without it: a peer that lost power is never missed */
     start_receive(c);
     *ret = c;
     return 0;
+}
+
+void rpc_conn_set_max(struct rpc_conn *c, uint32_t body_max, uint32_t data_max)
+{
+    c->limits.body_max = body_max ? body_max : FRAME_BODY_MAX;
+    c->limits.data_max = data_max ? data_max : FRAME_DATA_MAX;
+}
+
+void rpc_conn_pause(struct rpc_conn *c)
+{
+    assert_on_loop(c->loop);
+    c->held = true;
+}
+
+void rpc_conn_resume(struct rpc_conn *c)
+{
+    assert_on_loop(c->loop);
+    if (!c->held)
+        return;
+    c->held = false;
+    if (!c->parsing && !c->closing)
+        loop_at_turn_end(c->loop, &c->flush);
 }
 
 bool rpc_conn_is_open(const struct rpc_conn *c)
@@ -214,84 +305,149 @@ bool rpc_conn_congested(const struct rpc_conn *c)
 
 /* ---- receiving ----------------------------------------------------------------------------------------------------- */
 
-/* Room for the frame that begins at in_taken, which needs total bytes. */
+/* Make what is held begin at 0. */
+static void move_to_front(struct rpc_conn *c)
+{
+    memmove(c->in, c->in + c->in_taken, c->in_filled - c->in_taken);
+    c->in_filled -= c->in_taken;
+    c->in_taken = 0;
+}
+
+/* Room for the frame that begins at in_taken and needs total bytes; what is held is part of it.
+ * Errors: -EAGAIN no buffer of that size now. */
 static int make_room(struct rpc_conn *c, uint32_t total)
 {
-    uint32_t held = c->in_filled - c->in_taken;
-    if (c->in_taken && c->in_taken + total > c->in_room) {
-        memmove(c->in, c->in + c->in_taken, held);
-        c->in_filled = held;
-        c->in_taken = 0;
-    }
-    if (total <= c->in_room)
+    if (c->in_taken + total <= c->in_room)
         return 0;
-    uint8_t *in = realloc(c->in, total);
-    if (!in)
-        return -ENOMEM;
-    c->in = in;
+    if (total <= c->in_room) {
+        move_to_front(c);
+        return 0;
+    }
+    uint8_t *large = rpc_buffer_new(total);
+    if (!large)
+        return -EAGAIN;
+    c->in_filled -= c->in_taken;
+    memcpy(large, c->in + c->in_taken, c->in_filled);
+    c->in = large;
     c->in_room = total;
+    c->in_taken = 0;
     return 0;
 }
 
-/* Take one frame. Returns 1: taken; 0: more bytes are needed; or an error. */
+/* The frame in the large buffer was handled: back to our own, which is empty. */
+static void leave_large(struct rpc_conn *c)
+{
+    rpc_buffer_free(c->in);
+    c->in = c->own;
+    c->in_room = RECEIVE_BYTES;
+    c->in_filled = c->in_taken = 0;
+}
+
+uint8_t *rpc_conn_take_buffer(struct rpc_conn *c)
+{
+    assert(c->parsing);
+    if (c->in == c->own)
+        return NULL;
+    return take(c->in);
+}
+
+/* Hand over a complete frame of total bytes. */
+static int deliver(struct rpc_conn *c, struct rpc_frame *f, uint32_t total)
+{
+    f->body = c->in + c->in_taken + FRAME_HEADER_SIZE;
+    f->data = f->body + f->header.body_len;
+    if (f->header.body_len && crc32c(0, f->body, f->header.body_len) != f->header.body_crc)
+        return -CV_BAD_CHECKSUM;
+    bool with_fds = f->header.flags & FRAME_FDS;
+    if (with_fds) {
+        if (!c->fd_set_count)
+            return -CV_BAD_MESSAGE;
+        f->fds = c->fd_sets[c->fd_first].fd;
+        f->fd_count = c->fd_sets[c->fd_first].n;
+    }
+    c->in_taken += total;
+    c->ops->frame(c, f, c->user);
+    if (with_fds)
+        fd_set_drop(c);
+    if (c->in != c->own)
+        leave_large(c);
+    return 1;
+}
+
+/* Take one frame. Returns 1: taken; 0: more bytes are needed; or an error (-EAGAIN: no memory now). */
 static int take_frame(struct rpc_conn *c)
 {
     uint32_t held = c->in_filled - c->in_taken;
     if (held < FRAME_HEADER_SIZE)
         return make_room(c, FRAME_HEADER_SIZE);
-    struct rpc_frame f;
+    struct rpc_frame f = {0};
     int r = frame_decode(c->in + c->in_taken, &f.header);
     if (r < 0)
         return r;
-    if (f.header.data_len > c->limits.data_max)
+    if (f.header.body_len > c->limits.body_max || f.header.data_len > c->limits.data_max)
         return -CV_FRAME_TOO_BIG;
     uint32_t total = FRAME_HEADER_SIZE + f.header.body_len + f.header.data_len;
-    if (held < total)
-        return make_room(c, total);
-    f.body = c->in + c->in_taken + FRAME_HEADER_SIZE;
-    f.data = f.body + f.header.body_len;
-    if (crc32c(0, f.body, f.header.body_len) != f.header.body_crc)
-        return -CV_BAD_CHECKSUM;
-    c->in_taken += total;
-    c->ops->frame(c, &f, c->user);
-    return 1;
+    return held < total ? make_room(c, total) : deliver(c, &f, total);
 }
 
 static void parse(struct rpc_conn *c)
 {
     int r = 1;
+    assert(!c->receiving && !c->parsing);
     c->parsing = true; /* frame() may close: the buffer must stay until we are out */
-    while (r == 1 && !c->closing && !c->paused)
+    while (r == 1 && may_take(c))
         r = take_frame(c);
     c->parsing = false;
+    if (r == -EAGAIN) {
+        if (!c->closing)
+            loop_timer_start(c->loop, &c->again, loop_now(c->loop) + MEMORY_PAUSE);
+        return;
+    }
     if (r < 0 && !c->closing) {
         log_warn(r, "closing the connection to %s", c->peer);
         rpc_conn_close(c, r);
     }
-    if (c->in_taken == c->in_filled) {
+    if (c->in_taken == c->in_filled)
         c->in_taken = c->in_filled = 0;
-        if (c->in_room > RECEIVE_BYTES && !c->closing) { /* back to the size at rest */
-            uint8_t *in = malloc(RECEIVE_BYTES);
-            if (in) {
-                free(c->in);
-                c->in = in;
-                c->in_room = RECEIVE_BYTES;
-            }
-        }
-    }
     if (c->closing)
         end_when_quiet(c);
-    else if (!c->paused)
+    else if (may_take(c))
         start_receive(c);
+}
+
+/* Descriptors that came with what was received. */
+static int take_fds(struct rpc_conn *c)
+{
+    if (!c->message.msg_controllen)
+        return 0;
+    int fds[NET_FDS_MAX];
+    int n = net_take_fds(&c->message, fds, NET_FDS_MAX);
+    if (n == 0)
+        return 0;
+    if (c->fd_set_count == FD_SETS_MAX) {
+        for (int i = 0; i < n; i++)
+            close_fd(fds[i]);
+        return -CV_BAD_MESSAGE;
+    }
+    struct fd_set_in *set = &c->fd_sets[(c->fd_first + c->fd_set_count++) % FD_SETS_MAX];
+    set->n = n > 0 ? (unsigned)n : 0;
+    memcpy(set->fd, fds, set->n * sizeof(int));
+    return 0;
 }
 
 static void on_receive(struct io_op *op, int result)
 {
     struct rpc_conn *c = container_of(op, struct rpc_conn, receive);
     c->receiving = false;
+    if (result > 0 && c->fd_sets) {
+        int r = take_fds(c);
+        if (r < 0 && !c->closing)
+            rpc_conn_close(c, log_warn(r, "%s sends descriptors nobody asked for", c->peer));
+    }
     if (result > 0 && !c->closing) {
         c->in_filled += (uint32_t)result;
-        parse(c);
+        if (may_take(c))
+            parse(c);
         return;
     }
     if (!c->closing)
@@ -301,15 +457,19 @@ static void on_receive(struct io_op *op, int result)
 
 static void start_receive(struct rpc_conn *c)
 {
-    if (c->receiving)
-        return;
-    if (c->in_filled == c->in_room) { /* full of taken bytes and the start of a frame */
-        memmove(c->in, c->in + c->in_taken, c->in_filled - c->in_taken);
-        c->in_filled -= c->in_taken;
-        c->in_taken = 0;
-    }
+    if (c->in_taken && c->in_room - c->in_filled < RECEIVE_MIN)
+        move_to_front(c);
     c->receiving = true;
-    io_recv(c->loop, &c->receive, c->fd, c->in + c->in_filled, c->in_room - c->in_filled, on_receive);
+    void *to = c->in + c->in_filled;
+    size_t n = c->in_room - c->in_filled;
+    if (!c->fd_sets) {
+        io_recv(c->loop, &c->receive, c->fd, to, n, on_receive);
+        return;
+    }
+    c->in_vector = (struct iovec){to, n};
+    c->message = (struct msghdr){.msg_iov = &c->in_vector, .msg_iovlen = 1};
+    net_fd_room(&c->message, &c->in_control);
+    io_recvmsg(c->loop, &c->receive, c->fd, &c->message, 0, on_receive);
 }
 
 /* ---- sending --------------------------------------------------------------------------------------------------------- */
@@ -319,11 +479,9 @@ static void after_sent(struct rpc_conn *c)
 {
     if (!c->congested || c->queued > c->limits.send_high / 2)
         return;
-    c->congested = false;
-    if (c->paused) {
-        c->paused = false;
+    c->congested = c->congested_in = false;
+    if (may_take(c) && !c->receiving && !loop_timer_running(&c->again))
         parse(c);
-    }
     if (c->ops->drained && !c->closing)
         c->ops->drained(c, c->user);
 }
@@ -340,13 +498,16 @@ static void on_sent(struct io_op *op, int result)
     }
     uint64_t left = (uint64_t)result;
     c->queued -= left;
-    while (left) {
+    while (!list_empty(&c->queue)) {
         struct segment *s = list_entry(c->queue.next, struct segment, link);
         uint32_t n = (uint32_t)min(left, (uint64_t)(s->n - s->sent));
+        if (n)
+            s->fd_count = 0; /* they went with the first byte */
         s->sent += n;
         left -= n;
-        if (s->sent == s->n)
-            segment_drop(c, s);
+        if (s->sent < s->n)
+            break;
+        segment_drop(c, s); /* also lent ones of no bytes */
     }
     if (!list_empty(&c->queue))
         start_send(c);
@@ -363,24 +524,35 @@ static void start_send(struct rpc_conn *c)
         io_sendfile(c->loop, &c->send, c->fd, head->fd, head->offset + head->sent, head->n - head->sent, on_sent);
         return;
     }
-    unsigned count = 0;
+    struct msghdr message = {.msg_iov = c->vector};
+    int flags = 0;
     list_for_each (e, &c->queue) {
         struct segment *s = list_entry(e, struct segment, link);
-        if (s->kind == SEGMENT_FILE || count == VECTOR_MAX)
+        if (s->kind == SEGMENT_FILE)
+            flags = MSG_MORE; /* one packet with the beginning of the file */
+        if (s->kind == SEGMENT_FILE || message.msg_iovlen == VECTOR_MAX || (s->fd_count && message.msg_iovlen))
             break;
+        if (s->fd_count)
+            net_put_fds(&message, &c->out_control, s->fds, s->fd_count);
         const uint8_t *p = s->kind == SEGMENT_OWN ? s->bytes : s->lent;
-        c->vector[count++] = (struct iovec){(void *)(uintptr_t)(p + s->sent), s->n - s->sent};
+        c->vector[message.msg_iovlen++] = (struct iovec){(void *)(uintptr_t)(p + s->sent), s->n - s->sent};
         s->full = true;
     }
-    io_sendv(c->loop, &c->send, c->fd, c->vector, count, on_sent);
+    if (message.msg_iovlen == 1 && !message.msg_control && !flags)
+        io_send(c->loop, &c->send, c->fd, c->vector[0].iov_base, c->vector[0].iov_len, on_sent);
+    else
+        io_sendmsg(c->loop, &c->send, c->fd, &message, flags, on_sent);
 }
 
 static struct segment *segment_new(struct rpc_conn *c, enum segment_kind kind, uint32_t room)
 {
     struct segment *s = kind == SEGMENT_OWN && room == SEGMENT_BYTES && c->spare_count ? c->spare[--c->spare_count]
                                                                                        : malloc(sizeof(*s) + room);
-    if (s)
-        *s = (struct segment){.kind = kind, .room = room};
+    if (s) {
+        memset(s, 0, offsetof(struct segment, fds));
+        s->kind = kind;
+        s->room = room;
+    }
     return s;
 }
 
@@ -441,10 +613,10 @@ static void queued(struct rpc_conn *c)
 {
     if (!c->sending)
         loop_at_turn_end(c->loop, &c->flush);
-    if (c->queued >= c->limits.send_high) {
+    if (c->queued >= c->limits.send_high)
         c->congested = true;
-        c->paused = true;
-    }
+    if (c->congested && c->limits.hold_when_congested)
+        c->congested_in = true;
 }
 
 int rpc_conn_send(struct rpc_conn *c, const struct frame_header *header, const struct wire_desc *desc,
@@ -505,13 +677,8 @@ static int send_segment(struct rpc_conn *c, const struct frame_header *header, c
         free(s);
         return r;
     }
-    if (s->n) {
-        list_push_back(&c->queue, &s->link);
-        c->queued += s->n;
-    } else {
-        list_init(&s->link);
-        segment_drop(c, s);
-    }
+    list_push_back(&c->queue, &s->link);
+    c->queued += s->n;
     queued(c);
     return 0;
 }
@@ -539,4 +706,33 @@ int rpc_conn_send_file(struct rpc_conn *c, const struct frame_header *header, co
         s->release = release;
     }
     return send_segment(c, header, desc, record, s);
+}
+
+int rpc_conn_send_fds(struct rpc_conn *c, const struct frame_header *header, const struct wire_desc *desc,
+                      const void *record, const int *fds, unsigned n, struct rpc_release *release)
+{
+    assert(n > 0 && n <= NET_FDS_MAX);
+    if (!c->is_unix)
+        return -ENOTSUP;
+    /* A segment of its own: descriptors go with its first byte. */
+    size_t need = FRAME_HEADER_SIZE + (desc ? wire_size(desc, record) : 0);
+    if (need > FRAME_HEADER_SIZE + FRAME_BODY_MAX)
+        return -CV_FRAME_TOO_BIG;
+    struct segment *s = segment_new(c, SEGMENT_OWN, max((uint32_t)need, SEGMENT_BYTES));
+    if (!s)
+        return -ENOMEM;
+    s->fd_count = n;
+    memcpy(s->fds, fds, n * sizeof(int));
+    list_push_back(&c->queue, &s->link);
+    struct frame_header h = *header;
+    h.flags |= FRAME_FDS;
+    int r = put_frame(c, &h, desc, record, NULL, 0, 0, 0, NULL);
+    if (r < 0) {
+        list_remove(&s->link);
+        free(s);
+        return r;
+    }
+    s->release = release;
+    queued(c);
+    return 0;
 }

@@ -7,8 +7,9 @@
  *                  one system call. File content goes by sendfile, memory that is lent by reference.
  *      receiving   frames are parsed in the receive buffer and given to frame() one after the other; header checksum,
  *                  sizes and body checksum have been checked. Anything wrong closes the connection.
- *      bounds      a peer that does not read: when send_high bytes wait, receiving stops until half of them are gone (who
- *                  does not read answers gets no further questions in); at send_max bytes the connection is closed.
+ *      bounds      a peer that does not read: when send_high bytes wait, the end that answers (hold_when_congested) stops
+ *                  receiving until half of them are gone: who does not read answers gets no further questions in. Only one
+ *                  end may do so, else both may wait for each other. At send_max bytes the connection is closed.
  *
  * Owner: the loop; every function runs on it. Data that is sent carries its own checksum, described by its message.
  */
@@ -26,10 +27,14 @@
 
 struct rpc_conn;
 
-/* A frame received; body and data borrow from the receive buffer and are gone when frame() returns. */
+/* A frame received; body and data borrow from the receive buffer and are gone when frame() returns, unless it took the
+ * buffer (rpc_conn_take_buffer). With FRAME_FDS descriptors came along: take those of interest with take_fd(), the others
+ * are closed afterwards. None at all although announced: this process has too many open. */
 struct rpc_frame {
     struct frame_header header;
     const uint8_t *body, *data;
+    int *fds;
+    unsigned fd_count;
 };
 
 struct rpc_conn_ops {
@@ -48,7 +53,10 @@ struct rpc_conn_ops {
 struct rpc_conn_limits {
     uint32_t send_high; /* bytes; 0: 4 MiB */
     uint32_t send_max;  /* bytes; 0: 64 MiB */
+    uint32_t body_max;  /* largest body accepted; 0: FRAME_BODY_MAX */
     uint32_t data_max;  /* largest data part accepted; 0: FRAME_DATA_MAX */
+    bool hold_when_congested;
+    bool receive_fds; /* unix sockets: take descriptors that come along */
 };
 
 /* Take a connected socket (owned from here on, also on error) and start receiving. limits may be NULL.
@@ -56,10 +64,22 @@ struct rpc_conn_limits {
 int rpc_conn_new(struct loop *loop, int fd, const struct rpc_conn_ops *ops, void *user,
                  const struct rpc_conn_limits *limits, struct rpc_conn **ret);
 
+/* Other sizes of frames are accepted from now on (0: as above): little before HELLO, more after it. */
+void rpc_conn_set_max(struct rpc_conn *c, uint32_t body_max, uint32_t data_max);
+
+/* From frame(): keep body and data of this frame. Returns what to give to rpc_buffer_free() in the end, or NULL: the frame
+ * is too small to have a buffer of its own, copy it. */
+uint8_t *rpc_conn_take_buffer(struct rpc_conn *c);
+
+/* Call frame() no more until rpc_conn_resume(): the peer is held back by its full socket. Frames held go on coming at the
+ * end of the turn of rpc_conn_resume(). */
+void rpc_conn_pause(struct rpc_conn *c);
+void rpc_conn_resume(struct rpc_conn *c);
+
 /* End it: what is queued is dropped; closed() runs later. Further calls do nothing. */
 void rpc_conn_close(struct rpc_conn *c, int reason);
 
-/* As rpc_conn_close(), but after what is queued has gone out. */
+/* As rpc_conn_close(), but after what is queued has gone out. No further frame comes. */
 void rpc_conn_finish(struct rpc_conn *c, int reason);
 
 bool rpc_conn_is_open(const struct rpc_conn *c);
@@ -108,3 +128,8 @@ int rpc_conn_send_lent(struct rpc_conn *c, const struct frame_header *header, co
  * connection. release may close the file. */
 int rpc_conn_send_file(struct rpc_conn *c, const struct frame_header *header, const struct wire_desc *desc,
                        const void *record, int fd, uint64_t offset, uint32_t n, struct rpc_release *release);
+
+/* unix sockets: a message with n descriptors (at most NET_FDS_MAX) lent until release runs (it may close them); FRAME_FDS
+ * is set. Errors: -ENOTSUP not a unix socket. */
+int rpc_conn_send_fds(struct rpc_conn *c, const struct frame_header *header, const struct wire_desc *desc,
+                      const void *record, const int *fds, unsigned n, struct rpc_release *release);

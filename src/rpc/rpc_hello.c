@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rpc/rpc_hello.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -65,11 +66,18 @@ int rpc_hello_accept(const struct rpc_self *self, const struct msg_hello_answer 
     return 0;
 }
 
+static char host[64];
+
+static void find_host(void)
+{
+    if (gethostname(host, sizeof(host) - 1) < 0)
+        strcpy(host, "?");
+}
+
 void rpc_hello_fill(const struct rpc_self *self, struct msg_hello *ret)
 {
-    static char host[64];
-    if (!host[0] && gethostname(host, sizeof(host) - 1) < 0)
-        strcpy(host, "?");
+    static pthread_once_t once = PTHREAD_ONCE_INIT; /* clients live on several threads */
+    pthread_once(&once, find_host);
     *ret = (struct msg_hello){
         .version_min = RPC_VERSION_MIN,
         .version_max = RPC_VERSION_MAX,

@@ -8,10 +8,12 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "rpc/rpc_buffer.h"
 
 #define LISTENERS_MAX  8
 #define SHARE_MAX      64
-#define INLINE_BODY    512  /* bodies and data up to this live in the request's own memory */
+#define SMALL_BYTES    1024 /* bodies and data up to this live in the request's own memory */
+#define HELLO_BODY_MAX 16384
 #define SPARE_REQUESTS 1024 /* kept for reuse */
 
 struct listener {
@@ -49,11 +51,23 @@ struct rpc_peer {
     struct list requests;  /* in flight: of_peer */
     uint32_t in_flight;
     bool greeted;
+    struct loop_timer hello_timer;
     uint8_t role;
     struct net_credentials credentials;
     bool has_credentials;
     void *user;
 };
+
+static uint32_t in_flight_max(const struct rpc_server *s)
+{
+    return s->options.in_flight_max ? s->options.in_flight_max : 4096;
+}
+
+/* Written by the loop, read by others. */
+static void count(_Atomic uint32_t *n, int by)
+{
+    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + (uint32_t)by, memory_order_relaxed);
+}
 
 /* ---- stopping ------------------------------------------------------------------------------------------------------- */
 
@@ -94,57 +108,54 @@ static void finish_if_stopping(struct rpc_peer *p)
 
 /* ---- requests --------------------------------------------------------------------------------------------------------- */
 
-static struct rpc_request *request_new(struct rpc_server *s, const struct rpc_frame *f)
-{
-    uint32_t n = f->header.body_len + f->header.data_len;
-    struct list *e = list_pop_front(&s->spare);
-    struct rpc_request *q;
-    if (e) {
-        s->spare_count--;
-        q = list_entry(e, struct rpc_request, link);
-    } else {
-        q = calloc(1, sizeof(*q) + INLINE_BODY);
-        if (!q)
-            return NULL;
-        q->buffer = (uint8_t *)(q + 1);
-        q->room = INLINE_BODY;
-    }
-    if (n > q->room) {
-        uint8_t *buffer = malloc(n);
-        if (!buffer) {
-            list_push_front(&s->spare, &q->link);
-            s->spare_count++;
-            return NULL;
-        }
-        q->buffer = buffer;
-        q->room = n;
-    }
-    q->header = f->header;
-    if (n)
-        memcpy(q->buffer, f->body, n);
-    q->body = q->buffer;
-    q->data = q->buffer + f->header.body_len;
-    q->deadline_ns = f->header.aux ? loop_now(s->loop) + f->header.aux * NS_PER_MS : UINT64_MAX;
-    atomic_store_explicit(&q->cancelled, false, memory_order_relaxed);
-    q->job = (struct loop_job){0};
-    list_init(&q->link);
-    q->user = NULL;
-    return q;
-}
-
 static void request_release(struct rpc_server *s, struct rpc_request *q)
 {
-    if (q->buffer != (uint8_t *)(q + 1)) {
-        free(q->buffer);
-        q->buffer = (uint8_t *)(q + 1);
-        q->room = INLINE_BODY;
-    }
+    rpc_buffer_free(q->large);
+    q->large = NULL;
     if (s->spare_count < SPARE_REQUESTS) {
         list_push_front(&s->spare, &q->link);
         s->spare_count++;
     } else {
         free(q);
     }
+}
+
+/* Where body and data live until the answer: small ones are copied, large frames bring their buffer along. */
+static int request_keep(struct rpc_request *q, struct rpc_conn *c, const struct rpc_frame *f)
+{
+    uint32_t n = f->header.body_len + f->header.data_len;
+    q->body = f->body;
+    if (n <= SMALL_BYTES) {
+        q->body = memcpy(q->bytes, f->body, n);
+    } else if (!(q->large = rpc_conn_take_buffer(c))) {
+        q->large = rpc_buffer_new(n);
+        if (!q->large)
+            return -CV_BUSY;
+        q->body = memcpy(q->large, f->body, n);
+    }
+    q->data = q->body + f->header.body_len;
+    return 0;
+}
+
+/* Errors: -ENOMEM, -CV_BUSY. */
+static int request_new(struct rpc_server *s, struct rpc_conn *c, const struct rpc_frame *f, struct rpc_request **ret)
+{
+    struct list *e = list_pop_front(&s->spare);
+    struct rpc_request *q = e ? list_entry(e, struct rpc_request, link) : malloc(sizeof(*q) + SMALL_BYTES);
+    if (!q)
+        return -ENOMEM;
+    s->spare_count -= e != NULL;
+    *q = (struct rpc_request){
+        .header = f->header,
+        .deadline_ns = f->header.aux ? loop_now(s->loop) + f->header.aux * NS_PER_MS : UINT64_MAX,
+    };
+    list_init(&q->link);
+    int r = request_keep(q, c, f);
+    if (r < 0)
+        request_release(s, q);
+    else
+        *ret = q;
+    return r;
 }
 
 /* The connection to answer on, or NULL when nobody waits any more. */
@@ -168,8 +179,9 @@ static void answered(struct rpc_request *q)
     struct rpc_peer *p = q->peer;
     struct rpc_server *s = p->server;
     list_remove(&q->of_peer);
-    p->in_flight--;
-    atomic_fetch_sub_explicit(&s->in_flight, 1, memory_order_relaxed);
+    if (p->in_flight-- == in_flight_max(s) && p->conn)
+        rpc_conn_resume(p->conn);
+    count(&s->in_flight, -1);
     request_release(s, q);
     finish_if_stopping(p);
     peer_free_when_quiet(p);
@@ -178,7 +190,7 @@ static void answered(struct rpc_request *q)
 /* An answer that does not fit becomes an error: the caller must not wait for ever. */
 static void check_sent(struct rpc_conn *c, struct frame_header *header, int r)
 {
-    if (r != -CV_FRAME_TOO_BIG && r != -ENOMEM)
+    if (r != -CV_FRAME_TOO_BIG && r != -ENOMEM && r != -ENOTSUP)
         return;
     header->aux = (uint32_t)-r;
     rpc_conn_send(c, header, NULL, NULL);
@@ -238,6 +250,19 @@ void rpc_answer_file(struct rpc_request *q, uint64_t index, const struct wire_de
     answered(q);
 }
 
+void rpc_answer_fds(struct rpc_request *q, uint64_t index, const struct wire_desc *desc, const void *record,
+                    const int *fds, unsigned n, struct rpc_release *release)
+{
+    struct frame_header header;
+    struct rpc_conn *c = answer_conn(q, 0, index, &header);
+    int r = c ? rpc_conn_send_fds(c, &header, desc, record, fds, n, release) : -CV_CLOSED;
+    if (r < 0)
+        release->run(release);
+    if (c)
+        check_sent(c, &header, r);
+    answered(q);
+}
+
 /* ---- frames of a connection --------------------------------------------------------------------------------------------- */
 
 static void greet(struct rpc_peer *p, const struct rpc_frame *f)
@@ -272,6 +297,8 @@ static void greet(struct rpc_peer *p, const struct rpc_frame *f)
     }
     p->greeted = true;
     p->role = hello.role;
+    loop_timer_stop(s->loop, &p->hello_timer);
+    rpc_conn_set_max(p->conn, s->options.limits.body_max, s->options.limits.data_max);
 }
 
 static void cancel(struct rpc_peer *p, uint64_t request_id)
@@ -326,19 +353,17 @@ static void on_frame(struct rpc_conn *c, const struct rpc_frame *f, void *user)
         answer_ping(p, f);
         return;
     }
-    uint32_t limit = s->options.in_flight_max ? s->options.in_flight_max : 4096;
     struct rpc_request *q = NULL;
-    int r = s->stopping ? -CV_STOPPING : p->in_flight >= limit ? -CV_BUSY : 0;
-    if (r == 0 && !(q = request_new(s, f)))
-        r = -ENOMEM;
+    int r = s->stopping ? -CV_STOPPING : request_new(s, c, f, &q);
     if (r < 0) {
         refuse(p, f, r);
         return;
     }
     q->peer = p;
     list_push_back(&p->requests, &q->of_peer);
-    p->in_flight++;
-    atomic_fetch_add_explicit(&s->in_flight, 1, memory_order_relaxed);
+    if (++p->in_flight == in_flight_max(s))
+        rpc_conn_pause(c);
+    count(&s->in_flight, 1);
     s->options.request(q, s->options.user);
 }
 
@@ -349,7 +374,8 @@ static void on_closed(struct rpc_conn *c, int reason, void *user)
     list_for_each (e, &p->requests)
         atomic_store_explicit(&list_entry(e, struct rpc_request, of_peer)->cancelled, true, memory_order_relaxed);
     p->conn = NULL;
-    atomic_fetch_sub_explicit(&s->connections, 1, memory_order_relaxed);
+    loop_timer_stop(s->loop, &p->hello_timer);
+    count(&s->connections, -1);
     if (p->greeted && s->options.gone)
         s->options.gone(p, s->options.user);
     peer_free_when_quiet(p);
@@ -358,6 +384,13 @@ static void on_closed(struct rpc_conn *c, int reason, void *user)
 static const struct rpc_conn_ops conn_ops = {.frame = on_frame, .closed = on_closed};
 
 /* ---- connections and listeners --------------------------------------------------------------------------------------------- */
+
+static void on_hello_late(struct loop_timer *timer)
+{
+    struct rpc_peer *p = container_of(timer, struct rpc_peer, hello_timer);
+    log_warn(0, "%s: no HELLO in time", rpc_conn_peer(p->conn));
+    rpc_conn_close(p->conn, -CV_DEADLINE);
+}
 
 static void add_connection(struct rpc_server *s, int fd)
 {
@@ -376,14 +409,20 @@ static void add_connection(struct rpc_server *s, int fd)
     p->server = s;
     list_init(&p->requests);
     p->has_credentials = net_credentials(fd, &p->credentials) == 0;
-    int r = rpc_conn_new(s->loop, fd, &conn_ops, p, &s->options.limits, &p->conn);
+    struct rpc_conn_limits limits = s->options.limits;
+    limits.hold_when_congested = true;
+    int r = rpc_conn_new(s->loop, fd, &conn_ops, p, &limits, &p->conn);
     if (r < 0) {
         log_warn(r, "accept");
         free(p);
         return;
     }
+    rpc_conn_set_max(p->conn, HELLO_BODY_MAX, 1); /* strangers get little memory */
+    loop_timer_init(&p->hello_timer, on_hello_late);
+    loop_timer_start(s->loop, &p->hello_timer,
+                     clock_ns() + (s->options.hello_ms ? s->options.hello_ms : 5000) * NS_PER_MS);
     list_push_back(&s->peers, &p->link);
-    atomic_fetch_add_explicit(&s->connections, 1, memory_order_relaxed);
+    count(&s->connections, 1);
 }
 
 struct handover {

@@ -3,7 +3,7 @@
  * The answering end of calls, on one loop: listeners, connections, requests in flight.
  *
  * After HELLO every request frame becomes a struct rpc_request and is given to request(). It is answered by one
- * rpc_answer*() call, now or later, in any order; the body was copied and stays with the request until then. Requests may
+ * rpc_answer*() call, now or later, in any order; body and data stay with the request until then. Requests may
  * be worked on by any thread, but taking and answering them happens on the loop: come back with loop_post() of the job
  * inside the request. Every request is answered, also when nobody waits any more (the answer is dropped).
  *
@@ -31,14 +31,15 @@ struct rpc_request {
 
     /* Private. */
     struct list of_peer;
-    uint32_t room;
-    uint8_t *buffer;
+    uint8_t *large; /* the receive buffer body and data lie in, when they are not in bytes */
+    uint8_t bytes[];
 };
 
 struct rpc_server_options {
     struct rpc_self self;
     uint32_t connections_max; /* 0: 10,000 */
     uint32_t in_flight_max;   /* requests of one connection; 0: 4096 */
+    uint32_t hello_ms;        /* for a new connection to say HELLO; 0: 5000 */
     struct rpc_conn_limits limits;
 
     /* One request. */
@@ -88,6 +89,10 @@ void rpc_answer_lent(struct rpc_request *q, uint64_t index, const struct wire_de
                      const void *data, uint32_t n, struct rpc_release *release);
 void rpc_answer_file(struct rpc_request *q, uint64_t index, const struct wire_desc *desc, const void *record, int fd,
                      uint64_t offset, uint32_t n, struct rpc_release *release);
+
+/* unix sockets: with n descriptors lent until release runs. To TCP peers: an error, -ENOTSUP. */
+void rpc_answer_fds(struct rpc_request *q, uint64_t index, const struct wire_desc *desc, const void *record,
+                    const int *fds, unsigned n, struct rpc_release *release);
 
 /* --- peers --- */
 struct rpc_server *rpc_peer_server(const struct rpc_peer *p);

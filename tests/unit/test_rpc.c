@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -101,6 +102,7 @@ static void server_start(struct server *s, enum loop_backend backend, const char
         .gone = on_gone,
         .user = s,
         .in_flight_max = 500,
+        .hello_ms = 100,
     };
     ck_assert_int_eq(rpc_server_new(s->loop, &o, &s->server), 0);
     ck_assert_int_eq(listen_here(s), 0);
@@ -343,6 +345,108 @@ static int call_once(struct caller *c, uint16_t type, uint64_t session, uint64_t
     return c->last;
 }
 
+/* Calls given up leave nothing behind: more of them than a client may have in flight. */
+static struct {
+    struct one one;
+    int left;
+} given_up;
+
+static void on_given_up(struct rpc_call *call, int result, const struct rpc_frame *f)
+{
+    struct caller *c = given_up.one.caller;
+    ck_assert_ptr_null(f);
+    if (result != -CV_CANCELLED)
+        ck_abort_msg("%d, %d left", result, given_up.left);
+    if (--given_up.left == 0) {
+        atomic_store(&c->finished, true);
+        return;
+    }
+    struct msg_session_renew m = {0};
+    rpc_client_call(c->client, call, MSG_session_renew, msg_session_renew_desc(), &m, UINT64_MAX);
+    rpc_client_cancel(call);
+}
+
+static int give_up_many(void *arg)
+{
+    given_up.one.caller = arg;
+    given_up.one.call.done = on_given_up;
+    given_up.left = 70000;
+    struct msg_session_renew m = {0};
+    rpc_client_call(given_up.one.caller->client, &given_up.one.call, MSG_session_renew, msg_session_renew_desc(), &m,
+                    UINT64_MAX);
+    rpc_client_cancel(&given_up.one.call);
+    rpc_client_cancel(&given_up.one.call); /* twice is once */
+    return 0;
+}
+
+TEST_TIMEOUT(calls_given_up_leave_nothing_behind, 60)
+{
+    EACH_BACKEND(b)
+    {
+        char path[160];
+        path_of(path, sizeof(path));
+        struct server s;
+        struct caller c;
+        server_start(&s, b, path);
+        caller_start(&c, b, s.address, NULL);
+        ck_assert_int_eq(call_once(&c, MSG_session_renew, 1, NS_PER_S), 0);
+        atomic_store(&c.finished, false);
+        loop_call(c.loop, give_up_many, &c);
+        UNTIL(atomic_load(&c.finished));
+        ck_assert_int_eq(call_once(&c, MSG_session_renew, 1, NS_PER_S), 0);
+        ck_assert_int_eq(c.connects, 1);
+        caller_stop(&c);
+        server_stop(&s);
+    }
+}
+
+/* The server takes as many requests as it may have in flight; the rest waits in the sockets and is answered later. */
+#define MANY 2000
+static struct one many[MANY];
+static _Atomic int many_done;
+
+static void on_one_of_many(struct rpc_call *call, int result, const struct rpc_frame *f)
+{
+    ck_assert_int_eq(result, 0);
+    atomic_fetch_add(&many_done, 1);
+}
+
+static int start_many(void *arg)
+{
+    struct caller *c = arg;
+    for (int i = 0; i < MANY; i++) {
+        many[i].call.done = on_one_of_many;
+        rpc_client_call(c->client, &many[i].call, MSG_readlink, NULL, NULL, UINT64_MAX);
+    }
+    return 0;
+}
+
+TEST_TIMEOUT(requests_above_the_limit_wait, 60)
+{
+    EACH_BACKEND(b)
+    {
+        char path[160];
+        path_of(path, sizeof(path));
+        struct server s;
+        struct caller c;
+        server_start(&s, b, path);
+        caller_start(&c, b, s.address, NULL);
+        atomic_store(&many_done, 0);
+        loop_call(c.loop, start_many, &c);
+        UNTIL(atomic_load(&s.held_count) == 500);
+        usleep(20000); /* time to take one too many */
+        ck_assert_int_eq(s.held_count, 500);
+        ck_assert_uint_eq(rpc_server_in_flight(s.server), 500);
+        for (int taken = 500; taken <= MANY; taken += 500) {
+            UNTIL(atomic_load(&s.held_count) == taken);
+            loop_call(s.loop, answer_held, &s);
+        }
+        UNTIL(atomic_load(&many_done) == MANY);
+        caller_stop(&c);
+        server_stop(&s);
+    }
+}
+
 static int cancel_single(void *arg)
 {
     rpc_client_cancel(&single.call);
@@ -511,9 +615,16 @@ TEST_TIMEOUT(corrupted_and_oversized_frames_close_the_connection_only, 60)
         frame_encode(&h, raw);
         raw[9] ^= 4;
         expect_closed(path, raw, 48);
+        h = (struct frame_header){.type = MSG_hello, .body_len = 20000}; /* more than a stranger may say */
+        frame_encode(&h, raw);
+        expect_closed(path, raw, 48);
+        expect_closed(path, raw, 40); /* says nothing more, in time */
         struct caller c;
         caller_start(&c, b, path, NULL);
         ck_assert_int_eq(call_once(&c, MSG_session_renew, 1, 5 * NS_PER_S), 0);
+        usleep(150000); /* those who have said HELLO may be silent */
+        ck_assert_int_eq(call_once(&c, MSG_session_renew, 1, 5 * NS_PER_S), 0);
+        ck_assert_int_eq(c.connects, 1);
         caller_stop(&c);
         server_stop(&s);
     }
