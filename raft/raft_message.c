@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "raft/raft_state.h"
 
+#include <assert.h>
 #include <errno.h>
 
 /* u8 type, u8 reserved, u16 length of the fields, u32 reserved, u64 from, to, term. */
@@ -73,7 +74,6 @@ size_t raft_message_encode(const struct raft_message *m, uint8_t out[RAFT_MESSAG
 #define raft_u32                            uint32_t
 #define raft_u64                            uint64_t
 #define RAFT_MESSAGE(code, NAME, name, ...) static_assert(HEADER __VA_ARGS__ <= RAFT_MESSAGE_FIXED_MAX, #name);
-#include <assert.h>
 #include "raft/raft_message.def"
 #undef RAFT_MESSAGE
 #undef FIELD
