@@ -59,15 +59,15 @@ static inline int close_fd(int fd)
 
 #define container_of(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
 
-#define min(a, b)                                                                                                      \
+/* Each use has names of its own, so that they nest. */
+#define BASE_PASTE_(a, b) a##b
+#define BASE_PASTE(a, b)  BASE_PASTE_(a, b)
+#define BASE_PICK(a, b, op, x, y)                                                                                      \
     ({                                                                                                                 \
-        __auto_type min_a_ = (a);                                                                                      \
-        __auto_type min_b_ = (b);                                                                                      \
-        min_a_ < min_b_ ? min_a_ : min_b_;                                                                             \
+        __auto_type x = (a);                                                                                           \
+        __auto_type y = (b);                                                                                           \
+        x op y ? x : y;                                                                                                \
     })
-#define max(a, b)                                                                                                      \
-    ({                                                                                                                 \
-        __auto_type max_a_ = (a);                                                                                      \
-        __auto_type max_b_ = (b);                                                                                      \
-        max_a_ > max_b_ ? max_a_ : max_b_;                                                                             \
-    })
+#define BASE_PICK_(a, b, op, n) BASE_PICK(a, b, op, BASE_PASTE(pick_a_, n), BASE_PASTE(pick_b_, n))
+#define min(a, b)               BASE_PICK_(a, b, <, __COUNTER__)
+#define max(a, b)               BASE_PICK_(a, b, >, __COUNTER__)
