@@ -106,7 +106,9 @@ static void take_answer(struct client_call *call, int result, const struct rpc_f
         q->index = f->header.index;
         call->cv->index_seen = max(call->cv->index_seen, q->index);
     }
-    if (result == 0 && call->op->decode)
+    if (result == 0 && call->answer)
+        result = buf_append(call->answer, f->body, f->header.body_len);
+    else if (result == 0 && call->op->decode)
         result = call->op->decode(q, f->body, f->header.body_len);
     finish(call, result);
 }
@@ -174,7 +176,8 @@ static void start(struct client_call *call)
         call->session = cv->session;
         call->sequence = ++cv->slots[call->slot].sequence;
     }
-    client_head_patch(&call->body, cv->session, call->once ? call->slot : 0, call->sequence);
+    if (!call->answer)
+        client_head_patch(&call->body, cv->session, call->once ? call->slot : 0, call->sequence);
     loop_timer_stop(cv->loop, &call->timer);
     list_push_back(&cv->in_flight, &call->link);
     call->rpc.done = on_answer;
@@ -229,21 +232,37 @@ static int encode(struct client_call *call, const struct curvine_request *q)
     return call->op ? call->op->encode(q, &head, &call->body) : -EINVAL;
 }
 
-void curvine_submit(struct curvine *cv, struct curvine_request *q)
+static struct client_call *call_init(struct curvine *cv, struct curvine_request *q, const struct client_op *op)
 {
     struct client_call *call = call_of(q);
-    *call = (struct client_call){.request = q, .cv = cv, .op = client_op_of(q->op), .slot = NO_SLOT};
+    *call = (struct client_call){.request = q, .cv = cv, .op = op, .slot = NO_SLOT};
     uint32_t timeout_ms = q->timeout_ms ? q->timeout_ms : cv->options.timeout_ms;
     call->deadline_ns = clock_ns() + timeout_ms * NS_PER_MS;
+    call->job.run = on_submitted;
     list_init(&call->link);
     loop_timer_init(&call->timer, on_timer);
     q->entries = NULL;
     q->entry_count = 0;
     q->result = 0;
+    return call;
+}
+
+void curvine_submit(struct curvine *cv, struct curvine_request *q)
+{
+    struct client_call *call = call_init(cv, q, client_op_of(q->op));
     /* Opening changes nothing but by O_TRUNC; a handle that nobody learned of goes with its session. */
     call->once = call->op && call->op->mutation && (q->op != CURVINE_OPEN || q->flags & O_TRUNC);
     call->result = encode(call, q);
-    call->job.run = on_submitted;
+    loop_post(cv->loop, &call->job);
+}
+
+void client_submit_encoded(struct curvine *cv, struct curvine_request *q, const struct client_op *op, struct buf *body,
+                           struct buf *answer)
+{
+    struct client_call *call = call_init(cv, q, op);
+    call->body = *body;
+    *body = (struct buf){0};
+    call->answer = answer;
     loop_post(cv->loop, &call->job);
 }
 

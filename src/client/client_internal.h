@@ -54,8 +54,9 @@ struct client_call {
     bool sent;     /* at least once, with an outcome we do not know */
     bool pausing;  /* in cv->pausing: the timer sends it again */
     uint32_t retries;
-    int result;  /* ends with this before anything is sent */
-    void *owned; /* curvine_run: copies that curvine_request_free() frees */
+    int result;         /* ends with this before anything is sent */
+    void *owned;        /* curvine_run: copies that curvine_request_free() frees */
+    struct buf *answer; /* client_ask: where the answer's body goes */
 };
 static_assert(sizeof(struct client_call) <= sizeof(((struct curvine_request *)0)->reserved), "reserved is too small");
 
@@ -100,6 +101,10 @@ void client_lost_leader(struct curvine *cv, int error);
 void client_lost_session(struct curvine *cv);
 /* Something wants to be sent. */
 void client_want(struct curvine *cv);
+
+/* client_call.c, any thread: like curvine_submit() for a message that is encoded already, in call_of(q)->body. */
+void client_submit_encoded(struct curvine *cv, struct curvine_request *q, const struct client_op *op, struct buf *body,
+                           struct buf *answer);
 
 /* client_call.c, on the loop. */
 void client_calls_send(struct curvine *cv);             /* the session is open: send what waits */

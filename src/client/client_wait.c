@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "client/client_ask.h"
 #include "client/client_internal.h"
 
 struct waiter {
@@ -78,4 +79,29 @@ void curvine_request_free(struct curvine_request *q)
     q->entries = NULL;
     q->entry_count = 0;
     q->data = q->rest = (struct curvine_text){0};
+}
+
+static void on_asked(struct curvine_request *q)
+{
+    struct waiter *w = q->user;
+    sem_post(&w->ended);
+}
+
+int client_ask(struct curvine *cv, uint16_t type, const struct wire_desc *desc, const void *record, uint32_t timeout_ms,
+               struct buf *answer)
+{
+    struct client_op op = {.name = message_name(type), .type = type};
+    struct waiter w;
+    struct curvine_request q = {.timeout_ms = timeout_ms, .done = on_asked, .user = &w};
+    struct buf body cleanup(buf_fini) = {0};
+    int r = wire_encode(desc, record, &body);
+    if (r < 0)
+        return r;
+    assert(!loop_is_here(cv->loop));
+    sem_init(&w.ended, 0, 0);
+    client_submit_encoded(cv, &q, &op, &body, answer);
+    while (sem_wait(&w.ended) < 0)
+        ;
+    sem_destroy(&w.ended);
+    return q.result;
 }

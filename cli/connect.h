@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What commands that talk to the cluster share: the connection, and namespace paths. */
+#pragma once
+
+#include "cli/cli.h"
+#include "client/curvine.h"
+
+static inline void curvine_closep(struct curvine **cv)
+{
+    curvine_close(*cv);
+}
+
+/* Open a session as the configuration says. Returns CLI_OK, or reports and returns the status to exit with. */
+int cli_connect(struct cli *cli, struct curvine **ret);
+
+/* The namespace path of an argument ":/x". Returns CLI_OK, or reports what is wrong with it. */
+int cli_path(struct cli *cli, const char *argument, const char **ret);
+
+/* Report a failed operation on a path. Returns the status. */
+int cli_fail_path(struct cli *cli, int r, const char *what, const char *path);
