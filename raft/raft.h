@@ -225,7 +225,7 @@ struct raft_restart {
     uint32_t run_count;
     uint64_t commit;     /* hint: known committed; clamped to [first - 1, last] */
     uint64_t applied;    /* the application's state, if known; 0 otherwise */
-    uint32_t conf_count; /* the newest one or two configurations of log or snapshot, ascending */
+    uint32_t conf_count; /* the newest two configurations of log and snapshot (one if there is one), ascending */
     uint64_t conf_index[2];
     const struct raft_conf *conf[2];
 };

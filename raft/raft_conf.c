@@ -186,7 +186,7 @@ int raft_on_conf(struct raft *r, enum raft_conf_op op, const struct raft_member 
     /* A new voter must be near, or the cluster stalls until it is (4.2.1). */
     if (op == RAFT_PROMOTE) {
         const struct raft_peer *p = raft_peer_find(r, member->id);
-        if (!p || !p->caught_up)
+        if (!p || !p->caught_up || !raft_peer_heard(r, p))
             return -EAGAIN;
     }
     /* The change itself has to be committed by the new majority: is it there? */

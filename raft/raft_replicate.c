@@ -26,6 +26,11 @@ struct raft_peer *raft_peer_find(struct raft *r, uint64_t id)
     return NULL;
 }
 
+bool raft_peer_heard(const struct raft *r, const struct raft_peer *p)
+{
+    return p->heard_ms && r->now_ms - p->heard_ms < r->options.election_ms;
+}
+
 void raft_peer_init(struct raft *r, struct raft_peer *p, uint64_t id)
 {
     *p = (struct raft_peer){
@@ -264,6 +269,10 @@ void raft_on_append(struct raft *r, const struct raft_message *m)
             return;
         }
         skip = (uint32_t)(log->first - 1 - a->prev_index);
+        if (m->entries[skip - 1].term != log->base_term) {
+            raft_alarm_raise(r, RAFT_ALARM_COMMIT_DIFFERS);
+            return;
+        }
     } else if (a->prev_index > log->last || raft_log_term(log, a->prev_index) != a->prev_term) {
         if (a->prev_index <= r->commit)
             raft_alarm_raise(r, RAFT_ALARM_COMMIT_DIFFERS);

@@ -19,7 +19,8 @@
 
 void raft_snapshot_want(struct raft *r, struct raft_peer *p)
 {
-    if (r->now_ms < p->want_after_ms)
+    /* Not for somebody silent: the log would be kept for nothing. */
+    if (r->now_ms < p->want_after_ms || !raft_peer_heard(r, p))
         return;
     p->state = RAFT_SNAPSHOT;
     p->snapshot_index = p->snapshot_source = 0;
@@ -106,6 +107,8 @@ int raft_on_snapshot_install(struct raft *r, const struct raft_input *in)
         r->receiving_index = 0;
         return r->alarm ? 0 : -EALREADY;
     }
+    if (r->role != RAFT_FOLLOWER)
+        raft_follow(r, 0); /* a candidate asked for votes with another log */
     r->receiving_index = 0;
     if (raft_log_term(&r->log, index) == term && !MUTANT(snapshot_over_newer)) {
         /* Our log goes on behind the snapshot: keep what follows, it may have been acknowledged (7.4 of raft.md). */

@@ -237,6 +237,9 @@ int raft_on_campaign(struct raft *r, bool force);
 
 struct raft_peer *raft_peer_find(struct raft *r, uint64_t id);
 
+/* Did it answer within T_min? */
+bool raft_peer_heard(const struct raft *r, const struct raft_peer *p);
+
 /* Start over with a peer whose log we do not know. */
 void raft_peer_init(struct raft *r, struct raft_peer *p, uint64_t id);
 

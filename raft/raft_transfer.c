@@ -11,11 +11,6 @@
 
 #include <errno.h>
 
-static bool heard_lately(const struct raft *r, const struct raft_peer *p)
-{
-    return p->heard_ms && r->now_ms - p->heard_ms < r->options.election_ms;
-}
-
 /* The full voter to ask first: able, then furthest, then by priority. able: only those whose application can lead. */
 static struct raft_peer *best_successor(struct raft *r, bool able)
 {
@@ -25,7 +20,7 @@ static struct raft_peer *best_successor(struct raft *r, bool able)
     for (uint32_t i = 0; i < conf->count; i++) {
         const struct raft_member *m = &conf->members[i];
         struct raft_peer *p = raft_peer_find(r, m->id);
-        if (!p || !raft_votes(m) || m->journal_only || !heard_lately(r, p) || (able && !p->can_lead))
+        if (!p || !raft_votes(m) || m->journal_only || !raft_peer_heard(r, p) || (able && !p->can_lead))
             continue;
         bool better = !best || p->can_lead > best->can_lead ||
                       (p->can_lead == best->can_lead &&
@@ -58,7 +53,7 @@ int raft_on_transfer(struct raft *r, uint64_t to)
         p = raft_peer_find(r, to);
         if (!p || !m || !raft_votes(m) || m->journal_only)
             return -ENOENT;
-        if (!heard_lately(r, p))
+        if (!raft_peer_heard(r, p))
             return -CV_UNREACHABLE;
     } else {
         p = best_successor(r, false);
