@@ -89,8 +89,9 @@ int see_new_name(struct run *u, uint64_t parent, struct text name, struct meta_i
         r = may(&u->q->caller, ret, MAY_EXEC);
     if (r == 0)
         r = check_name(name);
-    if (r == 0)
-        r = see_name(u, parent, name, &d);
+    if (r < 0)
+        return r;
+    r = see_name(u, parent, name, &d);
     if (r != -ENOENT)
         return r == 0 ? -EEXIST : r;
     if (ret->nlink == 0)

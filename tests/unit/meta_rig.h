@@ -191,6 +191,7 @@ struct rig {
     struct prng prng;
     uint32_t evict_chance; /* one in so many steps evicts something; 0: never */
     uint32_t rounds;       /* of the last request: how often it had to fetch */
+    uint32_t epoch;  /* of the last leadership */
 };
 
 static void rig_shake(struct rig *g)
@@ -308,7 +309,7 @@ static void UNUSED rig_init(struct rig *g, const struct meta_options *o)
     g->base = store_base(&g->store);
     meta_request_init(&g->q);
     ck_assert_int_eq(meta_new(&g->options, &g->base, &g->m), 0);
-    meta_lead(g->m, 1);
+    meta_lead(g->m, ++g->epoch);
     ck_assert_int_eq(rig_inner(g, META_OP_format, 7), 0);
     rig_commit(g);
     rig_open_session(g, 0);
@@ -324,7 +325,7 @@ static void UNUSED rig_crash(struct rig *g, uint64_t keep)
     for (uint64_t i = meta_applied(g->m); i < g->log_count; i++)
         ck_assert_int_eq(meta_apply(g->m, (struct text){(const char *)g->log[i]->bytes, g->log[i]->n}, i + 1), 0);
     g->committed = g->log_count;
-    meta_lead(g->m, 2);
+    meta_lead(g->m, ++g->epoch);
     ck_assert_int_eq(rig_inner(g, META_OP_grant, 0), 0);
     rig_commit(g);
 }
