@@ -122,6 +122,15 @@ $(O)/tools/cv-%: $(O)/obj/tests/tools/cv_%.o $(libs)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ldflags) $(LDFLAGS) $< -Wl,--start-group $(libs) -Wl,--end-group $(all_libs) -o $@
 
+benches := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/bench_*.c))
+.PHONY: bench
+bench: $(benches) ## measure the parts (T=meta: one), each by itself
+	@set -e; for b in $(if $(T),$(O)/bench/bench_$(T),$(benches)); do echo "== $$b"; $$b; done
+$(O)/bench/%: $(O)/obj/tests/bench/%.o $(libs)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ldflags) $(LDFLAGS) $< -Wl,--start-group $(libs) -Wl,--end-group $(all_libs) -o $@
+
 ##@ Tests
 # Debian's RocksDB is not built for the thread sanitizer: tests with it say so.
 unit_sources := $(if $(filter thread,$(SAN)),$(shell grep -L 'not for the thread sanitizer' tests/unit/test_*.c),\

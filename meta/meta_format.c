@@ -206,6 +206,8 @@ static void cursor_fail(struct cursor *c, int error)
 static uint64_t take_varint(struct cursor *c)
 {
     uint64_t v = 0;
+    if (c->p < c->end && *c->p < 0x80) /* most of them */
+        return *c->p++;
     if (varint_get(&c->p, c->end, &v) < 0)
         cursor_fail(c, -CV_BAD_FORMAT);
     return v;

@@ -67,10 +67,10 @@ static int index_add_segment(struct tree_index *x)
 }
 
 /* One bucket more: split the one it was folded into. Without memory the chains get longer. */
-static void index_grow(const struct tree *t, struct tree_index *x)
+static int index_grow(const struct tree *t, struct tree_index *x)
 {
     if (x->buckets == 1u << 31 || (x->buckets % SEGMENT == 0 && index_add_segment(x) < 0))
-        return;
+        return -ENOMEM;
     uint32_t fresh = x->buckets++;
     uint32_t low = 1u << (31 - (unsigned)__builtin_clz(fresh));
     uint32_t *from = index_at(x, fresh - low), *to = index_at(x, fresh);
@@ -85,12 +85,13 @@ static void index_grow(const struct tree *t, struct tree_index *x)
             from = &o->next;
         }
     }
+    return 0;
 }
 
 static void index_insert(const struct tree *t, struct tree_index *x, uint32_t hash, uint32_t handle)
 {
-    if (++x->count > x->buckets)
-        index_grow(t, x);
+    for (++x->count; x->count + x->count / 2 > x->buckets && index_grow(t, x) == 0;)
+        ;
     uint32_t *bucket = index_at(x, bucket_of(x, hash));
     object_at(t, handle)->next = *bucket;
     *bucket = handle;

@@ -171,7 +171,8 @@ static int m_make(struct model *m, const struct m_caller *c, uint64_t parent, co
     int r = m_may_make(m, c, parent, name, &d);
     if (r < 0 || dry)
         return r;
-    struct m_node n = {.id = id, .parent = parent, .mode = mode, .uid = c->uid, .gid = c->gid, .nlink = 1, .rdev = rdev};
+    struct m_node n = {
+        .id = id, .parent = parent, .mode = mode, .uid = c->uid, .gid = c->gid, .nlink = 1, .rdev = rdev};
     if (target) {
         strcpy(n.target, target);
         n.size = strlen(target);
@@ -358,8 +359,8 @@ static void m_truncate(const struct m_caller *c, struct m_node *n, uint64_t size
     }
 }
 
-static int m_setattr(struct model *m, const struct m_caller *c, uint64_t id, uint32_t valid, uint32_t mode, uint32_t uid,
-                     uint32_t gid, uint64_t size, bool by_handle)
+static int m_setattr(struct model *m, const struct m_caller *c, uint64_t id, uint32_t valid, uint32_t mode,
+                     uint32_t uid, uint32_t gid, uint64_t size, bool by_handle)
 {
     struct m_node *n = m_find(m, id);
     int r = 0;
@@ -510,7 +511,8 @@ static struct model m_copy(const struct model *m)
         c.nodes[i] = m->nodes[i];
         size_t n = (size_t)m->nodes[i].entry_count * sizeof(struct m_entry);
         c.nodes[i].entries = malloc(n + 1);
-        memcpy(c.nodes[i].entries, m->nodes[i].entries, n);
+        if (n)
+            memcpy(c.nodes[i].entries, m->nodes[i].entries, n);
     }
     return c;
 }

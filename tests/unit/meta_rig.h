@@ -191,7 +191,7 @@ struct rig {
     struct prng prng;
     uint32_t evict_chance; /* one in so many steps evicts something; 0: never */
     uint32_t rounds;       /* of the last request: how often it had to fetch */
-    uint32_t epoch;  /* of the last leadership */
+    uint32_t epoch;        /* of the last leadership */
 };
 
 static void rig_shake(struct rig *g)

@@ -102,7 +102,8 @@ static const char *any_name(struct play *p)
 
 static uint32_t any_mode(struct play *p)
 {
-    static const uint32_t modes[] = {0777, 0777, 0755, 0700, 0644, 0666, 0770, 01777, 02775, 02777, 04755, 06777, 0, 0111};
+    static const uint32_t modes[] = {0777,  0777,  0755,  0700,  0644,  0666, 0770,
+                                     01777, 02775, 02777, 04755, 06777, 0,    0111};
     return modes[below(p, array_size(modes))];
 }
 
@@ -119,7 +120,8 @@ static void any_caller(struct play *p)
 
 static const char *any_xattr(struct play *p)
 {
-    static const char *const names[] = {"user.a", "user.b", "trusted.t", "security.s", "security.capability", "system.x"};
+    static const char *const names[] = {"user.a",  "user.b", "trusted.t", "security.s", "security.capability",
+                                        "system.x"};
     return names[below(p, array_size(names))];
 }
 
@@ -215,8 +217,7 @@ static void do_rename(struct play *p)
     const struct msg_rename_answer *a = &p->g.q.answer.rename;
     int r = SEND(&p->g, rename, .parent = parent, .name = text_of(name), .new_parent = new_parent,
                  .new_name = text_of(new_name), .flags = flags);
-    same(p, "rename", r,
-         m_rename(&p->now, &p->caller, parent, name, new_parent, new_name, flags, is_held, p));
+    same(p, "rename", r, m_rename(&p->now, &p->caller, parent, name, new_parent, new_name, flags, is_held, p));
     if (r == 0) {
         attr_equals(p, &a->attr, a->attr.inode);
         attr_equals(p, &a->parent, parent);
@@ -231,7 +232,10 @@ static void do_setattr(struct play *p)
     uint64_t id = any_node(p), handle = 0;
     uint32_t valid = 0;
     bool by_handle = false;
-    static const uint32_t bits[] = {SETATTR_MODE, SETATTR_UID, SETATTR_GID, SETATTR_SIZE,
+    static const uint32_t bits[] = {SETATTR_MODE,
+                                    SETATTR_UID,
+                                    SETATTR_GID,
+                                    SETATTR_SIZE,
                                     SETATTR_ATIME | SETATTR_MTIME | SETATTR_ATIME_NOW | SETATTR_MTIME_NOW,
                                     SETATTR_ATIME | SETATTR_MTIME};
     for (uint32_t i = 0, n = 1 + below(p, 2); i < n; i++)
@@ -257,7 +261,8 @@ static void do_xattr(struct play *p)
     const char *name = any_xattr(p);
     uint32_t flags = below(p, 3), n = below(p, 16);
     if (below(p, 3)) {
-        int r = SEND(&p->g, setxattr, .inode = id, .name = text_of(name), .value = {"0123456789abcdef", n}, .flags = flags);
+        int r =
+            SEND(&p->g, setxattr, .inode = id, .name = text_of(name), .value = {"0123456789abcdef", n}, .flags = flags);
         same(p, "setxattr", r, m_setxattr(&p->now, &p->caller, id, name, "0123456789abcdef", n, flags));
     } else {
         int r = SEND(&p->g, removexattr, .inode = id, .name = text_of(name));
@@ -386,10 +391,10 @@ static void compare_directory(struct play *p, struct rig *g, struct m_node *n)
              0);
         const struct msg_readdir_answer *a = &g->q.answer.readdir;
         end = a->end;
-        rec_for_each(dir_entry, e, &a->entries)
-        {
-            EXPECT(p, at < n->entry_count && text_equal(e.name, text_of(n->entries[at].name)) &&
-                          e.inode == n->entries[at].id,
+        rec_for_each (dir_entry, e, &a->entries) {
+            EXPECT(p,
+                   at < n->entry_count && text_equal(e.name, text_of(n->entries[at].name)) &&
+                       e.inode == n->entries[at].id,
                    "directory %lu: entry %d is " TEXT_FMT ", should be %s\n", (unsigned long)n->id, at,
                    TEXT_ARG(e.name), at < n->entry_count ? n->entries[at].name : "none");
             if (e.attr.inode)
@@ -551,7 +556,9 @@ static void purge(struct play *p)
         bytes += p->now.nodes[i].size;
     }
     const struct totals *t = &p->g.m->now;
-    EXPECT(p, t->inodes == (uint64_t)p->now.count && t->orphans == orphans && t->directories == directories && t->bytes == bytes,
+    EXPECT(p,
+           t->inodes == (uint64_t)p->now.count && t->orphans == orphans && t->directories == directories &&
+               t->bytes == bytes,
            "totals: inodes %lu/%d orphans %lu/%lu directories %lu/%lu bytes %lu/%lu\n", (unsigned long)t->inodes,
            p->now.count, (unsigned long)t->orphans, (unsigned long)orphans, (unsigned long)t->directories,
            (unsigned long)directories, (unsigned long)t->bytes, (unsigned long)bytes);
@@ -561,8 +568,9 @@ static void purge(struct play *p)
 
 static void play_op(struct play *p)
 {
-    static void (*const ops[])(struct play *) = {do_make, do_make, do_make,    do_make,  do_link, do_remove, do_remove, do_remove,
-                                                 do_rename, do_rename, do_setattr, do_xattr, do_open, do_open,   do_close,  do_look};
+    static void (*const ops[])(struct play *) = {do_make,   do_make,   do_make,   do_make,   do_link,    do_remove,
+                                                 do_remove, do_remove, do_rename, do_rename, do_setattr, do_xattr,
+                                                 do_open,   do_open,   do_close,  do_look};
     static void (*const removing[])(struct play *) = {do_remove, do_remove, do_close, do_rename, do_make};
     any_caller(p);
     uint64_t sequence = p->g.sequence;
@@ -647,7 +655,7 @@ static uint64_t number(const char *name, uint64_t otherwise)
 TEST_TIMEOUT(meta_equals_a_naive_namespace, 60)
 {
     uint64_t seed = number("CV_MODEL_SEED", 0);
-    for (uint64_t i = seed ? seed : 1, n = seed ? number("CV_MODEL_SEEDS", 1) : 12; n > 0; n--, i++)
+    for (uint64_t i = seed ? seed : 1, n = seed ? number("CV_MODEL_SEEDS", 1) : 6; n > 0; n--, i++)
         play(i, (int)number("CV_MODEL_STEPS", 4000), NULL, 0);
 }
 
@@ -655,6 +663,6 @@ TEST_TIMEOUT(meta_equals_a_naive_namespace_while_everything_is_evicted, 60)
 {
     uint64_t seed = number("CV_MODEL_SEED", 0);
     const struct meta_options o = {.whole_dir_names = 5, .id_grant = 64, .slots = 4};
-    for (uint64_t i = seed ? seed : 1001, n = seed ? number("CV_MODEL_SEEDS", 1) : 12; n > 0; n--, i++)
+    for (uint64_t i = seed ? seed : 1001, n = seed ? number("CV_MODEL_SEEDS", 1) : 6; n > 0; n--, i++)
         play(i, (int)number("CV_MODEL_STEPS", 4000), &o, 2);
 }
