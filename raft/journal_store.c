@@ -35,7 +35,7 @@ static int lock(struct journal_store *s, const char *dir, struct buf *why)
     if (r == -CV_LOCKED)
         (void)buf_printf(why, "process %d works in %s: stop it first (systemctl stop cv-journal)", (int)holder, dir);
     else if (r < 0)
-        (void)buf_printf(why, "%s: %s", dir, cv_error_text(r));
+        (void)buf_printf(why, "%s", cv_error_text(r));
     if (r < 0)
         return r == -ENOENT ? -CV_NOT_FORMATTED : r;
     s->dir_fd = open(dir, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
@@ -156,8 +156,7 @@ int journal_store_format(const char *dir, const struct journal_format *format, s
 
 /* ---- open ---- */
 
-/* Hold the log against the mark. */
-static int check_mark(const struct journal_store *s, struct buf *why)
+int journal_store_check_mark(const struct journal_store *s, struct buf *why)
 {
     const struct journal_state *t = &s->state;
     const struct journal_mark *m = &s->mark.mark;
@@ -211,7 +210,7 @@ static int open_checked(struct journal_store *s, const struct journal_store_opti
     }
     if (options->no_check)
         return 0;
-    r = check_mark(s, why);
+    r = journal_store_check_mark(s, why);
     if (r < 0)
         return r;
     struct journal_check check = {.problem = first_problem, .arg = why, .problems_max = 1};

@@ -85,8 +85,9 @@ DEFINE_CLEANUP(struct journal_store *, journal_store_free)
 const struct journal_state *journal_store_state(const struct journal_store *s);
 const struct journal_db *journal_store_db(const struct journal_store *s);
 
-/* durable.mark as it is on disk. */
+/* durable.mark as it is on disk; hold the log against it (opening does, unless no_check). Errors: -CV_LOG_DAMAGED. */
 const struct journal_mark *journal_store_mark(const struct journal_store *s);
+int journal_store_check_mark(const struct journal_store *s, struct buf *why);
 
 /* The encoded configuration at index, one of state->confs. Errors: -ENOENT, -ENOMEM, -CV_LOG_DAMAGED. */
 int journal_store_conf(const struct journal_store *s, uint64_t index, struct buf *ret);

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "raft/journal.h"
+
+#include <assert.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "conf/json.h"
+#include "raft/journal_driver.h"
+#include "raft/journal_link.h"
+#include "raft/journal_status.h"
+
+enum { SILENT_MS = 3000, CREDIT_PART = 8 /* of the cache */ };
+
+struct journal {
+    struct journal_config config;
+    struct loop *loop;
+    struct journal_store *store;   /* NULL in quarantine */
+    struct journal_driver *driver; /* NULL in quarantine */
+    struct journal_link *link;
+    bool started, running;
+    sem_t done; /* a part has stopped */
+    char socket[128];
+    struct buf reason; /* of quarantine, with a final zero */
+    struct buf *status;
+};
+
+/* ---- start ---- */
+
+static int open_store(struct journal *j)
+{
+    const char *dir = j->config.options->dir;
+    int r = journal_store_open(dir, NULL, &j->reason, &j->store);
+    int e = buf_append(&j->reason, "", 1);
+    if (e < 0)
+        return e;
+    if (r == -CV_LOG_DAMAGED) {
+        log_error(r, "the log in %s: %s. In quarantine until it is replaced", dir, (const char *)j->reason.p);
+        return 0;
+    }
+    if (r < 0)
+        return log_error(r, "the log in %s: %s", dir, (const char *)j->reason.p);
+    const struct journal_state *t = journal_store_state(j->store);
+    char node[17], cluster[UUID_STRING];
+    log_info("node %s of cluster %s: log %llu to %llu, term %llu", journal_node_text(t->node, node),
+             uuid_format(t->cluster, cluster), (unsigned long long)t->first, (unsigned long long)t->last,
+             (unsigned long long)t->term);
+    return 0;
+}
+
+static int new_link(struct journal *j)
+{
+    const struct journal_options *o = j->config.options;
+    int n = *o->socket ? snprintf(j->socket, sizeof(j->socket), "%s", o->socket)
+                       : snprintf(j->socket, sizeof(j->socket), "%s/journal.sock", j->config.run_dir);
+    if (n >= (int)sizeof(j->socket))
+        return log_error(-ENAMETOOLONG, "the path of the master's socket");
+    struct journal_link_options options = {
+        .loop = j->loop,
+        .socket = j->socket,
+        .credit_bytes = min(o->uncommitted_bytes, o->cache_bytes / CREDIT_PART),
+        .silent_ms = SILENT_MS,
+    };
+    if (j->store) {
+        const struct journal_state *t = journal_store_state(j->store);
+        options.cluster = t->cluster;
+        options.node = t->node;
+        options.incarnation = t->incarnation;
+    } else {
+        options.refuse = -CV_LOG_DAMAGED;
+        options.reason = (const char *)j->reason.p;
+    }
+    return journal_link_new(&options, &j->link);
+}
+
+static int new_driver(struct journal *j)
+{
+    const struct journal_options *o = j->config.options;
+    struct journal_driver_options options = {
+        .loop = j->loop,
+        .store = j->store,
+        .dir = o->dir,
+        .metrics = j->config.metrics,
+        .app = &journal_link_app,
+        .app_arg = j->link,
+        .seed = random_u64(),
+        .cache_bytes = o->cache_bytes,
+        .tick_ms = o->tick_ms,
+        .heartbeat_ms = o->heartbeat_ms,
+        .election_ms = o->election_ms,
+        .keep_entries = o->keep_entries,
+        .log_bytes_max = o->log_bytes_max,
+    };
+    int r = journal_driver_new(&options, &j->driver);
+    if (r < 0)
+        return log_error(r, "the log in %s cannot be started from", o->dir);
+    uint32_t voters = journal_driver_view(j->driver)->voters;
+    if (voters > 1)
+        log_warn(0, "the cluster has %u voters, and this program has no transport to the others yet", voters);
+    return 0;
+}
+
+static void fill_gauges(void *arg, void *gauges)
+{
+    const struct journal *j = arg;
+    journal_driver_gauges(j->driver, gauges);
+}
+
+static int start_parts(struct journal *j)
+{
+    int r = 0;
+    if (j->driver) {
+        if (j->config.metrics)
+            r = metrics_set_gauges(j->config.metrics, &journal_metric_set, fill_gauges, j);
+        if (r < 0 || (r = journal_driver_start(j->driver)) < 0)
+            return r;
+    }
+    j->started = true;
+    r = journal_link_start(j->link, j->driver);
+    if (r < 0)
+        return log_error(r, "listen for the master on %s", j->socket);
+    r = loop_start(j->loop);
+    j->running = r == 0;
+    return r;
+}
+
+int journal_start(const struct journal_config *config, struct journal **ret)
+{
+    struct journal *j cleanup(journal_stop_p) = calloc(1, sizeof(*j));
+    if (!j)
+        return -ENOMEM;
+    j->config = *config;
+    sem_init(&j->done, 0, 0);
+    struct loop_options options = {.name = "journal", .backend = config->io};
+    int r = open_store(j);
+    if (r < 0)
+        return r;
+    r = loop_new(&options, &j->loop);
+    if (r < 0)
+        return log_error(r, "make an event loop");
+    if ((r = new_link(j)) < 0 || (j->store && (r = new_driver(j)) < 0) || (r = start_parts(j)) < 0)
+        return r;
+    *ret = take(j);
+    return 0;
+}
+
+/* ---- stop ---- */
+
+static void part_stopped(void *arg)
+{
+    struct journal *j = arg;
+    sem_post(&j->done);
+}
+
+static int stop_link(void *arg)
+{
+    struct journal *j = arg;
+    journal_link_stop(j->link, part_stopped, j);
+    return 0;
+}
+
+static int stop_driver(void *arg)
+{
+    struct journal *j = arg;
+    journal_driver_stop(j->driver, part_stopped, j);
+    return 0;
+}
+
+static void stop_part(struct journal *j, int (*stop)(void *arg))
+{
+    (void)loop_call(j->loop, stop, j);
+    while (sem_wait(&j->done) < 0)
+        ;
+}
+
+struct journal *journal_stop(struct journal *j)
+{
+    if (!j)
+        return NULL;
+    if (j->started && !j->running)
+        j->running = loop_start(j->loop) == 0; /* what was begun ends on the loop */
+    if (j->running) {
+        stop_part(j, stop_link);
+        if (j->driver)
+            stop_part(j, stop_driver);
+        loop_stop(j->loop);
+        (void)loop_join(j->loop);
+    }
+    if (j->driver && j->config.metrics)
+        (void)metrics_set_gauges(j->config.metrics, &journal_metric_set, NULL, NULL);
+    j->driver = journal_driver_free(j->driver);
+    j->link = journal_link_free(j->link);
+    j->loop = loop_free(j->loop);
+    j->store = journal_store_free(j->store);
+    buf_fini(&j->reason);
+    sem_destroy(&j->done);
+    free(j);
+    return NULL;
+}
+
+/* ---- questions ---- */
+
+const char *journal_socket(const struct journal *j)
+{
+    return j->socket;
+}
+
+static int read_view(void *arg)
+{
+    struct journal *j = arg;
+    const struct journal_view *v = journal_driver_view(j->driver);
+    return v->leader ? 0 : -CV_NOT_LEADER;
+}
+
+int journal_ready(struct journal *j, char *why, size_t why_size)
+{
+    if (!j->driver) {
+        snprintf(why, why_size, "in quarantine: %s", (const char *)j->reason.p);
+        return -CV_LOG_DAMAGED;
+    }
+    int r = loop_call(j->loop, read_view, j);
+    if (r < 0)
+        snprintf(why, why_size, "no leader known");
+    return r;
+}
+
+static int write_status(void *arg)
+{
+    struct journal *j = arg;
+    return journal_status_write(journal_driver_raft(j->driver), j->status);
+}
+
+int journal_status(struct journal *j, struct buf *out)
+{
+    if (!j->driver) {
+        int r = buf_printf(out, "{\"quarantine\":");
+        if (r == 0)
+            r = json_write_text(out, (const char *)j->reason.p);
+        return r < 0 ? r : buf_printf(out, "}");
+    }
+    j->status = out;
+    return loop_call(j->loop, write_status, j);
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Linearizable reads and administration over the link. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "raft/journal_link_internal.h"
+#include "raft/journal_status.h"
+
+/* ---- reads: the core knows them by a number of ours, which also names the attached master ---- */
+
+void link_read_answer(struct journal_link *l, uint64_t number, uint64_t index, int result)
+{
+    uint64_t at = number % LINK_READS_MAX;
+    if (l->reads[at].generation != l->generation || !link_has_master(l))
+        return; /* asked by a master that is gone */
+    struct msg_link_read_index m = {.context = l->reads[at].context, .index = index, .error = (uint32_t)-result};
+    link_send(l, MSG_link_read_index, &m);
+}
+
+void link_on_read(struct journal_link *l, uint64_t context)
+{
+    uint64_t number = l->read_next++;
+    l->reads[number % LINK_READS_MAX].context = context;
+    l->reads[number % LINK_READS_MAX].generation = l->generation;
+    int r = journal_driver_read(l->driver, number);
+    if (r < 0)
+        link_read_answer(l, number, 0, r);
+}
+
+/* ---- administration ---- */
+
+static int change(struct journal_link *l, const struct msg_link_admin *m, enum raft_conf_op op, struct buf *out)
+{
+    struct raft_member member = {.id = m->node, .role = op == RAFT_ADD_LEARNER ? RAFT_LEARNER : RAFT_VOTER};
+    const struct raft_conf *conf = journal_driver_conf(l->driver);
+    const struct raft_member *there = conf ? raft_conf_find(conf, m->node) : NULL;
+    if (op == RAFT_UPDATE && there)
+        member = *there;
+    if (m->address.n >= RAFT_ADDRESS_SIZE || ((op == RAFT_ADD_LEARNER || op == RAFT_UPDATE) && m->address.n == 0))
+        return -EINVAL;
+    if (m->address.n)
+        snprintf(member.raft_address, sizeof(member.raft_address), TEXT_FMT, TEXT_ARG(m->address));
+    uint64_t index;
+    int r = journal_driver_change(l->driver, op, &member, &index);
+    if (r == 0)
+        r = buf_printf(out, "{\"index\":%" PRIu64 "}", index);
+    return r;
+}
+
+static int admin_add(struct journal_link *l, const struct msg_link_admin *m, struct buf *out)
+{
+    return change(l, m, RAFT_ADD_LEARNER, out);
+}
+
+static int admin_promote(struct journal_link *l, const struct msg_link_admin *m, struct buf *out)
+{
+    return change(l, m, RAFT_PROMOTE, out);
+}
+
+static int admin_demote(struct journal_link *l, const struct msg_link_admin *m, struct buf *out)
+{
+    return change(l, m, RAFT_DEMOTE, out);
+}
+
+static int admin_remove(struct journal_link *l, const struct msg_link_admin *m, struct buf *out)
+{
+    return change(l, m, RAFT_REMOVE, out);
+}
+
+static int admin_set_address(struct journal_link *l, const struct msg_link_admin *m, struct buf *out)
+{
+    return change(l, m, RAFT_UPDATE, out);
+}
+
+static int admin_transfer(struct journal_link *l, const struct msg_link_admin *m, struct buf *out)
+{
+    int r = journal_driver_transfer(l->driver, m->node);
+    return r < 0 ? r : buf_printf(out, "{}");
+}
+
+static int admin_status(struct journal_link *l, const struct msg_link_admin *m, struct buf *out)
+{
+    return journal_status_write(journal_driver_raft(l->driver), out);
+}
+
+/* The grammar: one word; node and address as the command needs them. */
+static const struct {
+    const char *command;
+    int (*run)(struct journal_link *l, const struct msg_link_admin *m, struct buf *out);
+} commands[] = {
+    {"status", admin_status},        {"transfer", admin_transfer}, {"add", admin_add},
+    {"promote", admin_promote},      {"demote", admin_demote},     {"remove", admin_remove},
+    {"set-addr", admin_set_address},
+};
+
+void link_on_admin(struct journal_link *l, const struct msg_link_admin *m)
+{
+    struct buf out cleanup(buf_fini) = {0};
+    int r = -CV_UNKNOWN_MESSAGE;
+    for (size_t i = 0; i < array_size(commands); i++) {
+        if (text_equal(m->command, text_of(commands[i].command)))
+            r = commands[i].run(l, m, &out);
+    }
+    struct msg_link_admin_answer answer = {
+        .context = m->context,
+        .error = r < 0 ? (uint32_t)-r : 0,
+        .text = {(const char *)out.p, (uint32_t)out.n},
+    };
+    link_send(l, MSG_link_admin_answer, &answer);
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Link: what its sources share. journal_link.c: connections, attaching; journal_link_propose.c: proposals into the log;
+ * journal_link_tell.c: what the master is told; journal_link_admin.c: administration.
+ */
+#pragma once
+
+#include "raft/journal_link.h"
+#include "rpc/rpc_conn.h"
+#include "wire/link.h"
+#include "wire/message.h"
+
+enum {
+    LINK_PEERS_MAX = 8,
+    LINK_CREDIT_ENTRIES = 4096, /* a power of two */
+    LINK_OWN_MAX = 2 * LINK_CREDIT_ENTRIES,
+    LINK_FRAMES_MAX = 256, /* entries messages not yet acknowledged by link_applied */
+    LINK_RANGES_MAX = 64,
+    LINK_READS_MAX = 1024,
+    LINK_TELL_BYTES = 1 << 20, /* of one entries message, about */
+};
+
+enum link_peer_kind { PEER_NEW, PEER_MASTER, PEER_HEALTH };
+
+struct link_peer {
+    struct list link; /* l->peers */
+    struct journal_link *l;
+    struct rpc_conn *conn;
+    enum link_peer_kind kind;
+    uint64_t since_ns;
+};
+
+/* Entries first..last that the attached master proposed itself. */
+struct link_range {
+    uint64_t first, last;
+};
+
+/* One attached master: all zero between two. */
+struct link_session {
+    uint64_t master; /* its number */
+    uint64_t health_ns;
+    bool silent;
+
+    /* What it was told of the role. */
+    uint64_t role_term, role_leader, lease_until_ns, start_index;
+    uint8_t role;
+    uint32_t roles_unseen; /* link_role sent and not answered */
+
+    /* Proposals: taken, not yet in the log. */
+    uint64_t next_sequence;
+    bool refused; /* until link_role_seen */
+    struct journal_record *pending[LINK_CREDIT_ENTRIES];
+    uint32_t pending_head, pending_count;
+
+    /* In the log, not told committed. */
+    struct link_range ranges[LINK_RANGES_MAX];
+    uint32_t range_count;
+    struct {
+        uint64_t arrived_ns;
+        uint32_t bytes;
+    } own[LINK_OWN_MAX]; /* by index */
+    uint32_t inflight_entries;
+    uint64_t inflight_bytes; /* pending ones too */
+
+    /* Told. */
+    uint64_t told; /* entries up to here */
+    uint64_t told_durable;
+    uint64_t told_committed;
+    struct {
+        uint64_t last;
+        uint32_t bytes;
+    } frames[LINK_FRAMES_MAX]; /* entries messages on their way */
+    uint32_t frame_head, frame_count;
+    uint64_t window; /* bytes of them */
+    uint64_t applied, flushed;
+    bool can_lead;
+};
+
+struct journal_link {
+    struct journal_link_options options;
+    char *socket, *reason;
+    struct journal_driver *driver;
+    int fd;
+    struct io_op accept;
+    struct loop_timer look; /* connections that say nothing, health, held proposals */
+    struct list peers;
+    uint32_t peer_count;
+
+    struct link_peer *master; /* attached, or NULL */
+    struct link_session session;
+    uint64_t generation; /* counts attaches: answers of earlier ones are void */
+    struct loop_hook propose;
+    bool proposing;
+
+    struct { /* reads of the log from disk, one at a time */
+        struct io_op op;
+        bool busy;
+        uint64_t generation, from, to;
+        struct journal_read read;
+        int result;
+    } disk;
+    struct { /* linearizable reads the core knows by their place here */
+        uint64_t context, generation;
+    } reads[LINK_READS_MAX];
+    uint64_t read_next;
+
+    bool stopping;
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+};
+
+/* One-way message to the attached master; a failure ends the connection. */
+void link_send(struct journal_link *l, uint16_t type, const void *message);
+
+/* End the attached master's connection: it broke the rules, or we cannot go on with it. */
+void link_drop_master(struct journal_link *l, int reason, const char *what);
+
+static inline bool link_has_master(const struct journal_link *l)
+{
+    return l->master && rpc_conn_is_open(l->master->conn);
+}
+
+/* ---- journal_link_propose.c ---- */
+void link_on_propose(struct journal_link *l, const struct msg_link_propose *m, const uint8_t *data, uint32_t n);
+void link_on_role_seen(struct journal_link *l);
+void link_propose_pending(struct journal_link *l);
+void link_drop_pending(struct journal_link *l);
+void link_propose_hook(struct loop_hook *hook);
+
+/* ---- journal_link_tell.c ---- */
+void link_tell_role(struct journal_link *l);
+void link_tell_truncated(struct journal_link *l, uint64_t from);
+void link_tell(struct journal_link *l);
+void link_on_applied(struct journal_link *l, const struct msg_link_applied *m);
+
+/* ---- journal_link_admin.c ---- */
+void link_on_read(struct journal_link *l, uint64_t context);
+void link_read_answer(struct journal_link *l, uint64_t context, uint64_t index, int result);
+void link_on_admin(struct journal_link *l, const struct msg_link_admin *m);
