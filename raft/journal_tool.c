@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "raft/journal_tool.h"
+
+#include <getopt.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/random.h"
+#include "conf/config.h"
+#include "conf/json.h"
+#include "raft/journal_options.h"
+#include "raft/journal_status.h"
+#include "raft/journal_store.h"
+
+enum tool_status { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2, TOOL_UNREACHABLE = 4 };
+
+enum { NAME_MAX_SIZE = 64, PEERS_MAX = RAFT_MEMBERS_MAX, DUMP_BYTES = 4 << 20 };
+
+struct tool {
+    const char *command;
+    const char *path, **sets; /* of the configuration */
+    int set_count;
+    struct config *config;
+    const char *dir;
+    const char *cluster, *peers, *self;
+    bool single, json;
+    uint64_t from, to;
+};
+
+/* ---- messages ---- */
+
+static __attribute__((format(printf, 2, 3))) void complain(const struct tool *t, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "cv-journal %s: ", t->command);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+}
+
+static int failed(const struct tool *t, int r, const struct buf *why)
+{
+    if (why && why->n)
+        complain(t, "%s: %.*s", t->dir, (int)why->n, (const char *)why->p);
+    else
+        complain(t, "%s: %s", t->dir, cv_error_text(r));
+    return r == -CV_LOCKED || r == -CV_NOT_FORMATTED || r == -EACCES ? TOOL_UNREACHABLE : TOOL_FAILED;
+}
+
+/* ---- format, join ---- */
+
+/* The value of an option of any section, as it would be written. */
+static int option_text(const struct tool *t, const char *section, const char *key, char *out, size_t size)
+{
+    struct option_ref ref;
+    char why[OPTION_MESSAGE_MAX];
+    struct buf b cleanup(buf_fini) = {0};
+    int r = config_find(config_sections(t->config), text_of(section), text_of(key), &ref, why);
+    if (r == 0)
+        r = option_format(ref.option, config_values(t->config, ref.section), &b);
+    if (r == 0)
+        snprintf(out, size, "%.*s", (int)b.n, (const char *)b.p);
+    return r;
+}
+
+/* "host:port" of a journal to a member with the client address of the master beside it. */
+static int make_member(const struct tool *t, const char *address, uint64_t id, struct raft_member *ret)
+{
+    char port[OPTION_WRITTEN_MAX];
+    const char *colon = strrchr(address, ':');
+    int r = option_text(t, "master", "port", port, sizeof(port));
+    if (r < 0 || !colon || colon == address || !colon[1])
+        return -EINVAL;
+    *ret = (struct raft_member){.id = id, .role = RAFT_VOTER};
+    int n = snprintf(ret->raft_address, sizeof(ret->raft_address), "%s", address);
+    int m =
+        snprintf(ret->client_address, sizeof(ret->client_address), "%.*s:%s", (int)(colon - address), address, port);
+    return n >= (int)sizeof(ret->raft_address) || m >= (int)sizeof(ret->client_address) ? -ENAMETOOLONG : 0;
+}
+
+static int single_conf(const struct tool *t, struct raft_conf *conf, uint64_t *ret_node)
+{
+    char host[NAME_MAX_SIZE] = "localhost", port[OPTION_WRITTEN_MAX], address[NAME_MAX_SIZE + OPTION_WRITTEN_MAX + 1];
+    (void)gethostname(host, sizeof(host) - 1);
+    int r = option_text(t, "journal", "port", port, sizeof(port));
+    snprintf(address, sizeof(address), "%s:%s", host, port);
+    struct raft_member member;
+    *ret_node = random_u64();
+    if (r == 0)
+        r = make_member(t, t->self ? t->self : address, *ret_node, &member);
+    return r < 0 ? r : raft_conf_put(conf, &member);
+}
+
+/* The same ids on every founding member: they follow from cluster and address. */
+static uint64_t founding_id(struct uuid cluster, const char *address)
+{
+    uint64_t id = hash_bytes(hash_bytes(0, cluster.b, UUID_SIZE), address, strlen(address));
+    return id ? id : 1;
+}
+
+static int peers_conf(const struct tool *t, struct uuid cluster, struct raft_conf *conf, uint64_t *ret_node)
+{
+    char host[NAME_MAX_SIZE] = "";
+    (void)gethostname(host, sizeof(host) - 1);
+    char *list cleanup(freep) = strdup(t->peers);
+    if (!list)
+        return -ENOMEM;
+    *ret_node = 0;
+    for (char *rest = list, *address; (address = strsep(&rest, ","));) {
+        struct raft_member member;
+        uint64_t id = founding_id(cluster, address);
+        int r = make_member(t, address, id, &member);
+        if (r == 0)
+            r = raft_conf_find(conf, id) ? -EEXIST : raft_conf_put(conf, &member);
+        if (r < 0) {
+            complain(t, "--peers: '%s': %s (write each as host:port, once)", address, cv_error_text(r));
+            return r;
+        }
+        size_t host_n = strcspn(address, ":");
+        bool ours =
+            t->self ? strcmp(address, t->self) == 0 : strlen(host) == host_n && memcmp(address, host, host_n) == 0;
+        if (ours)
+            *ret_node = id;
+    }
+    if (*ret_node == 0) {
+        complain(t, "which of --peers is this host? '%s' is none of them: say --self host:port",
+                 t->self ? t->self : host);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int run_format(struct tool *t)
+{
+    bool join = strcmp(t->command, "join") == 0;
+    struct journal_format format = {.node = 0};
+    if (!t->cluster) {
+        complain(t, "--cluster UUID says which cluster this log belongs to (--cluster new: make one up)");
+        return TOOL_USAGE;
+    }
+    if (strcmp(t->cluster, "new") == 0 && !join)
+        format.cluster = uuid_new();
+    else if (uuid_parse(t->cluster, &format.cluster) < 0) {
+        complain(t, "'%s' is not a UUID", t->cluster);
+        return TOOL_USAGE;
+    }
+    if (!join && t->single == (t->peers != NULL)) {
+        complain(t, "say either --single, or --peers a:8996,b:8996,c:8996 with the same list on each of them. "
+                    "A new member of a cluster that exists: cv-journal join");
+        return TOOL_USAGE;
+    }
+    struct raft_conf conf = {.count = 0};
+    uint8_t encoded[RAFT_CONF_ENCODED_MAX];
+    struct buf why cleanup(buf_fini) = {0};
+    int r = 0;
+    if (!join) {
+        r = t->single ? single_conf(t, &conf, &format.node) : peers_conf(t, format.cluster, &conf, &format.node);
+        if (r < 0)
+            return TOOL_USAGE;
+        format.conf = encoded;
+        format.conf_size = (uint32_t)raft_conf_encode(&conf, encoded);
+    } else {
+        format.node = random_u64();
+    }
+    r = journal_store_format(t->dir, &format, &why);
+    if (r < 0)
+        return failed(t, r, &why);
+    char node[17], cluster[UUID_STRING];
+    printf("formatted %s: node %s of cluster %s, %s\n", t->dir, journal_node_text(format.node, node),
+           uuid_format(format.cluster, cluster),
+           join              ? "waiting to be added (cv raft add)"
+           : conf.count == 1 ? "the only voter"
+                             : "one of several voters");
+    return TOOL_OK;
+}
+
+/* ---- check ---- */
+
+struct problems {
+    const struct tool *tool;
+    struct buf json;
+    uint32_t n;
+};
+
+static void problem(void *arg, const char *text)
+{
+    struct problems *p = arg;
+    if (p->n++ >= 100)
+        return;
+    if (!p->tool->json) {
+        printf("  problem        %s\n", text);
+        return;
+    }
+    (void)buf_printf(&p->json, p->n > 1 ? "," : "");
+    (void)json_write_text(&p->json, text);
+}
+
+static void print_state(const struct journal_state *s, const struct journal_mark *m)
+{
+    char node[17], vote[17], cluster[UUID_STRING];
+    printf("  cluster        %s, incarnation %u\n", uuid_format(s->cluster, cluster), s->incarnation);
+    printf("  node           %s\n", journal_node_text(s->node, node));
+    printf("  term, vote     %" PRIu64 ", %s\n", s->term, s->vote ? journal_node_text(s->vote, vote) : "none");
+    printf("  entries        %" PRIu64 " to %" PRIu64 ", last of term %" PRIu64 ", %u terms\n", s->first, s->last,
+           s->last_term, s->run_count);
+    printf("  chain          %016" PRIx64 "\n", s->last_chain);
+    printf("  commit         at least %" PRIu64 "\n", s->commit);
+    for (uint32_t i = 0; i < s->conf_count; i++)
+        printf("  configuration  at %" PRIu64 "\n", s->confs[i]);
+    if (s->snap_index)
+        printf("  snapshot       at %" PRIu64 " in %s\n", s->snap_index, s->snap_directory);
+    printf("  durable.mark   entry %" PRIu64 " of term %" PRIu64 ", term %" PRIu64 "\n", m->index, m->index_term,
+           m->term);
+}
+
+static void print_json(const struct tool *t, const struct journal_state *s, const struct journal_mark *m,
+                       const struct journal_check *c, const struct problems *p)
+{
+    char node[17], vote[17], cluster[UUID_STRING];
+    printf("{\"cluster\":\"%s\",\"incarnation\":%u,\"node\":\"%s\",\"term\":%" PRIu64 ",\"vote\":\"%s\",",
+           uuid_format(s->cluster, cluster), s->incarnation, journal_node_text(s->node, node), s->term,
+           s->vote ? journal_node_text(s->vote, vote) : "");
+    printf("\"first\":%" PRIu64 ",\"last\":%" PRIu64 ",\"last_term\":%" PRIu64 ",\"chain\":\"%016" PRIx64
+           "\",\"commit\":%" PRIu64 ",\"mark\":%" PRIu64 ",",
+           s->first, s->last, s->last_term, s->last_chain, s->commit, m->index);
+    printf("\"checked\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"operations\":%" PRIu64 ",\"problems\":[%.*s]}\n",
+           c->entries, c->bytes, c->operations, (int)p->json.n, (const char *)p->json.p);
+}
+
+static int run_check(struct tool *t)
+{
+    struct journal_store *s cleanup(journal_store_free_p) = NULL;
+    struct buf why cleanup(buf_fini) = {0};
+    struct journal_store_options options = {.read_only = true, .no_check = true};
+    int r = journal_store_open(t->dir, &options, &why, &s);
+    if (r < 0)
+        return failed(t, r, &why);
+    const struct journal_state *state = journal_store_state(s);
+    struct problems problems = {.tool = t};
+    struct journal_check check = {.problem = problem, .arg = &problems};
+    if (!t->json) {
+        printf("%s\n", t->dir);
+        print_state(state, journal_store_mark(s));
+    }
+    if (journal_store_check_mark(s, &why) < 0 && buf_append(&why, "", 1) == 0)
+        problem(&problems, (const char *)why.p);
+    r = journal_check_entries(journal_store_db(s), state, state->first, &check);
+    if (t->json) {
+        print_json(t, state, journal_store_mark(s), &check, &problems);
+    } else {
+        printf("  checked        %" PRIu64 " entries, %" PRIu64 " bytes, %" PRIu64 " operations\n", check.entries,
+               check.bytes, check.operations);
+        printf(problems.n
+                   ? "%u problems: this node must not vote; with other voters alive replace it (cv raft replace)\n"
+                   : "sound\n",
+               problems.n);
+    }
+    buf_fini(&problems.json);
+    return problems.n || r < 0 ? TOOL_FAILED : TOOL_OK;
+}
+
+/* ---- dump ---- */
+
+static void dump_entry(const struct tool *t, const struct journal_entry *e)
+{
+    struct raft_conf conf;
+    struct buf members cleanup(buf_fini) = {0};
+    if (e->type == RAFT_CONF && raft_conf_decode(e->data, e->size, &conf) == 0)
+        (void)journal_conf_write(&conf, &members);
+    if (t->json)
+        printf("{\"index\":%" PRIu64 ",\"term\":%" PRIu64 ",\"type\":\"%s\",\"operations\":%u,\"size\":%u,\"crc\":%u,"
+               "\"chain\":\"%016" PRIx64 "\"%s%.*s}\n",
+               e->index, e->term, journal_entry_type_name(e->type), e->op_count, e->size, e->data_crc, e->chain,
+               members.n ? ",\"members\":" : "", (int)members.n, (const char *)members.p);
+    else
+        printf("%10" PRIu64 " %8" PRIu64 "  %-8s %6u %9u  %016" PRIx64 "  %.*s\n", e->index, e->term,
+               journal_entry_type_name(e->type), e->op_count, e->size, e->chain, (int)members.n,
+               (const char *)members.p);
+}
+
+static int run_dump(struct tool *t)
+{
+    struct journal_store *s cleanup(journal_store_free_p) = NULL;
+    struct buf why cleanup(buf_fini) = {0};
+    struct journal_store_options options = {.read_only = true, .no_check = true};
+    int r = journal_store_open(t->dir, &options, &why, &s);
+    if (r < 0)
+        return failed(t, r, &why);
+    const struct journal_state *state = journal_store_state(s);
+    struct journal_read read = {.count = 0};
+    if (!t->json)
+        printf("%10s %8s  %-8s %6s %9s  %-16s\n", "entry", "term", "type", "ops", "bytes", "chain");
+    for (uint64_t at = max(t->from, state->first); r == 0 && at <= min(t->to, state->last); at += read.count) {
+        r = journal_store_read(s, at, min(t->to, state->last), DUMP_BYTES, &read);
+        for (uint32_t i = 0; i < read.count; i++)
+            dump_entry(t, &read.entries[i]);
+        if (r < 0)
+            complain(t, "entry %" PRIu64 ": %s (cv-journal check says more)", at + read.count,
+                     cv_error_text(r == -ENOENT ? -CV_LOG_DAMAGED : r));
+    }
+    journal_read_fini(&read);
+    return r < 0 ? TOOL_FAILED : TOOL_OK;
+}
+
+/* ---- the command line ---- */
+
+static const struct {
+    const char *name;
+    int (*run)(struct tool *t);
+    const char *usage, *help;
+} tools[] = {
+    {"format", run_format, "--cluster UUID|new --single | --peers A,B,C [--self A]",
+     "make the log of a founding voter"},
+    {"join", run_format, "--cluster UUID", "make an empty log of a member that will be added"},
+    {"check", run_check, "[--json]", "hold every entry and row of a stopped journal against their checksums"},
+    {"dump", run_dump, "[--from N] [--to N] [--json]", "list the entries of a stopped journal"},
+};
+
+static const struct option long_options[] = {
+    {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
+    {"dir", required_argument, NULL, 'd'},    {"cluster", required_argument, NULL, 'C'},
+    {"single", no_argument, NULL, '1'},       {"peers", required_argument, NULL, 'p'},
+    {"self", required_argument, NULL, 'S'},   {"from", required_argument, NULL, 'f'},
+    {"to", required_argument, NULL, 't'},     {"json", no_argument, NULL, 'j'},
+    {"help", no_argument, NULL, 'h'},         {0},
+};
+
+static void print_help(void)
+{
+    printf("Tools for the directory of a journal that does not run:\n\n");
+    for (size_t i = 0; i < array_size(tools); i++)
+        printf("  cv-journal %-6s %s\n                    %s\n", tools[i].name, tools[i].usage, tools[i].help);
+    printf(
+        "\n  -d, --dir DIR            the directory (else journal.dir of the configuration)\n"
+        "  -c, --config FILE        read FILE (else $CURVINE_CONFIG, else /etc/curvine/curvine.yaml if it is there)\n"
+        "  -s, --set SECTION.KEY=V  set one option, over what the file says\n"
+        "\nExit status: 0 done, sound; 1 failed, damaged; 2 wrong usage; 4 no log there, or in use.\n");
+}
+
+static bool parse_number(const char *s, uint64_t *ret)
+{
+    char *end;
+    errno = 0;
+    *ret = strtoull(s, &end, 10);
+    return errno == 0 && end != s && !*end && *s != '-';
+}
+
+/* Returns -1 when there is something to run, otherwise the exit status. */
+static int parse(struct tool *t, int argc, char **argv)
+{
+    for (int c; (c = getopt_long(argc, argv, "c:s:d:h", long_options, NULL)) != -1;) {
+        bool good = true;
+        switch (c) {
+        case 'c': t->path = optarg; break;
+        case 's': t->sets[t->set_count++] = optarg; break;
+        case 'd': t->dir = optarg; break;
+        case 'C': t->cluster = optarg; break;
+        case '1': t->single = true; break;
+        case 'p': t->peers = optarg; break;
+        case 'S': t->self = optarg; break;
+        case 'f': good = parse_number(optarg, &t->from); break;
+        case 't': good = parse_number(optarg, &t->to); break;
+        case 'j': t->json = true; break;
+        case 'h': print_help(); return TOOL_OK;
+        default: fprintf(stderr, "Try 'cv-journal %s --help'.\n", t->command); return TOOL_USAGE;
+        }
+        if (!good) {
+            complain(t, "'%s' is not a number", optarg);
+            return TOOL_USAGE;
+        }
+    }
+    if (argv[optind]) {
+        complain(t, "unexpected argument '%s'", argv[optind]);
+        return TOOL_USAGE;
+    }
+    return -1;
+}
+
+static int read_config(struct tool *t, const struct option_section *const *sections)
+{
+    int r = config_new(sections, &t->config);
+    if (r == 0 && (t->path || access(config_default_path(), F_OK) == 0))
+        r = config_load(t->config, t->path ? t->path : config_default_path());
+    for (int i = 0; i < t->set_count; i++) {
+        int set = config_set(t->config, t->sets[i]);
+        r = r < 0 ? r : set;
+    }
+    if (r == 0)
+        r = config_check(t->config);
+    if (r < 0)
+        complain(t, "configuration: %s", t->config ? config_errors(t->config) : cv_error_text(r));
+    else if (!t->dir)
+        t->dir = config_options(t->config, journal)->dir;
+    return r;
+}
+
+static int run(struct tool *t, int argc, char **argv, const struct option_section *const *sections)
+{
+    int status = parse(t, argc, argv);
+    if (status >= 0)
+        return status;
+    if (read_config(t, sections) < 0)
+        return TOOL_USAGE;
+    for (size_t i = 0; i < array_size(tools); i++)
+        if (strcmp(t->command, tools[i].name) == 0)
+            return tools[i].run(t);
+    return TOOL_USAGE;
+}
+
+int journal_tool_main(int argc, char **argv, const struct option_section *const *sections)
+{
+    struct tool t = {.command = argv[1], .from = 1, .to = UINT64_MAX};
+    t.sets = calloc((size_t)argc, sizeof(t.sets[0]));
+    if (!t.sets)
+        return TOOL_FAILED;
+    int status = run(&t, argc - 1, argv + 1, sections);
+    config_free(t.config);
+    free(t.sets);
+    return status;
+}
+
+bool journal_tool_is(int argc, char **argv)
+{
+    for (size_t i = 0; argc > 1 && i < array_size(tools); i++)
+        if (strcmp(argv[1], tools[i].name) == 0)
+            return true;
+    return false;
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tools for a journal's directory, as cv-journal COMMAND: format and join make it, check and dump look at it without
+ * changing anything. All refuse beside a running journal (the directory's lock).
+ *
+ * Exit status: 0 done, the log is sound; 1 failed, the log is damaged; 2 wrong usage; 4 there is no log, or a journal
+ * works on it.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "conf/options.h"
+
+/* Does the command line name a tool? */
+bool journal_tool_is(int argc, char **argv);
+
+/* Run it; returns the exit status. */
+int journal_tool_main(int argc, char **argv, const struct option_section *const *sections);
