@@ -220,6 +220,17 @@ int net_credentials(int fd, struct net_credentials *ret)
     return 0;
 }
 
+int net_groups(int fd, gid_t *groups, unsigned limit)
+{
+#ifndef SO_PEERGROUPS
+#define SO_PEERGROUPS 59
+#endif
+    socklen_t n = (socklen_t)(limit * sizeof(*groups));
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &n) < 0)
+        return errno == ENODATA || errno == ENOPROTOOPT ? -ENOTSUP : -errno;
+    return (int)(n / sizeof(*groups));
+}
+
 int net_keepalive(int fd, int idle_s)
 {
     int on = 1, probes = 4, interval = idle_s / probes > 0 ? idle_s / probes : 1, unacked_ms = 2 * idle_s * 1000;

@@ -58,6 +58,10 @@ struct net_credentials {
 };
 int net_credentials(int fd, struct net_credentials *ret);
 
+/* The supplementary groups of that process, as of its connect. Returns how many. Errors: -ENOTSUP not a unix socket;
+ * -ERANGE more than limit. */
+int net_groups(int fd, gid_t *groups, unsigned limit);
+
 /* Kill a TCP peer that is silent and gone: probes after idle_s, given up after about idle_s more. */
 int net_keepalive(int fd, int idle_s);
 

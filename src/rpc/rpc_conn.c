@@ -293,6 +293,11 @@ int rpc_conn_credentials(const struct rpc_conn *c, struct net_credentials *ret)
     return net_credentials(c->fd, ret);
 }
 
+int rpc_conn_groups(const struct rpc_conn *c, gid_t *groups, unsigned limit)
+{
+    return net_groups(c->fd, groups, limit);
+}
+
 uint64_t rpc_conn_queued(const struct rpc_conn *c)
 {
     return c->queued;

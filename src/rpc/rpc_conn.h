@@ -91,6 +91,7 @@ const char *rpc_conn_peer(const struct rpc_conn *c);
 
 /* Who is at the other end of a unix socket. Errors: -ENOTSUP. */
 int rpc_conn_credentials(const struct rpc_conn *c, struct net_credentials *ret);
+int rpc_conn_groups(const struct rpc_conn *c, gid_t *groups, unsigned limit); /* as net_groups() */
 
 /* Bytes queued and not sent; congested: at or above send_high. */
 uint64_t rpc_conn_queued(const struct rpc_conn *c);

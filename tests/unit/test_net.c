@@ -84,12 +84,17 @@ TEST(net_knows_who_is_at_the_other_end_of_a_unix_socket)
     ck_assert_int_eq(net_credentials(fd[0], &c), 0);
     ck_assert_int_eq(c.pid, getpid());
     ck_assert_uint_eq(c.uid, geteuid());
+    gid_t own[64], groups[64];
+    int n = getgroups(64, own);
+    ck_assert_int_eq(net_groups(fd[0], groups, 64), n);
+    ck_assert(n == 0 || memcmp(own, groups, (size_t)n * sizeof(gid_t)) == 0);
     close(fd[0]);
     close(fd[1]);
     struct net_address a;
     ck_assert_int_eq(net_parse("127.0.0.1:0", 0, &a), 0);
     ck_assert_int_eq(net_listen(&a, 0, &fd[0]), 0);
     ck_assert_int_eq(net_credentials(fd[0], &c), -ENOTSUP);
+    ck_assert_int_eq(net_groups(fd[0], groups, 64), -ENOTSUP);
     close(fd[0]);
 }
 
