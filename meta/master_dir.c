@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,20 +15,17 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "conf/dir_lock.h"
 #include "meta/master_format.h"
 #include "meta/master_store.h"
 
 #define NEW ".new" /* of what is being made: never live, free to be removed */
 
-static int lock_directory(int dir_fd, int *ret)
+static int lock_directory(const char *path, int *ret)
 {
-    int fd cleanup(closep) = openat(dir_fd, MASTER_FILE_LOCK, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK ? -CV_LOCKED : -errno;
-    *ret = take_fd(fd);
-    return 0;
+    pid_t holder = 0;
+    int r = dir_lock(path, ret, &holder);
+    return r == -CV_LOCKED && holder ? log_warn(r, "'%s': process %d", path, (int)holder) : r;
 }
 
 static int ident_read(int dir_fd, struct master_ident *ret)
@@ -120,7 +116,7 @@ int master_dir_format(const char *path, struct uuid cluster)
     if (dir_fd < 0)
         return -errno;
     int lock_fd cleanup(closep) = -1;
-    int r = lock_directory(dir_fd, &lock_fd);
+    int r = lock_directory(path, &lock_fd);
     return r < 0 ? r : format_locked(path, dir_fd, cluster);
 }
 
@@ -134,7 +130,7 @@ int master_dir_open(const char *path, struct master_dir *ret)
     if (r < 0)
         return r;
     int lock_fd cleanup(closep) = -1;
-    r = lock_directory(dir_fd, &lock_fd);
+    r = lock_directory(path, &lock_fd);
     if (r < 0)
         return r;
     char *copy cleanup(freep) = strdup(path), *rows = NULL;

@@ -37,6 +37,5 @@ static_assert(sizeof(struct master_ident) == 64, "on disk");
 /* Rows of ours, in the family "default" (which every RocksDB has). Their first byte is 0, which no row of the core's
  * begins with. The values: */
 #define MASTER_ROW_CLUSTER "\0cluster" /* the cluster's uuid, 16 bytes: rows travel between nodes without ident */
-#define MASTER_ROW_APPLIED "\0applied" /* u64: rows hold the state after this log index */
 #define MASTER_ROW_FORMAT  "\0format"  /* u32: of the rows as a whole */
 #define MASTER_ROWS_FORMAT 1

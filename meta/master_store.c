@@ -3,7 +3,7 @@
  * RocksDB as the metadata database. Two rules make it exact (measured, reference notes R7 and R10):
  *  - all families are flushed together: atomic_flush for the flushes RocksDB begins itself (and Checkpoint), and
  *    master_flush_all() for ours. No family is ever flushed alone.
- *  - "applied" is a row of the same write batch as the rows it speaks for, so it is flushed or lost with them. Read
+ *  - "applied" is in a row (the core's state row) of the same write batch as the rows it speaks for, so it is flushed or lost with them. Read
  *    with the persisted tier (files only, no memtable) it says which state a crash cannot take away any more.
  */
 #include "meta/master_store.h"
@@ -22,9 +22,9 @@
 #include "meta/master_format.h"
 
 /* RocksDB's own: families by our enum. The small rows live in the family that every database has. */
-static const char *const family_names[MASTER_FAMILIES] = {
-    [MASTER_INODE] = "inode", [MASTER_DENTRY] = "dentry", [MASTER_EXTENT] = "extent",
-    [MASTER_QUEUE] = "queue", [MASTER_SMALL] = "default",
+static const char *const family_names[META_FAMILY_COUNT] = {
+    [META_FAMILY_inode] = "inode", [META_FAMILY_dentry] = "dentry", [META_FAMILY_extent] = "extent",
+    [META_FAMILY_queue] = "queue", [META_FAMILY_small] = "default",
 };
 
 enum { TIER_ALL = 0, TIER_CACHE = 1, TIER_PERSISTED = 2 }; /* rocksdb::ReadTier */
@@ -36,10 +36,10 @@ enum { INFO_LOG_WARN = 2 };                                /* rocksdb::InfoLogLe
 struct master_store {
     char *path;
     rocksdb_t *db;
-    rocksdb_column_family_handle_t *families[MASTER_FAMILIES];
+    rocksdb_column_family_handle_t *families[META_FAMILY_COUNT];
     rocksdb_options_t *options;
     rocksdb_cache_t *cache;
-    rocksdb_readoptions_t *read_cached, *read_blocking, *read_persisted, *read_iter;
+    rocksdb_readoptions_t *read_cached, *read_blocking, *read_persisted;
     rocksdb_writeoptions_t *write_options;
     _Atomic uint64_t applied, flushed; /* any thread */
     /* Writer's, read by any thread for metrics. */
@@ -125,8 +125,8 @@ static int check_options(const char *path)
     int r = take_error(&error);
     if (r == 0) {
         bool good =
-            rocksdb_options_get_atomic_flush(o) && rocksdb_options_get_paranoid_checks(o) && n == MASTER_FAMILIES;
-        for (size_t i = 0; i < MASTER_FAMILIES && good; i++) {
+            rocksdb_options_get_atomic_flush(o) && rocksdb_options_get_paranoid_checks(o) && n == META_FAMILY_COUNT;
+        for (size_t i = 0; i < META_FAMILY_COUNT && good; i++) {
             bool found = false;
             for (size_t k = 0; k < n; k++)
                 found |= !strcmp(names[k], family_names[i]);
@@ -142,7 +142,7 @@ static int check_options(const char *path)
 
 static void close_database(struct master_store *s)
 {
-    for (int i = 0; i < MASTER_FAMILIES; i++)
+    for (int i = 0; i < META_FAMILY_COUNT; i++)
         if (s->families[i])
             rocksdb_column_family_handle_destroy(s->families[i]);
     if (s->db)
@@ -156,7 +156,7 @@ struct master_store *master_store_free(struct master_store *s)
     close_database(s);
     if (s->options)
         rocksdb_options_destroy(s->options);
-    rocksdb_readoptions_t *reads[] = {s->read_cached, s->read_blocking, s->read_persisted, s->read_iter};
+    rocksdb_readoptions_t *reads[] = {s->read_cached, s->read_blocking, s->read_persisted};
     for (size_t i = 0; i < array_size(reads); i++)
         if (reads[i])
             rocksdb_readoptions_destroy(reads[i]);
@@ -192,15 +192,14 @@ static int open_database(const char *path, uint64_t cache_bytes, bool create, st
     s->read_cached = read_options(TIER_CACHE);
     s->read_blocking = read_options(TIER_ALL);
     s->read_persisted = read_options(TIER_PERSISTED);
-    s->read_iter = read_options(TIER_ALL);
     s->write_options = rocksdb_writeoptions_create();
     rocksdb_writeoptions_disable_WAL(s->write_options, 1);
 
-    const rocksdb_options_t *each[MASTER_FAMILIES];
-    for (int i = 0; i < MASTER_FAMILIES; i++)
+    const rocksdb_options_t *each[META_FAMILY_COUNT];
+    for (int i = 0; i < META_FAMILY_COUNT; i++)
         each[i] = s->options;
     char *error = NULL;
-    s->db = rocksdb_open_column_families(s->options, path, MASTER_FAMILIES, family_names, each, s->families, &error);
+    s->db = rocksdb_open_column_families(s->options, path, META_FAMILY_COUNT, family_names, each, s->families, &error);
     int r = take_error(&error);
     if (r < 0)
         return r;
@@ -218,7 +217,7 @@ static int get_row(struct master_store *s, rocksdb_readoptions_t *how, struct te
 {
     char *error = NULL;
     size_t length = 0;
-    char *v = rocksdb_get_cf(s->db, how, s->families[MASTER_SMALL], key.p, key.n, &length, &error);
+    char *v = rocksdb_get_cf(s->db, how, s->families[META_FAMILY_small], key.p, key.n, &length, &error);
     int r = take_error(&error);
     if (r == 0 && !v)
         r = -ENOENT;
@@ -230,12 +229,19 @@ static int get_row(struct master_store *s, rocksdb_readoptions_t *how, struct te
     return r;
 }
 
+/* The log index the core's state row names; 0 when there is none yet. */
 static int get_applied(struct master_store *s, rocksdb_readoptions_t *how, uint64_t *ret)
 {
-    uint8_t v[8];
-    int r = get_row(s, how, ROW(MASTER_ROW_APPLIED), v, sizeof(v));
+    uint8_t key[META_KEY_MAX], value[META_STATE_SIZE];
+    struct text k = {(char *)key, meta_key_state(key)}, v = {(char *)value, sizeof(value)};
+    struct meta_state state = {0};
+    int r = get_row(s, how, k, value, sizeof(value));
     if (r == 0)
-        *ret = get_le64(v);
+        r = meta_state_decode(v, &state);
+    else if (r == -ENOENT)
+        r = 0;
+    if (r == 0)
+        *ret = state.applied;
     return r;
 }
 
@@ -258,8 +264,8 @@ int master_store_create(const char *path, struct uuid cluster)
         return r;
     uint8_t format[4];
     put_le32(format, MASTER_ROWS_FORMAT);
-    master_batch_put(s, b, MASTER_SMALL, ROW(MASTER_ROW_CLUSTER), uuid_bytes(&cluster));
-    master_batch_put(s, b, MASTER_SMALL, ROW(MASTER_ROW_FORMAT), (struct text){(char *)format, sizeof(format)});
+    master_batch_put(s, b, META_FAMILY_small, ROW(MASTER_ROW_CLUSTER), uuid_bytes(&cluster));
+    master_batch_put(s, b, META_FAMILY_small, ROW(MASTER_ROW_FORMAT), (struct text){(char *)format, sizeof(format)});
     r = master_store_write(s, b, 0);
     return r < 0 ? r : master_store_flush(s);
 }
@@ -295,7 +301,7 @@ int master_store_open(const struct master_store_options *options, struct uuid cl
     if (r == 0)
         r = get_applied(s, s->read_persisted, &flushed);
     if (r < 0)
-        return r == -ENOENT ? -CV_BAD_FORMAT : r;
+        return r;
     assert(applied == flushed); /* nothing is in memtables yet: there is no log to replay */
     s->applied = s->flushed = flushed;
     *ret = take(s);
@@ -316,7 +322,7 @@ void master_value_release(struct master_value *v)
     *v = (struct master_value){0};
 }
 
-static int get_value(struct master_store *s, rocksdb_readoptions_t *how, enum master_family family, struct text key,
+static int get_value(struct master_store *s, rocksdb_readoptions_t *how, enum meta_family family, struct text key,
                      struct master_value *ret)
 {
     char *error = NULL;
@@ -332,12 +338,12 @@ static int get_value(struct master_store *s, rocksdb_readoptions_t *how, enum ma
     return 0;
 }
 
-int master_store_try(struct master_store *s, enum master_family family, struct text key, struct master_value *ret)
+int master_store_try(struct master_store *s, enum meta_family family, struct text key, struct master_value *ret)
 {
     return get_value(s, s->read_cached, family, key, ret);
 }
 
-int master_store_get(struct master_store *s, enum master_family family, struct text key, struct master_value *ret)
+int master_store_get(struct master_store *s, enum meta_family family, struct text key, struct master_value *ret)
 {
     return get_value(s, s->read_blocking, family, key, ret);
 }
@@ -348,9 +354,10 @@ static rocksdb_iterator_t *inner(const struct master_iter *it)
     return (rocksdb_iterator_t *)it;
 }
 
-int master_iter_new(struct master_store *s, enum master_family family, struct master_iter **ret)
+int master_iter_new(struct master_store *s, enum meta_family family, bool memory, struct master_iter **ret)
 {
-    *ret = (struct master_iter *)rocksdb_create_iterator_cf(s->db, s->read_iter, s->families[family]);
+    rocksdb_readoptions_t *how = memory ? s->read_cached : s->read_blocking;
+    *ret = (struct master_iter *)rocksdb_create_iterator_cf(s->db, how, s->families[family]);
     return *ret ? 0 : -ENOMEM;
 }
 
@@ -414,13 +421,13 @@ struct master_batch *master_batch_free(struct master_batch *b)
     return NULL;
 }
 
-void master_batch_put(struct master_store *s, struct master_batch *b, enum master_family family, struct text key,
+void master_batch_put(struct master_store *s, struct master_batch *b, enum meta_family family, struct text key,
                       struct text value)
 {
     rocksdb_writebatch_put_cf(inner_batch(b), s->families[family], key.p, key.n, value.p, value.n);
 }
 
-void master_batch_remove(struct master_store *s, struct master_batch *b, enum master_family family, struct text key)
+void master_batch_remove(struct master_store *s, struct master_batch *b, enum meta_family family, struct text key)
 {
     rocksdb_writebatch_delete_cf(inner_batch(b), s->families[family], key.p, key.n);
 }
@@ -429,9 +436,6 @@ int master_store_write(struct master_store *s, struct master_batch *b, uint64_t 
 {
     assert(applied >= s->applied);
     uint64_t began = clock_ns();
-    uint8_t v[8];
-    put_le64(v, applied);
-    master_batch_put(s, b, MASTER_SMALL, ROW(MASTER_ROW_APPLIED), (struct text){(char *)v, sizeof(v)});
     char *error = NULL;
     rocksdb_write(s->db, s->write_options, inner_batch(b), &error);
     int r = take_error(&error);
@@ -448,7 +452,7 @@ int master_store_flush(struct master_store *s)
 {
     uint64_t began = clock_ns();
     char *error = NULL;
-    master_flush_all(s->db, s->path, s->families, MASTER_FAMILIES, &error);
+    master_flush_all(s->db, s->path, s->families, META_FAMILY_COUNT, &error);
     int r = take_error(&error);
     if (r < 0)
         return r;
@@ -478,7 +482,7 @@ void master_store_get_stats(struct master_store *s, struct master_store_stats *r
         .flush_ns = s->flush_ns,
         .cache_bytes = s->cache ? rocksdb_cache_get_usage(s->cache) : 0,
     };
-    for (int i = 0; i < MASTER_FAMILIES; i++) {
+    for (int i = 0; i < META_FAMILY_COUNT; i++) {
         uint64_t n = 0;
         if (rocksdb_property_int_cf(s->db, s->families[i], "rocksdb.cur-size-all-mem-tables", &n) == 0)
             ret->memtable_bytes += n;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The metadata database: the rows of the namespace as of one committed log index, in a RocksDB of its own. Rows reach
- * it only after their batch is committed, many at a time, sorted, with the index ("applied") in the same atomic write;
+ * it only after their batch is committed, many at a time, sorted, with the index ("applied") in the same atomic write (it is in the state row);
  * there is no write-ahead log, because the journal has everything behind what is flushed.
  *
  *      read:   master_store_try (what is in memory, never blocks) | master_store_get (may read the disk) | iterators
@@ -22,11 +22,9 @@
 #include "base/cleanup.h"
 #include "base/text.h"
 #include "base/uuid.h"
+#include "meta/meta_format.h"
 
 struct master_store; /* opaque */
-
-/* The families and what they hold are the core's (meta/meta.h, design section 4). */
-enum master_family { MASTER_INODE, MASTER_DENTRY, MASTER_EXTENT, MASTER_QUEUE, MASTER_SMALL, MASTER_FAMILIES };
 
 struct master_store_options {
     const char *path;
@@ -56,14 +54,15 @@ void master_value_release(struct master_value *v);
 
 /* The value of a key, if finding out needs no disk. Errors: -ENOENT there is none; -EAGAIN only the disk knows;
  * -CV_BAD_CHECKSUM. */
-int master_store_try(struct master_store *s, enum master_family family, struct text key, struct master_value *ret);
+int master_store_try(struct master_store *s, enum meta_family family, struct text key, struct master_value *ret);
 
 /* The value of a key; may block. Errors: -ENOENT; -CV_BAD_CHECKSUM, -EIO. */
-int master_store_get(struct master_store *s, enum master_family family, struct text key, struct master_value *ret);
+int master_store_get(struct master_store *s, enum meta_family family, struct text key, struct master_value *ret);
 
-/* Rows of a family in order of their keys, as of its making. May block. */
+/* Rows of a family in order of their keys, as of its making. memory: only what needs no disk, then the end with
+ * master_iter_error() -EAGAIN; otherwise it may block. */
 struct master_iter; /* opaque */
-int master_iter_new(struct master_store *s, enum master_family family, struct master_iter **ret);
+int master_iter_new(struct master_store *s, enum meta_family family, bool memory, struct master_iter **ret);
 struct master_iter *master_iter_free(struct master_iter *it);
 DEFINE_CLEANUP(struct master_iter *, master_iter_free)
 
@@ -85,11 +84,12 @@ struct master_batch *master_batch_free(struct master_batch *b);
 DEFINE_CLEANUP(struct master_batch *, master_batch_free)
 
 /* Adding in order of family and key is what makes the write cheap (RocksDB's skip list then remembers its place). */
-void master_batch_put(struct master_store *s, struct master_batch *b, enum master_family family, struct text key,
+void master_batch_put(struct master_store *s, struct master_batch *b, enum meta_family family, struct text key,
                       struct text value);
-void master_batch_remove(struct master_store *s, struct master_batch *b, enum master_family family, struct text key);
+void master_batch_remove(struct master_store *s, struct master_batch *b, enum meta_family family, struct text key);
 
-/* Write the rows of the batch and, with them, that they are the state at index applied. */
+/* Write the rows of the batch, which bring the database to log index applied: its state row (META_TABLE_state) says so
+ * too, which is checked when it is flushed. */
 int master_store_write(struct master_store *s, struct master_batch *b, uint64_t applied);
 
 /* Bring everything written to disk; master_store_flushed() moves to the last applied written. Blocks. */
