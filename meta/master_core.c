@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "meta/master_core.h"
+
+#include <errno.h>
+
+#include "base/error.h"
+
+/* "Only the disk knows" is the core's "not prepared". */
+static int base_error(int r)
+{
+    return r == -EAGAIN ? -CV_NOT_PREPARED : r;
+}
+
+static int base_get(void *context, enum meta_family family, struct text key, bool memory, struct buf *value)
+{
+    struct master_value v = {0};
+    int r = memory ? master_store_try(context, family, key, &v) : master_store_get(context, family, key, &v);
+    if (r == 0)
+        r = buf_append(value, v.text.p, v.text.n);
+    master_value_release(&v);
+    return base_error(r);
+}
+
+static int base_scan(void *context, enum meta_family family, struct text prefix, struct text from, bool memory,
+                     bool (*each)(void *arg, struct text key, struct text value), void *arg)
+{
+    struct master_iter *it cleanup(master_iter_free_p) = NULL;
+    int r = master_iter_new(context, family, memory, &it);
+    if (r < 0)
+        return r;
+    for (bool more = master_iter_seek(it, from); more; more = master_iter_next(it)) {
+        struct text key = master_iter_key(it);
+        if (key.n < prefix.n || memcmp(key.p, prefix.p, prefix.n) != 0 || !each(arg, key, master_iter_value(it)))
+            return 0;
+    }
+    return base_error(master_iter_error(it));
+}
+
+int master_core_init(struct master_core *c, const struct meta_options *options, struct master_store *store)
+{
+    *c = (struct master_core){
+        .store = store,
+        .base = {.context = store, .get = base_get, .scan = base_scan},
+    };
+    int r = meta_new(options, &c->base, &c->meta);
+    if (r < 0)
+        return r;
+    pthread_rwlockattr_t a;
+    pthread_rwlockattr_init(&a);
+    pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&c->lock, &a);
+    pthread_rwlockattr_destroy(&a);
+    return 0;
+}
+
+void master_core_fini(struct master_core *c)
+{
+    if (!c->meta)
+        return;
+    c->meta = meta_free(c->meta);
+    pthread_rwlock_destroy(&c->lock);
+}

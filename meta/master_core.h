@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What all threads of a master share: the namespace with its lock, the database under it, and the few words that say
+ * whether we lead and which answers may leave. Everything else belongs to one thread.
+ *
+ *      network loops   read lock: look up, prepare            wait for `released`
+ *      scribe          write lock: execute, commit, apply     moves `released`
+ *      writer          no lock: the sealed delta -> database
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "meta/master_store.h"
+#include "meta/meta.h"
+
+struct master_core {
+    struct meta *meta;
+    struct master_store *store;
+    struct meta_base base; /* meta's view of store */
+    pthread_rwlock_t lock; /* meta.h's [R] and [W]; a waiting writer goes first */
+
+    /* Written by the scribe, read by any thread, atomic. */
+    _Atomic uint64_t leading;        /* the term we lead and serve in; 0: ask somebody else */
+    _Atomic uint64_t lease_until_ns; /* reads may be answered before this (CLOCK_BOOTTIME) without asking the journal */
+    _Atomic uint64_t released;       /* answers that depend on batches up to this may leave */
+    _Atomic uint64_t released_index; /* log index of that batch, or the last applied: what such answers rest on */
+    _Atomic uint64_t view;           /* counts up, under the write lock, when batches not released were taken back */
+    _Atomic uint64_t led_since_ns;   /* when `leading` began */
+    _Atomic uint64_t leader;         /* node that leads as far as the journal knows; 0: nobody */
+    _Atomic uint32_t incarnation;    /* of the cluster */
+};
+
+/* Build the namespace on an open store, which stays the caller's. Reads the database.
+ * Errors: those of meta_new(). */
+int master_core_init(struct master_core *c, const struct meta_options *options, struct master_store *store);
+void master_core_fini(struct master_core *c);
+
+static inline void master_core_read_lock(struct master_core *c)
+{
+    pthread_rwlock_rdlock(&c->lock);
+}
+
+static inline void master_core_write_lock(struct master_core *c)
+{
+    pthread_rwlock_wrlock(&c->lock);
+}
+
+static inline void master_core_unlock(struct master_core *c)
+{
+    pthread_rwlock_unlock(&c->lock);
+}
+
+/* Any thread: may requests be answered from our memory now? Ask again just before the answer leaves. */
+static inline bool master_core_leads(const struct master_core *c, uint64_t now_ns)
+{
+    return atomic_load_explicit(&c->leading, memory_order_acquire) &&
+           now_ns < atomic_load_explicit(&c->lease_until_ns, memory_order_relaxed);
+}

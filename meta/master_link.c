@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A frame connection (rpc/rpc_conn.h) without requests: proposals are lent from where the core put their payloads,
+ * entries are handled in the receive buffer. All errors end the connection, and all ends are the same: wait until it
+ * is closed, tell the owner, try again later.
+ */
+#include "meta/master_link.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "meta/master_health.h"
+#include "rpc/rpc_conn.h"
+
+enum link_state { LINK_DOWN, LINK_CONNECTING, LINK_ATTACHING, LINK_UP, LINK_CLOSING, LINK_STOPPED };
+
+struct master_link {
+    struct loop *loop;
+    struct master_link_options o;
+    const struct master_link_events *events;
+    struct net_address address;
+    struct master_health *health;
+    enum link_state state;
+    bool said; /* that it cannot be reached, once */
+    int fd;    /* while connecting; then the connection's */
+    struct io_op connect_op;
+    struct rpc_conn *conn;      /* ATTACHING, UP, CLOSING */
+    struct loop_timer timer;    /* reconnect */
+    void (*stopped)(void *arg); /* set: stopping */
+    void *stopped_arg;
+    _Atomic uint64_t connects, proposals, proposed_bytes; /* any thread */
+};
+
+/* A payload on its way out. */
+struct lent_payload {
+    struct rpc_release release;
+    struct meta_payload *payload;
+};
+
+static void move(struct master_link *l, enum link_state to)
+{
+    /* from -> to, one bit each */
+    static const uint8_t may[] = {
+        [LINK_DOWN] = 1 << LINK_CONNECTING | 1 << LINK_STOPPED,
+        [LINK_CONNECTING] = 1 << LINK_ATTACHING | 1 << LINK_DOWN,
+        [LINK_ATTACHING] = 1 << LINK_UP | 1 << LINK_CLOSING,
+        [LINK_UP] = 1 << LINK_CLOSING,
+        [LINK_CLOSING] = 1 << LINK_DOWN,
+        [LINK_STOPPED] = 0,
+    };
+    assert(may[l->state] & 1 << to);
+    l->state = to;
+}
+
+static bool is_open(const struct master_link *l)
+{
+    return l->state == LINK_ATTACHING || l->state == LINK_UP;
+}
+
+/* No further frame comes; what is queued goes out when the end is ours. */
+static void link_close(struct master_link *l, int reason)
+{
+    if (!is_open(l))
+        return;
+    move(l, LINK_CLOSING);
+    if (l->stopped)
+        rpc_conn_finish(l->conn, reason);
+    else
+        rpc_conn_close(l->conn, reason);
+}
+
+/* ---- sending ---------------------------------------------------------------------------------------------------- */
+
+/* What cannot even be queued ends the connection: the journal waits for each of these. */
+static void send_message(struct master_link *l, uint16_t type, const void *message)
+{
+    struct frame_header h = {.type = type, .flags = FRAME_ONE_WAY};
+    int r = is_open(l) ? rpc_conn_send(l->conn, &h, message_desc(type), message) : 0;
+    if (r < 0)
+        link_close(l, r);
+}
+
+static void payload_sent(struct rpc_release *release)
+{
+    struct lent_payload *p = container_of(release, struct lent_payload, release);
+    meta_payload_unref(p->payload);
+    free(p);
+}
+
+int master_link_propose(struct master_link *l, uint64_t term, uint64_t sequence, struct meta_payload *payload)
+{
+    assert_on_loop(l->loop);
+    if (l->state != LINK_UP)
+        return -CV_CLOSED;
+    struct lent_payload *p = malloc(sizeof(*p));
+    if (!p)
+        return -ENOMEM;
+    *p = (struct lent_payload){.release.run = payload_sent, .payload = payload};
+    meta_payload_ref(payload);
+    struct msg_link_propose m = {
+        .term = term,
+        .sequence = sequence,
+        .op_count = payload->op_count,
+        .payload_crc = crc32c(0, payload->bytes, payload->n),
+        .entry_type = LINK_BATCH,
+    };
+    struct frame_header h = {.type = MSG_link_propose, .flags = FRAME_ONE_WAY};
+    int r = rpc_conn_send_lent(l->conn, &h, msg_link_propose_desc(), &m, payload->bytes, payload->n, &p->release);
+    if (r < 0) {
+        payload_sent(&p->release);
+        return r;
+    }
+    atomic_fetch_add_explicit(&l->proposals, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&l->proposed_bytes, payload->n, memory_order_relaxed);
+    return 0;
+}
+
+void master_link_role_seen(struct master_link *l, uint64_t term)
+{
+    assert_on_loop(l->loop);
+    struct msg_link_role_seen m = {.term = term};
+    if (l->state == LINK_UP)
+        send_message(l, MSG_link_role_seen, &m);
+}
+
+void master_link_applied(struct master_link *l, uint64_t applied, uint64_t flushed, bool can_lead)
+{
+    assert_on_loop(l->loop);
+    struct msg_link_applied m = {.applied = applied, .flushed = flushed, .can_lead = can_lead};
+    if (l->state == LINK_UP)
+        send_message(l, MSG_link_applied, &m);
+}
+
+int master_link_admin(struct master_link *l, const struct msg_link_admin *admin)
+{
+    assert_on_loop(l->loop);
+    struct frame_header h = {.type = MSG_link_admin, .flags = FRAME_ONE_WAY};
+    return l->state == LINK_UP ? rpc_conn_send(l->conn, &h, msg_link_admin_desc(), admin) : -CV_CLOSED;
+}
+
+/* ---- receiving -------------------------------------------------------------------------------------------------- */
+
+static int handle_entries(struct master_link *l, const uint8_t *body, size_t n, struct text data)
+{
+    struct msg_link_entries m;
+    int r = msg_link_entries_decode(body, n, &m);
+    if (r < 0)
+        return r;
+    uint32_t left = m.entries.count;
+    rec_for_each (link_entry, e, &m.entries) {
+        if (e.length > data.n)
+            return -CV_BAD_MESSAGE;
+        struct text payload = {data.p, e.length};
+        data = (struct text){data.p + e.length, data.n - e.length};
+        if (crc32c(0, payload.p, payload.n) != e.crc)
+            return -CV_BAD_CHECKSUM;
+        r = l->events->entry(l->events->arg, &e, payload, --left > 0);
+        if (r < 0)
+            return r;
+    }
+    return data.n ? -CV_BAD_MESSAGE : 0;
+}
+
+static int handle_welcome(struct master_link *l, const uint8_t *body, size_t n)
+{
+    struct msg_link_welcome m;
+    int r = msg_link_welcome_decode(body, n, &m);
+    if (r < 0)
+        return r;
+    if (m.error)
+        return -(int)(m.error & INT32_MAX);
+    if (!uuid_equal(uuid_from_bytes(m.cluster), l->o.cluster))
+        return -CV_WRONG_CLUSTER;
+    move(l, LINK_UP);
+    if (l->said)
+        log_info("link to the journal at %s is up", l->o.socket);
+    l->said = false;
+    atomic_fetch_add_explicit(&l->connects, 1, memory_order_relaxed);
+    l->events->attached(l->events->arg, &m);
+    return 0;
+}
+
+/* Decode the body as message name and tell event with what follows. */
+#define TELL(name, ...)                                                                                                \
+    {                                                                                                                  \
+        struct msg_link_##name m;                                                                                      \
+        int r = msg_link_##name##_decode(body, h->body_len, &m);                                                       \
+        if (r < 0)                                                                                                     \
+            return r;                                                                                                  \
+        __VA_ARGS__;                                                                                                   \
+        return 0;                                                                                                      \
+    }
+
+static int handle_frame(struct master_link *l, const struct rpc_frame *f)
+{
+    const struct frame_header *h = &f->header;
+    const uint8_t *body = f->body;
+    const struct master_link_events *e = l->events;
+    if (l->state == LINK_ATTACHING)
+        return h->type == MSG_link_welcome ? handle_welcome(l, body, h->body_len) : -CV_BAD_MESSAGE;
+    switch (h->type) {
+    case MSG_link_role: TELL(role, e->role(e->arg, &m))
+    case MSG_link_proposed: TELL(proposed, e->proposed(e->arg, &m))
+    case MSG_link_rejected: TELL(rejected, e->rejected(e->arg, &m))
+    case MSG_link_durable: TELL(durable, e->durable(e->arg, m.index, m.term))
+    case MSG_link_committed: TELL(committed, e->committed(e->arg, m.index, m.term))
+    case MSG_link_truncate: TELL(truncate, e->truncated(e->arg, m.from))
+    case MSG_link_credit: TELL(credit, e->credit(e->arg, m.bytes, m.entries))
+    case MSG_link_admin_answer: TELL(admin_answer, e->admin(e->arg, &m))
+    case MSG_link_entries:
+        return handle_entries(l, body, h->body_len, (struct text){(const char *)f->data, h->data_len});
+    default: return 0; /* of a newer journal: nothing we rely on */
+    }
+}
+
+static void conn_frame(struct rpc_conn *c, const struct rpc_frame *f, void *user)
+{
+    struct master_link *l = user;
+    int r = is_open(l) ? handle_frame(l, f) : 0;
+    if (r < 0)
+        link_close(l, r);
+}
+
+/* ---- connecting, ending ----------------------------------------------------------------------------------------- */
+
+static void went_down(struct master_link *l, int error)
+{
+    move(l, LINK_DOWN);
+    if (l->stopped) {
+        loop_timer_stop(l->loop, &l->timer);
+        move(l, LINK_STOPPED);
+        l->stopped(l->stopped_arg);
+        return;
+    }
+    if (!l->said)
+        log_warn(error, "link to the journal at %s is down, retrying", l->o.socket);
+    l->said = true;
+    loop_timer_start(l->loop, &l->timer, clock_ns() + l->o.reconnect_ms * NS_PER_MS);
+    l->events->lost(l->events->arg, error);
+}
+
+static void conn_closed(struct rpc_conn *c, int reason, void *user)
+{
+    struct master_link *l = user;
+    l->conn = NULL;
+    if (l->state != LINK_CLOSING)
+        move(l, LINK_CLOSING);
+    went_down(l, reason);
+}
+
+static void connect_done(struct io_op *op, int result)
+{
+    struct master_link *l = container_of(op, struct master_link, connect_op);
+    if (result == 0 && l->stopped)
+        result = -CV_STOPPING;
+    if (result < 0) {
+        l->fd = loop_close(l->loop, l->fd);
+        return went_down(l, result);
+    }
+    static const struct rpc_conn_ops ops = {.frame = conn_frame, .closed = conn_closed};
+    /* Credit bounds what is queued; a full queue must not keep us from reading what makes it shorter. */
+    static const struct rpc_conn_limits limits = {.send_high = 64u << 20, .send_max = 256u << 20};
+    int r = rpc_conn_new(l->loop, take_fd(l->fd), &ops, l, &limits, &l->conn);
+    if (r < 0)
+        return went_down(l, r);
+    move(l, LINK_ATTACHING);
+    struct msg_link_attach m = {
+        .master = l->o.master,
+        .state_version = LINK_STATE_VERSION,
+        .cluster = uuid_bytes(&l->o.cluster),
+    };
+    l->events->attaching(l->events->arg, &m);
+    send_message(l, MSG_link_attach, &m);
+}
+
+static void connect_now(struct master_link *l)
+{
+    move(l, LINK_CONNECTING);
+    int r = net_socket(&l->address, &l->fd);
+    if (r < 0)
+        return went_down(l, r);
+    io_connect(l->loop, &l->connect_op, l->fd, &l->address.any, l->address.n, connect_done);
+}
+
+static void timer_fired(struct loop_timer *timer)
+{
+    connect_now(container_of(timer, struct master_link, timer));
+}
+
+int master_link_new(struct loop *loop, const struct master_link_options *options, struct master_link **ret)
+{
+    struct master_link *l cleanup(master_link_free_p) = calloc(1, sizeof(*l));
+    if (!l)
+        return -ENOMEM;
+    l->loop = loop;
+    l->o = *options;
+    l->events = options->events;
+    l->fd = -1;
+    l->o.reconnect_ms = l->o.reconnect_ms ? l->o.reconnect_ms : 100;
+    loop_timer_init(&l->timer, timer_fired);
+    char text[NET_TEXT_MAX];
+    int r = snprintf(text, sizeof(text), "unix:%s", options->socket);
+    if (r >= (int)sizeof(text))
+        return -ENAMETOOLONG;
+    r = net_parse(text, 0, &l->address);
+    if (r < 0)
+        return r;
+    r = master_health_new(&l->address, l->o.master, &l->health);
+    if (r < 0)
+        return r;
+    *ret = take(l);
+    return 0;
+}
+
+struct master_link *master_link_free(struct master_link *l)
+{
+    if (!l)
+        return NULL;
+    assert(l->state == LINK_DOWN || l->state == LINK_STOPPED);
+    master_health_free(l->health);
+    free(l);
+    return NULL;
+}
+
+int master_link_start(struct master_link *l)
+{
+    assert_on_loop(l->loop);
+    int r = master_health_start(l->health);
+    if (r == 0)
+        connect_now(l);
+    return r;
+}
+
+void master_link_stop(struct master_link *l, void (*stopped)(void *arg), void *arg)
+{
+    assert_on_loop(l->loop);
+    assert(!l->stopped);
+    l->stopped = stopped;
+    l->stopped_arg = arg;
+    if (l->state == LINK_DOWN) {
+        loop_timer_stop(l->loop, &l->timer);
+        move(l, LINK_STOPPED);
+        stopped(arg);
+    } else if (l->state == LINK_CONNECTING) {
+        io_cancel(&l->connect_op);
+    } else {
+        link_close(l, -CV_STOPPING);
+    }
+}
+
+bool master_link_is_up(const struct master_link *l)
+{
+    return l->state == LINK_UP;
+}
+
+void master_link_get_stats(const struct master_link *l, struct master_link_stats *ret)
+{
+    *ret = (struct master_link_stats){l->connects, l->proposals, l->proposed_bytes};
+}

@@ -1,0 +1,535 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One function, scribe_turn(), does the work, at the end of each turn of the loop; everything else only notes what
+ * happened and asks for a turn: requests pushed, batches committed, timers. Roles and entries come from the link and are
+ * handled when they come, in order.
+ */
+#include "meta/master_scribe.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "meta/master_scribe_internal.h"
+
+#define GROUP_MAX   256 /* requests executed under one lock: bounds how long readers wait */
+#define DELTA_STALL 4   /* times flush_bytes: above it nothing is executed until the writer caught up */
+#define QUEUE_MAX   8192
+#define TICK_MS     1000
+
+/* ---- giving back ------------------------------------------------------------------------------------------------ */
+
+void scribe_give_back(struct master_scribe *s, struct master_request *q)
+{
+    master_chain_add(&s->outs[q->home->number], q);
+}
+
+void scribe_give_back_all(struct master_scribe *s, struct master_chain *chain, int error)
+{
+    for (struct master_request *q; (q = master_chain_take(chain));) {
+        if (error)
+            q->meta.error = error;
+        scribe_give_back(s, q);
+    }
+}
+
+/* Wake a loop whose reads wait for `released`, unless it comes to life anyway. */
+static void wake_home(struct master_home *h)
+{
+    int waits = HOME_WAITS;
+    if (atomic_compare_exchange_strong(&h->state, &waits, HOME_WOKEN))
+        loop_post(h->loop, &h->wake);
+}
+
+void scribe_post(struct master_scribe *s, bool released)
+{
+    for (uint32_t i = 0; i < s->home_count; i++) {
+        struct master_chain *out = &s->outs[i];
+        if (released)
+            wake_home(s->homes[i]);
+        if (!out->first)
+            continue;
+        struct master_request *first = out->first;
+        *out = (struct master_chain){0};
+        first->job.run = s->homes[i]->take_back;
+        loop_post(s->homes[i]->loop, &first->job);
+    }
+}
+
+/* Let answers go that depend on what is safe now. Returns whether any may. */
+bool scribe_release(struct master_scribe *s)
+{
+    uint64_t safe = s->commit_index;
+    if (s->options->ack_mode != ACK_QUORUM) /* "applied" is given the strength of "local" for now */
+        safe = max(safe, s->durable_index);
+    struct master_chain chain = {0};
+    uint64_t last = master_batches_release(&s->batches, safe, &chain);
+    if (last <= s->core->released)
+        return false;
+    atomic_store(&s->core->released_index, safe);
+    atomic_store(&s->core->released, last);
+    scribe_give_back_all(s, &chain, 0);
+    return true;
+}
+
+/* ---- committing, executing (all under the write lock) ------------------------------------------------------------- */
+
+void scribe_commit_some(struct master_scribe *s)
+{
+    uint64_t upto = 0, index = 0, now = clock_ns();
+    for (const struct master_batch_entry *e; (e = master_batches_committed(&s->batches, s->commit_index));) {
+        upto = e->number;
+        index = e->index;
+        OBSERVE(s, commit_ns, now - e->proposed_ns);
+        master_batches_drop(&s->batches);
+    }
+    if (!upto)
+        return;
+    meta_batch_committed(s->core->meta, upto, index);
+    s->applied = index;
+    s->stalled = false;
+}
+
+static void close_batch(struct master_scribe *s)
+{
+    struct meta_payload *p = meta_batch_close(s->core->meta);
+    assert(p);
+    OBSERVE(s, batch_ops, p->op_count);
+    OBSERVE(s, batch_bytes, p->n);
+    COUNT(s, batches, 1);
+    master_batches_close(&s->batches, p);
+    s->filling_since_ns = 0;
+    s->window_over = false;
+}
+
+/* Close the batch being filled if it is full, or if nothing is gained by waiting. Returns false when it is full and may
+ * not be closed: nothing more can be executed. */
+bool scribe_close_if_due(struct master_scribe *s, bool end_of_turn)
+{
+    struct meta_open_batch now = meta_batch_now(s->core->meta);
+    if (now.op_count == 0)
+        return true;
+    bool full = now.op_count >= s->options->batch_ops || now.bytes >= s->options->batch_bytes;
+    if (!full && !(end_of_turn && (s->batches.count == 0 || s->window_over || s->options->batch_window_ms == 0)))
+        return true;
+    if (!master_batches_may_close(&s->batches, now.bytes))
+        return !full;
+    close_batch(s);
+    return true;
+}
+
+static bool may_execute(struct master_scribe *s)
+{
+    return scribe_state(s) == SCRIBE_LEADING && s->core->leading && !s->stalled &&
+           meta_delta_load(s->core->meta).bytes < DELTA_STALL * s->options->flush_bytes &&
+           scribe_close_if_due(s, false);
+}
+
+static struct master_request *take_waiting(struct master_scribe *s)
+{
+    struct master_request *q = master_chain_take(&s->waiting);
+    if (q)
+        atomic_fetch_sub_explicit(&s->queued, 1, memory_order_relaxed);
+    return q;
+}
+
+static void put_waiting_back(struct master_scribe *s, struct master_request *q)
+{
+    master_chain_put_first(&s->waiting, q);
+    atomic_fetch_add_explicit(&s->queued, 1, memory_order_relaxed);
+}
+
+void scribe_refuse_waiting(struct master_scribe *s, int error)
+{
+    for (struct master_request *q; (q = take_waiting(s));) {
+        q->meta.error = error;
+        scribe_give_back(s, q);
+    }
+}
+
+/* Returns whether the request is done with (not: it has to wait for a commit). */
+static bool execute_one(struct master_scribe *s, struct master_request *q, uint64_t wall_ns)
+{
+    int r = meta_execute(s->core->meta, &q->meta, wall_ns);
+    if (r == -CV_BUSY) {
+        s->stalled = s->batches.count > 0 || meta_batch_now(s->core->meta).op_count > 0;
+        if (s->stalled || s->inner_busy)
+            return false;
+        q->meta.error = -CV_BUSY; /* no commit will come to change that */
+        scribe_give_back(s, q);
+        return true;
+    }
+    if (r == -CV_NOT_PREPARED) {
+        COUNT(s, not_prepared, 1);
+        q->again = true;
+        scribe_give_back(s, q);
+        return true;
+    }
+    COUNT(s, executed, 1);
+    if (q->meta.type == MSG_session_open && !q->meta.error && s->o.sessions)
+        master_sessions_heard(s->o.sessions, q->meta.answer.session_open.session, clock_ns());
+    if (q->meta.depends > s->core->released)
+        master_batches_wait(&s->batches, q->meta.depends, q);
+    else
+        scribe_give_back(s, q);
+    return true;
+}
+
+/* What came too late or to the wrong master is not executed. Returns its error, or 0. */
+static int refuse(struct master_scribe *s, const struct master_request *q, uint64_t now)
+{
+    if (scribe_state(s) != SCRIBE_LEADING)
+        return -CV_NOT_LEADER;
+    if (s->stopping)
+        return -CV_STOPPING;
+    if (q->cancelled && atomic_load_explicit(q->cancelled, memory_order_relaxed))
+        return -CV_CANCELLED;
+    return q->deadline_ns < now ? -CV_DEADLINE : 0;
+}
+
+/* Returns whether it stopped only to let readers in. */
+static bool execute_some(struct master_scribe *s)
+{
+    uint64_t wall_ns = clock_wall_ns(), now = loop_now(s->loop);
+    for (int n = 0; n < GROUP_MAX && s->waiting.first; n++) {
+        struct master_request *q = take_waiting(s);
+        if (q->install) {
+            meta_install(s->core->meta, &q->meta);
+            scribe_give_back(s, q);
+            continue;
+        }
+        q->meta.error = refuse(s, q, now);
+        if (q->meta.error) {
+            scribe_give_back(s, q);
+        } else if (!may_execute(s) || !execute_one(s, q, wall_ns)) {
+            put_waiting_back(s, q);
+            return false;
+        }
+    }
+    return s->waiting.first != NULL;
+}
+
+/* ---- the delta ---------------------------------------------------------------------------------------------------- */
+
+/* [W] Hand the delta to the writer when there is enough of it, or it is old, or all of it is wanted. */
+static void seal_if_due(struct master_scribe *s, bool all)
+{
+    if (!master_writer_is_idle(s->writer))
+        return;
+    struct meta_delta_load load = meta_delta_load(s->core->meta);
+    uint64_t now = loop_now(s->loop);
+    if (load.rows == 0) {
+        s->last_seal_ns = now;
+        return;
+    }
+    if (!all && load.bytes < s->options->flush_bytes && load.operations < s->options->flush_ops &&
+        now - s->last_seal_ns < s->options->flush_interval_ms * NS_PER_MS)
+        return;
+    struct meta_delta *d = meta_delta_seal(s->core->meta);
+    if (!d)
+        return;
+    s->last_seal_ns = now;
+    master_writer_give(s->writer, d);
+}
+
+static void on_written(void *arg, struct meta_delta *delta)
+{
+    struct master_scribe *s = arg;
+    master_core_write_lock(s->core);
+    meta_delta_written(s->core->meta, delta);
+    master_core_unlock(s->core);
+    scribe_ask_for_turn(s);
+}
+
+static void on_flushed(void *arg)
+{
+    struct master_scribe *s = arg;
+    master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), !s->stopping);
+    scribe_ask_for_turn(s);
+}
+
+/* ---- the turn ----------------------------------------------------------------------------------------------------- */
+
+static void propose_some(struct master_scribe *s)
+{
+    for (struct master_batch_entry *e; (e = master_batches_next(&s->batches));) {
+        int r = master_link_propose(s->link, s->term, s->sequence + 1, e->payload);
+        if (r < 0) {
+            /* The link is going down: lost() takes the batch back. */
+            log_debug("batch %llu cannot be proposed: %s", (unsigned long long)e->number, cv_error_name(r));
+            return;
+        }
+        master_batches_proposed(&s->batches, e, ++s->sequence, clock_ns());
+    }
+}
+
+/* The batch being filled stays open: close it when its window is over. */
+static void watch_window(struct master_scribe *s, bool filling)
+{
+    if (!filling) {
+        s->filling_since_ns = 0;
+        loop_timer_stop(s->loop, &s->window);
+    } else if (!s->filling_since_ns) {
+        s->filling_since_ns = loop_now(s->loop);
+        loop_timer_start(s->loop, &s->window, s->filling_since_ns + s->options->batch_window_ms * NS_PER_MS);
+    }
+}
+
+static void stop_step(struct master_scribe *s);
+static void grace_fired(struct loop_timer *timer);
+
+static void turn_run(struct loop_hook *hook)
+{
+    struct master_scribe *s = container_of(hook, struct master_scribe, turn);
+    if (scribe_release(s))
+        scribe_post(s, true); /* they have waited longest */
+    master_core_write_lock(s->core);
+    uint64_t locked_ns = clock_ns();
+    scribe_commit_some(s);
+    scribe_inner_run(s);
+    bool more = execute_some(s);
+    scribe_close_if_due(s, true);
+    seal_if_due(s, s->stopping && s->batches.count == 0);
+    scribe_serve_if_formatted(s);
+    bool filling = meta_batch_now(s->core->meta).op_count > 0;
+    master_core_unlock(s->core);
+    OBSERVE(s, lock_ns, clock_ns() - locked_ns);
+    COUNT(s, groups, 1);
+    propose_some(s);
+    scribe_inner_fetch(s);
+    watch_window(s, filling);
+    scribe_post(s, false);
+    s->in_flight = s->batches.count;
+    if (more)
+        scribe_ask_for_turn(s);
+    if (s->stopping)
+        stop_step(s);
+}
+
+static void window_fired(struct loop_timer *timer)
+{
+    struct master_scribe *s = container_of(timer, struct master_scribe, window);
+    s->window_over = true;
+    scribe_ask_for_turn(s);
+}
+
+static void tick_fired(struct loop_timer *timer)
+{
+    struct master_scribe *s = container_of(timer, struct master_scribe, tick);
+    scribe_inner_tick(s);
+    scribe_ask_for_turn(s);
+    uint64_t ms = min((uint64_t)TICK_MS, s->options->flush_interval_ms);
+    loop_timer_start(s->loop, &s->tick, clock_ns() + ms * NS_PER_MS);
+}
+
+/* What commits set free. Blocks to delete and the mirror come with the data plane; sessions concern us now. */
+static void on_effect(void *arg, const struct meta_effect *e)
+{
+    struct master_scribe *s = arg;
+    COUNT(s, effects, 1);
+    if (e->kind == META_EFFECT_SESSION_CLOSED && s->o.sessions)
+        master_sessions_forget(s->o.sessions, e->session);
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------------- */
+
+int master_scribe_new(struct master_core *core, const struct master_scribe_options *options, struct master_scribe **ret)
+{
+    struct master_scribe *s cleanup(master_scribe_free_p) = calloc(1, sizeof(*s));
+    if (!s)
+        return -ENOMEM;
+    s->core = core;
+    s->o = *options;
+    s->options = options->options;
+    s->o.queue_max = s->o.queue_max ? s->o.queue_max : QUEUE_MAX;
+    loop_hook_init(&s->turn, turn_run);
+    loop_timer_init(&s->window, window_fired);
+    loop_timer_init(&s->tick, tick_fired);
+    loop_timer_init(&s->grace, grace_fired);
+    scribe_inner_init(s);
+    meta_on_effect(core->meta, on_effect, s);
+    s->applied = s->committed = meta_applied(core->meta);
+    core->released_index = s->applied;
+    int r = master_batches_init(&s->batches, s->options->batches_in_flight_max);
+    if (r < 0)
+        return r;
+    struct loop_options lo = {.name = "scribe", .backend = (enum loop_backend)s->o.io_backend, .file_threads = 1};
+    r = loop_new(&lo, &s->loop);
+    if (r < 0)
+        return r;
+    if (s->o.metrics && (r = metrics_block_new(s->o.metrics, &master_metric_set, &s->metrics)) < 0)
+        return r;
+    s->link_events = scribe_link_events;
+    s->link_events.arg = s;
+    struct master_link_options l = {
+        .socket = s->o.journal_socket,
+        .cluster = s->o.cluster,
+        .master = random_u64(),
+        .events = &s->link_events,
+    };
+    r = master_link_new(s->loop, &l, &s->link);
+    if (r < 0)
+        return r;
+    s->writer_events = (struct master_writer_events){.arg = s, .written = on_written, .flushed = on_flushed};
+    r = master_writer_new(s->loop, core->store, &s->writer_events, &s->writer);
+    if (r < 0)
+        return r;
+    *ret = take(s);
+    return 0;
+}
+
+struct master_scribe *master_scribe_free(struct master_scribe *s)
+{
+    if (!s)
+        return NULL;
+    assert(s->queued == 0);
+    master_writer_free(s->writer);
+    master_link_free(s->link);
+    loop_free(s->loop);
+    if (s->metrics)
+        metrics_block_free(s->o.metrics, &master_metric_set, s->metrics);
+    if (s->batches.ring)
+        master_batches_fini(&s->batches);
+    meta_request_fini(&s->inner);
+    free(s);
+    return NULL;
+}
+
+int master_scribe_add_home(struct master_scribe *s, struct master_home *home)
+{
+    if (s->home_count == MASTER_HOMES_MAX)
+        return -ENOSPC;
+    home->number = s->home_count;
+    s->homes[s->home_count++] = home;
+    return 0;
+}
+
+static int start_on_loop(void *arg)
+{
+    struct master_scribe *s = arg;
+    s->last_seal_ns = clock_ns();
+    loop_timer_start(s->loop, &s->tick, clock_ns());
+    return master_link_start(s->link);
+}
+
+int master_scribe_start(struct master_scribe *s)
+{
+    int r = loop_start(s->loop);
+    if (r < 0)
+        return r;
+    s->started = true;
+    return loop_call(s->loop, start_on_loop, s);
+}
+
+/* The chain rides on the job of its first request. */
+static void pushed_run(struct loop_job *job)
+{
+    struct master_request *first = container_of(job, struct master_request, job), *last = first;
+    struct master_scribe *s = first->scribe;
+    uint32_t n = 1;
+    for (; last->next; last = last->next)
+        n++;
+    struct master_chain chain = {first, last, n};
+    master_chain_append(&s->waiting, &chain);
+    scribe_ask_for_turn(s);
+}
+
+int master_scribe_push(struct master_scribe *s, struct master_chain *chain)
+{
+    if (!chain->first)
+        return 0;
+    if (atomic_load_explicit(&s->refusing, memory_order_relaxed))
+        return -CV_STOPPING;
+    if (atomic_load_explicit(&s->queued, memory_order_relaxed) >= s->o.queue_max)
+        return -CV_BUSY;
+    atomic_fetch_add_explicit(&s->queued, chain->n, memory_order_relaxed);
+    struct master_request *first = chain->first;
+    *chain = (struct master_chain){0};
+    first->scribe = s;
+    first->job.run = pushed_run;
+    loop_post(s->loop, &first->job);
+    return 0;
+}
+
+/* ---- stopping ------------------------------------------------------------------------------------------------------
+ * refuse -> what is in flight commits (or the grace is over) -> the delta is written -> the link is told and closed. */
+
+static void link_stopped(void *arg)
+{
+    struct master_scribe *s = arg;
+    scribe_step_down(s, true); /* if batches are left, the grace was over: nobody will tell us of them */
+    scribe_post(s, true);
+    loop_timer_stop(s->loop, &s->tick);
+    loop_timer_stop(s->loop, &s->grace);
+    loop_timer_stop(s->loop, &s->window);
+    loop_hook_cancel(s->loop, &s->turn);
+    loop_stop(s->loop);
+}
+
+static void stop_step(struct master_scribe *s)
+{
+    if (s->link_stopped || s->inner_fetching)
+        return;
+    if (s->batches.count && !s->grace_over)
+        return;
+    bool more = meta_delta_load(s->core->meta).rows > 0 && !s->batches.count;
+    if (!master_writer_is_idle(s->writer) || more)
+        return; /* written() and flushed() ask for the next turn */
+    s->link_stopped = true;
+    master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), false);
+    master_link_stop(s->link, link_stopped, s);
+}
+
+static void grace_fired(struct loop_timer *timer)
+{
+    struct master_scribe *s = container_of(timer, struct master_scribe, grace);
+    s->grace_over = true;
+    scribe_ask_for_turn(s);
+}
+
+struct stop_call {
+    struct master_scribe *s;
+    uint32_t grace_ms;
+};
+
+static int stop_on_loop(void *arg)
+{
+    struct stop_call *call = arg;
+    struct master_scribe *s = call->s;
+    s->stopping = true;
+    scribe_refuse_waiting(s, -CV_STOPPING);
+    scribe_post(s, false);
+    loop_timer_start(s->loop, &s->grace, clock_ns() + call->grace_ms * NS_PER_MS);
+    /* A leader that cannot lead hands over at once. */
+    master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), false);
+    scribe_ask_for_turn(s);
+    return 0;
+}
+
+void master_scribe_stop(struct master_scribe *s, uint32_t grace_ms)
+{
+    if (!s->started)
+        return;
+    s->refusing = true;
+    struct stop_call call = {s, grace_ms};
+    loop_call(s->loop, stop_on_loop, &call);
+    loop_join(s->loop);
+    s->started = false;
+}
+
+void master_scribe_get_status(const struct master_scribe *s, struct master_scribe_status *ret)
+{
+    static const char *const names[] = {"detached", "following", "leading"};
+    int state = atomic_load(&s->state);
+    *ret = (struct master_scribe_status){
+        .state = s->refusing ? "stopping" : names[state],
+        .term = s->term,
+        .applied = s->applied,
+        .flushed = master_store_flushed(s->core->store),
+        .committed = s->committed,
+        .queued = s->queued,
+        .batches_in_flight = s->in_flight,
+        .attached = s->attached,
+    };
+}

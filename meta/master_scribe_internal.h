@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of the scribe: master_scribe.c (the turn: execute, propose, release, write), master_scribe_role.c (what the link
+ * tells: roles, entries, commits) and master_scribe_inner.c (what the master asks of itself). All of it belongs to the
+ * scribe's thread but for what is marked.
+ */
+#pragma once
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "meta/master_batches.h"
+#include "meta/master_link.h"
+#include "meta/master_metrics.h"
+#include "meta/master_scribe.h"
+#include "meta/master_sessions.h"
+#include "meta/master_writer.h"
+
+#define SCRIBE_EXPIRE_MAX 64
+
+enum scribe_state { SCRIBE_DETACHED, SCRIBE_FOLLOWING, SCRIBE_LEADING };
+
+struct master_scribe {
+    struct loop *loop;
+    struct master_core *core;
+    struct master_scribe_options o;
+    const struct master_options *options;
+    struct master_link *link;
+    struct master_writer *writer;
+    struct master_link_events link_events;
+    struct master_writer_events writer_events;
+    struct master_metrics *metrics; /* this thread's block */
+    struct master_batches batches;
+    struct loop_hook turn;
+    struct loop_timer window, tick, grace;
+    bool started;
+
+    /* Any thread, atomic. */
+    _Atomic uint32_t queued; /* pushed and not executed yet */
+    _Atomic bool refusing;
+    _Atomic int state; /* enum scribe_state; the scribe's to write, as all below */
+    _Atomic uint64_t term, applied, committed, attached;
+    _Atomic uint32_t in_flight;
+
+    struct master_chain waiting;
+    uint8_t role;
+    uint64_t start_index;                 /* of our leadership: execute only on top of it */
+    uint64_t sequence;                    /* of the last proposal since role_seen */
+    uint64_t commit_index, durable_index; /* as told by the journal */
+    uint64_t filling_since_ns;            /* 0: the batch being filled is empty */
+    bool window_over;                     /* close the batch being filled although others are in flight */
+    bool stalled;                         /* the core wants a commit before it executes more */
+    bool purge_allowed;
+    bool stopping, grace_over, link_stopped; /* see stop_step() */
+    uint64_t last_seal_ns, last_expiry_ns;
+
+    /* What the master asks of itself: one at a time. */
+    struct meta_request inner;
+    bool inner_busy;     /* holds a request */
+    bool inner_fetching; /* its rows are on the way; then it is prepared again */
+    bool inner_failed;   /* do not ask for more before the next tick */
+    struct io_op inner_fetch;
+    uint64_t expired[SCRIBE_EXPIRE_MAX];
+    uint32_t expired_count;
+
+    struct master_home *homes[MASTER_HOMES_MAX];
+    struct master_chain outs[MASTER_HOMES_MAX]; /* to be given back at the end of the turn */
+    uint32_t home_count;
+};
+
+static inline void scribe_ask_for_turn(struct master_scribe *s)
+{
+    loop_at_turn_end(s->loop, &s->turn);
+}
+
+static inline enum scribe_state scribe_state(const struct master_scribe *s)
+{
+    return (enum scribe_state)s->state;
+}
+
+/* Metrics, if anybody wants them. */
+#define COUNT(s, name, n)                                                                                              \
+    do {                                                                                                               \
+        if ((s)->metrics)                                                                                              \
+            counter_add(&(s)->metrics->name, (n));                                                                     \
+    } while (0)
+#define OBSERVE(s, name, v)                                                                                            \
+    do {                                                                                                               \
+        if ((s)->metrics)                                                                                              \
+            histogram_add(&(s)->metrics->name, (v));                                                                   \
+    } while (0)
+
+/* Give requests back to their homes; they leave with scribe_post(). released: reads may wait for that, too. */
+void scribe_give_back(struct master_scribe *s, struct master_request *q);
+void scribe_give_back_all(struct master_scribe *s, struct master_chain *chain, int error); /* error 0: as it is */
+void scribe_refuse_waiting(struct master_scribe *s, int error);
+void scribe_post(struct master_scribe *s, bool released);
+
+/* Let answers go that depend on what is safe now. Returns whether any may: scribe_post(s, true). */
+bool scribe_release(struct master_scribe *s);
+
+/* [W] Bring what the journal told committed into the namespace. */
+void scribe_commit_some(struct master_scribe *s);
+/* [W] May something be executed, as far as batches go? Closes the one being filled when it is full. */
+bool scribe_close_if_due(struct master_scribe *s, bool end_of_turn);
+
+/* --- master_scribe_inner.c */
+void scribe_inner_init(struct master_scribe *s);
+void scribe_inner_run(struct master_scribe *s);   /* [W] */
+void scribe_inner_fetch(struct master_scribe *s); /* after the lock, if scribe_inner_run() found rows missing */
+void scribe_inner_tick(struct master_scribe *s);  /* now and then: sessions that did not renew, orphans */
+
+/* --- master_scribe_role.c */
+extern const struct master_link_events scribe_link_events;
+void scribe_serve_if_formatted(struct master_scribe *s); /* [W] */
+/* Lose the leadership, if there is one. lost: and the link, so everything in flight has to be taken back. */
+void scribe_step_down(struct master_scribe *s, bool lost);

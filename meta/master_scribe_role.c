@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the link tells the scribe, handled when it comes and in its order: who leads, what is durable and committed, what
+ * other leaders committed, what is gone.
+ */
+#include <assert.h>
+#include <errno.h>
+
+#include "meta/master_scribe_internal.h"
+
+/* ---- leading -------------------------------------------------------------------------------------------------------- */
+
+/* Requests are served from the moment there is a root. */
+void scribe_serve_if_formatted(struct master_scribe *s)
+{
+    if (s->core->leading || scribe_state(s) != SCRIBE_LEADING || !meta_is_formatted(s->core->meta))
+        return;
+    atomic_store_explicit(&s->core->leading, s->term, memory_order_release);
+    log_info("leading in term %llu, log index %llu", (unsigned long long)s->term, (unsigned long long)s->applied);
+}
+
+static bool note_session(void *arg, uint64_t session, const struct meta_session_row *row, uint32_t handles)
+{
+    *(bool *)arg = true;
+    return false;
+}
+
+static bool has_sessions(const struct meta *m)
+{
+    bool any = false;
+    meta_sessions(m, note_session, &any);
+    return any;
+}
+
+static void lead(struct master_scribe *s)
+{
+    struct meta *m = s->core->meta;
+    s->state = SCRIBE_LEADING;
+    if (s->o.sessions)
+        master_sessions_reset(s->o.sessions);
+    s->core->led_since_ns = clock_ns();
+    s->purge_allowed = s->inner_failed = s->stalled = false;
+    s->expired_count = 0;
+    s->last_expiry_ns = 0;
+    COUNT(s, leaderships, 1);
+    master_core_write_lock(s->core);
+    meta_lead(m, (uint32_t)s->term);
+    if (!s->o.sessions || !has_sessions(m)) { /* nobody can hold an orphan open */
+        meta_allow_purge(m);
+        s->purge_allowed = true;
+    }
+    scribe_serve_if_formatted(s);
+    master_core_unlock(s->core);
+    scribe_ask_for_turn(s);
+}
+
+/* Take back batches from `number` on (0: all), answering their requests with error. Under the write lock. */
+static void undo(struct master_scribe *s, uint64_t number, int error)
+{
+    struct meta *m = s->core->meta;
+    uint64_t open = meta_batch_now(m).number, first = number;
+    if (!first)
+        first = s->batches.count ? s->batches.ring[s->batches.head].number : open;
+    uint32_t before = s->batches.count;
+    struct master_chain chain = {0};
+    master_batches_undo(&s->batches, first, &chain);
+    COUNT(s, batches_undone, before - s->batches.count);
+    if (before != s->batches.count || meta_batch_now(m).op_count)
+        meta_batch_undo(m, first);
+    s->core->view++;
+    s->filling_since_ns = 0;
+    scribe_give_back_all(s, &chain, error);
+}
+
+/* We lead no longer. What was proposed may still be committed, if the link told us so (not lost). */
+void scribe_step_down(struct master_scribe *s, bool lost)
+{
+    bool led = scribe_state(s) == SCRIBE_LEADING;
+    s->state = lost ? SCRIBE_DETACHED : SCRIBE_FOLLOWING;
+    if (!led && !s->batches.count)
+        return;
+    master_core_write_lock(s->core);
+    s->core->leading = 0;
+    /* Requests wait no longer: their outcome is not known to us, a retry with the same slot finds it. */
+    struct master_chain chain = {0};
+    for (uint32_t i = 0; i < s->batches.count; i++)
+        master_chain_append(&chain, &s->batches.ring[(s->batches.head + i) % s->batches.size].waiting);
+    scribe_give_back_all(s, &chain, -CV_UNKNOWN_OUTCOME);
+    const struct master_batch_entry *next = master_batches_next(&s->batches);
+    undo(s, lost ? 0 : next ? next->number : meta_batch_now(s->core->meta).number, -CV_NOT_LEADER);
+    if (led)
+        meta_follow(s->core->meta);
+    master_core_unlock(s->core);
+    scribe_refuse_waiting(s, -CV_NOT_LEADER);
+    if (!s->inner_fetching)
+        s->inner_busy = false;
+    scribe_post(s, true);
+    scribe_ask_for_turn(s);
+}
+
+/* ---- what the link tells -------------------------------------------------------------------------------------------- */
+
+static void on_attaching(void *arg, struct msg_link_attach *attach)
+{
+    struct master_scribe *s = arg;
+    attach->applied = s->applied;
+    attach->flushed = master_store_flushed(s->core->store);
+    attach->can_lead = !s->stopping;
+}
+
+static void on_attached(void *arg, const struct msg_link_welcome *w)
+{
+    struct master_scribe *s = arg;
+    assert(s->batches.count == 0);
+    s->state = SCRIBE_FOLLOWING;
+    s->role = 0;
+    s->term = s->commit_index = s->durable_index = 0;
+    s->batches.credit_bytes = s->batches.credit_entries = 0;
+    s->core->incarnation = w->incarnation;
+    s->attached++;
+    log_info("attached to the journal: term %llu, applied %llu of %llu", (unsigned long long)w->term,
+             (unsigned long long)s->applied, (unsigned long long)w->commit);
+}
+
+static void lead_if_caught_up(struct master_scribe *s)
+{
+    if (s->role == LINK_LEADER && scribe_state(s) == SCRIBE_FOLLOWING && s->applied >= s->start_index && !s->stopping)
+        lead(s);
+}
+
+static void on_role(void *arg, const struct msg_link_role *m)
+{
+    struct master_scribe *s = arg;
+    s->core->leader = m->leader;
+    s->core->lease_until_ns = m->lease_until_ns;
+    if (m->term == s->term && m->role == s->role)
+        return;
+    scribe_step_down(s, false);
+    s->term = m->term;
+    s->role = m->role;
+    s->start_index = m->start_index;
+    s->sequence = 0;
+    master_link_role_seen(s->link, m->term);
+    lead_if_caught_up(s);
+}
+
+static void on_proposed(void *arg, const struct msg_link_proposed *m)
+{
+    struct master_scribe *s = arg;
+    master_batches_indexed(&s->batches, m->first_sequence, m->first_index, m->count);
+}
+
+/* Not appended, and neither is what came behind: as if it had not been executed. */
+static void on_rejected(void *arg, const struct msg_link_rejected *m)
+{
+    struct master_scribe *s = arg;
+    if (m->term != s->term)
+        return;
+    int error = m->error == CV_BUSY ? -CV_BUSY : -CV_NOT_LEADER;
+    const struct master_batch_entry *first = NULL;
+    for (uint32_t i = 0; i < s->batches.count && !first; i++) {
+        const struct master_batch_entry *e = &s->batches.ring[(s->batches.head + i) % s->batches.size];
+        if (!e->sequence || e->sequence >= m->from_sequence)
+            first = e;
+    }
+    master_core_write_lock(s->core);
+    undo(s, first ? first->number : meta_batch_now(s->core->meta).number, error);
+    master_core_unlock(s->core);
+    scribe_post(s, true);
+    if (error == -CV_BUSY) { /* still ours: begin counting anew */
+        s->sequence = 0;
+        master_link_role_seen(s->link, s->term);
+    }
+}
+
+static void on_durable(void *arg, uint64_t index, uint64_t term)
+{
+    struct master_scribe *s = arg;
+    s->durable_index = max(s->durable_index, index);
+    scribe_ask_for_turn(s);
+}
+
+static void on_committed(void *arg, uint64_t index, uint64_t term)
+{
+    struct master_scribe *s = arg;
+    s->commit_index = max(s->commit_index, index);
+    s->committed = s->commit_index;
+    scribe_ask_for_turn(s);
+}
+
+static int apply_entry(struct master_scribe *s, const struct rec_link_entry *e, struct text payload)
+{
+    if (e->index != s->applied + 1 || s->batches.count)
+        return -CV_LOG_DIVERGED;
+    int r = 0;
+    master_core_write_lock(s->core);
+    if (e->type == LINK_BATCH)
+        r = meta_apply(s->core->meta, payload, e->index);
+    else
+        meta_skip(s->core->meta, e->index);
+    master_core_unlock(s->core);
+    return r;
+}
+
+static int on_entry(void *arg, const struct rec_link_entry *e, struct text payload, bool more)
+{
+    struct master_scribe *s = arg;
+    if (master_batches_committed(&s->batches, s->commit_index)) { /* what was told before it comes before it */
+        scribe_release(s);
+        master_core_write_lock(s->core);
+        scribe_commit_some(s);
+        master_core_unlock(s->core);
+        scribe_post(s, true);
+    }
+    int r = apply_entry(s, e, payload);
+    if (r < 0) {
+        log_error(r, "log entry %llu cannot be applied", (unsigned long long)e->index);
+        s->o.failed(s->o.arg, r);
+        return r;
+    }
+    COUNT(s, entries_applied, 1);
+    s->applied = e->index;
+    s->committed = max(s->committed, e->index);
+    if (!more) {
+        s->core->released_index = s->applied;
+        master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), !s->stopping);
+        lead_if_caught_up(s);
+        scribe_ask_for_turn(s);
+    }
+    return 0;
+}
+
+static void on_truncated(void *arg, uint64_t from)
+{
+    struct master_scribe *s = arg;
+    for (uint32_t i = 0; i < s->batches.count; i++) {
+        const struct master_batch_entry *e = &s->batches.ring[(s->batches.head + i) % s->batches.size];
+        if (e->index && e->index < from)
+            continue;
+        master_core_write_lock(s->core);
+        undo(s, e->number, -CV_NOT_LEADER);
+        master_core_unlock(s->core);
+        scribe_post(s, true);
+        return;
+    }
+}
+
+static void on_credit(void *arg, uint64_t bytes, uint32_t entries)
+{
+    struct master_scribe *s = arg;
+    s->batches.credit_bytes = bytes;
+    s->batches.credit_entries = entries;
+    scribe_ask_for_turn(s);
+}
+
+static void on_admin(void *arg, const struct msg_link_admin_answer *answer)
+{
+}
+
+static void on_lost(void *arg, int error)
+{
+    struct master_scribe *s = arg;
+    scribe_step_down(s, true);
+    if (error == -CV_WRONG_CLUSTER || error == -CV_LOG_DAMAGED) {
+        log_error(error, "this master and the journal at %s do not belong together", s->o.journal_socket);
+        s->o.failed(s->o.arg, error);
+    }
+}
+
+const struct master_link_events scribe_link_events = {
+    .attaching = on_attaching,
+    .attached = on_attached,
+    .role = on_role,
+    .proposed = on_proposed,
+    .rejected = on_rejected,
+    .durable = on_durable,
+    .committed = on_committed,
+    .entry = on_entry,
+    .truncated = on_truncated,
+    .credit = on_credit,
+    .admin = on_admin,
+    .lost = on_lost,
+};

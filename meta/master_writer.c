@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "meta/master_writer.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+struct master_writer {
+    struct loop *loop;
+    struct master_store *store;
+    const struct master_writer_events *events;
+    pthread_t thread;
+    bool idle; /* the loop's */
+    struct loop_job written_job, flushed_job;
+
+    pthread_mutex_t lock; /* guards the following */
+    pthread_cond_t changed;
+    struct meta_delta *delta; /* given and not freed yet */
+    bool acknowledged;        /* written() ran: nobody but the writer knows the delta any more */
+    bool stop;
+};
+
+static void written_run(struct loop_job *job)
+{
+    struct master_writer *w = container_of(job, struct master_writer, written_job);
+    w->events->written(w->events->arg, w->delta);
+    pthread_mutex_lock(&w->lock);
+    w->acknowledged = true;
+    pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void flushed_run(struct loop_job *job)
+{
+    struct master_writer *w = container_of(job, struct master_writer, flushed_job);
+    w->idle = true;
+    w->events->flushed(w->events->arg);
+}
+
+static int write_delta(struct master_writer *w, struct meta_delta *d)
+{
+    int r = meta_delta_sort(d);
+    if (r < 0)
+        return r;
+    struct master_batch *b cleanup(master_batch_free_p) = NULL;
+    r = master_batch_new(&b);
+    if (r < 0)
+        return r;
+    struct redo_row row;
+    while (meta_delta_next(d, &row)) {
+        enum meta_family family = meta_table_family(row.table);
+        if (row.deleted)
+            master_batch_remove(w->store, b, family, row.key);
+        else
+            master_batch_put(w->store, b, family, row.key, row.value);
+    }
+    return master_store_write(w->store, b, meta_delta_applied(d));
+}
+
+static void write_and_flush(struct master_writer *w, struct meta_delta *d)
+{
+    int r = write_delta(w, d);
+    if (r < 0)
+        log_fatal(r, "write committed rows to the metadata database");
+    loop_post(w->loop, &w->written_job);
+    r = master_store_flush(w->store);
+    if (r < 0)
+        log_fatal(r, "flush the metadata database");
+    pthread_mutex_lock(&w->lock);
+    while (!w->acknowledged)
+        pthread_cond_wait(&w->changed, &w->lock);
+    w->delta = NULL;
+    pthread_mutex_unlock(&w->lock);
+    meta_delta_free(d);
+    loop_post(w->loop, &w->flushed_job);
+}
+
+static void *writer_main(void *arg)
+{
+    struct master_writer *w = arg;
+    pthread_setname_np(pthread_self(), "writer");
+    pthread_mutex_lock(&w->lock);
+    while (!w->stop) {
+        if (w->delta) {
+            pthread_mutex_unlock(&w->lock);
+            write_and_flush(w, w->delta);
+            pthread_mutex_lock(&w->lock);
+        } else {
+            pthread_cond_wait(&w->changed, &w->lock);
+        }
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+int master_writer_new(struct loop *loop, struct master_store *store, const struct master_writer_events *events,
+                      struct master_writer **ret)
+{
+    struct master_writer *w = calloc(1, sizeof(*w));
+    if (!w)
+        return -ENOMEM;
+    *w = (struct master_writer){.loop = loop, .store = store, .events = events, .idle = true};
+    w->written_job.run = written_run;
+    w->flushed_job.run = flushed_run;
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->changed, NULL);
+    int r = -pthread_create(&w->thread, NULL, writer_main, w);
+    if (r < 0) {
+        free(w);
+        return r;
+    }
+    *ret = w;
+    return 0;
+}
+
+bool master_writer_is_idle(const struct master_writer *w)
+{
+    return w->idle;
+}
+
+void master_writer_give(struct master_writer *w, struct meta_delta *delta)
+{
+    assert(w->idle);
+    w->idle = false;
+    pthread_mutex_lock(&w->lock);
+    w->delta = delta;
+    w->acknowledged = false;
+    pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+}
+
+struct master_writer *master_writer_free(struct master_writer *w)
+{
+    if (!w)
+        return NULL;
+    assert(w->idle);
+    pthread_mutex_lock(&w->lock);
+    w->stop = true;
+    pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    pthread_cond_destroy(&w->changed);
+    pthread_mutex_destroy(&w->lock);
+    free(w);
+    return NULL;
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Parts of the master without threads: the book of batches, the table of sessions. */
+#include <errno.h>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "meta/master_batches.h"
+#include "meta/master_sessions.h"
+#include "tests/unit/unit.h"
+
+/* ---- batches -------------------------------------------------------------------------------------------------------- */
+
+static struct meta_payload *payload(uint64_t number, uint32_t bytes)
+{
+    struct meta_payload *p = calloc(1, sizeof(*p) + bytes);
+    p->batch = number;
+    p->n = bytes;
+    p->op_count = 1;
+    p->references = 2; /* one is the test's: the core's blocks are not freed here */
+    return p;
+}
+
+static void close_one(struct master_batches *b, struct meta_payload *p)
+{
+    master_batches_close(b, p);
+}
+
+static void propose_all(struct master_batches *b, uint64_t *sequence)
+{
+    for (struct master_batch_entry *e; (e = master_batches_next(b));)
+        master_batches_proposed(b, e, ++*sequence, 1);
+}
+
+TEST(batches_release_requests_with_what_they_depend_on)
+{
+    struct master_batches b;
+    ck_assert_int_eq(master_batches_init(&b, 4), 0);
+    b.credit_bytes = 1000;
+    b.credit_entries = 10;
+    struct meta_payload *p[3];
+    struct master_request q[6] = {0};
+    uint64_t sequence = 0;
+    master_batches_wait(&b, 7, &q[0]);
+    close_one(&b, p[0] = payload(7, 100));
+    master_batches_wait(&b, 8, &q[1]); /* the one being filled */
+    master_batches_wait(&b, 7, &q[2]);
+    close_one(&b, p[1] = payload(8, 100));
+    close_one(&b, p[2] = payload(11, 100)); /* numbers may have gaps */
+    propose_all(&b, &sequence);
+    ck_assert_uint_eq(sequence, 3);
+    master_batches_wait(&b, 11, &q[3]);
+    master_batches_wait(&b, 12, &q[4]);
+
+    struct master_chain out = {0};
+    ck_assert_uint_eq(master_batches_release(&b, 100, &out), 0); /* no index is known yet */
+    master_batches_indexed(&b, 1, 50, 3);
+    ck_assert_uint_eq(master_batches_release(&b, 51, &out), 8);
+    ck_assert_uint_eq(out.n, 3);
+    ck_assert_ptr_eq(master_chain_take(&out), &q[0]);
+    ck_assert_ptr_eq(master_chain_take(&out), &q[2]);
+    ck_assert_ptr_eq(master_chain_take(&out), &q[1]);
+    ck_assert_uint_eq(master_batches_committed(&b, 51)->number, 7);
+    master_batches_drop(&b);
+    master_batches_drop(&b);
+    ck_assert_ptr_null(master_batches_committed(&b, 51));
+    master_batches_undo(&b, 0, &out);
+    ck_assert_uint_eq(out.n, 2);
+    ck_assert_ptr_eq(master_chain_take(&out), &q[3]);
+    ck_assert_ptr_eq(master_chain_take(&out), &q[4]);
+    ck_assert_uint_eq(b.bytes, 0);
+    master_batches_fini(&b);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_uint_eq(p[i]->references, 1);
+        free(p[i]);
+    }
+}
+
+TEST(batches_keep_to_credit_and_size)
+{
+    struct master_batches b;
+    ck_assert_int_eq(master_batches_init(&b, 3), 0);
+    ck_assert(!master_batches_may_close(&b, 10)); /* no credit at all */
+    b.credit_bytes = 100;
+    b.credit_entries = 10;
+    ck_assert(master_batches_may_close(&b, 1000)); /* one always may */
+    struct meta_payload *p[3];
+    close_one(&b, p[0] = payload(1, 60));
+    ck_assert(!master_batches_may_close(&b, 41));
+    ck_assert(master_batches_may_close(&b, 40));
+    b.credit_bytes = 10000;
+    b.credit_entries = 1;
+    ck_assert(!master_batches_may_close(&b, 1));
+    b.credit_entries = 10;
+    close_one(&b, p[1] = payload(2, 60));
+    close_one(&b, p[2] = payload(3, 60));
+    ck_assert(!master_batches_may_close(&b, 1)); /* the ring is full */
+    struct master_chain out = {0};
+    uint64_t sequence = 0;
+    struct master_batch_entry *e = master_batches_next(&b);
+    master_batches_proposed(&b, e, ++sequence, 1);
+    master_batches_undo(&b, 2, &out); /* one of them was not proposed yet, nor the last */
+    ck_assert_uint_eq(b.count, 1);
+    ck_assert_uint_eq(b.bytes, 60);
+    ck_assert_ptr_null(master_batches_next(&b));
+    master_batches_indexed(&b, 1, 9, 1);
+    ck_assert_uint_eq(master_batches_committed(&b, 9)->number, 1);
+    master_batches_drop(&b);
+    master_batches_fini(&b);
+    for (int i = 0; i < 3; i++)
+        free(p[i]);
+}
+
+/* ---- sessions ------------------------------------------------------------------------------------------------------- */
+
+TEST(sessions_table_agrees_with_a_plain_one)
+{
+    enum { IDS = 5000 };
+    static uint64_t model[IDS];
+    struct master_sessions *s;
+    struct prng p = {7};
+    ck_assert_int_eq(master_sessions_new(4000, &s), 0);
+    uint32_t count = 0;
+    for (uint64_t step = 1; step < 200000; step++) {
+        uint64_t id = prng_below(&p, IDS - 1) + 1;
+        if (prng_below(&p, 3)) {
+            int r = master_sessions_heard(s, id, step);
+            ck_assert_int_eq(r, model[id] || count < 4000 ? 0 : -CV_BUSY);
+            count += r == 0 && !model[id];
+            if (r == 0)
+                model[id] = step;
+        } else {
+            master_sessions_forget(s, id);
+            count -= model[id] != 0;
+            model[id] = 0;
+        }
+        id = prng_below(&p, IDS - 1) + 1;
+        ck_assert_uint_eq(master_sessions_last(s, id), model[id]);
+    }
+    ck_assert_uint_eq(master_sessions_count(s), count);
+    master_sessions_reset(s);
+    ck_assert_uint_eq(master_sessions_count(s), 0);
+    ck_assert_uint_eq(master_sessions_last(s, 1), 0);
+    master_sessions_free(s);
+}
