@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "meta/master_daemon.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "io/loop.h"
+#include "meta/master_core.h"
+#include "meta/master_dir.h"
+#include "meta/master_metrics.h"
+#include "meta/master_scribe.h"
+#include "meta/master_server.h"
+#include "meta/master_sessions.h"
+#include "meta/master_status.h"
+
+#define STOP_GRACE_MS 3000
+
+struct master {
+    struct master_config config;
+    struct master_dir dir;
+    struct master_store *store;
+    struct master_core core;
+    struct master_sessions *sessions;
+    struct master_scribe *scribe;
+    struct master_server *server;
+    struct master_status status;
+    char socket[128], journal_socket[128];
+    bool started;
+};
+
+static enum loop_backend backend(const struct cluster_options *o)
+{
+    return o->io == IO_URING ? LOOP_URING : o->io == IO_EPOLL ? LOOP_EPOLL : LOOP_AUTO;
+}
+
+/* Half of the machine's memory, unless told. */
+static uint64_t memory_budget(const struct master_options *o)
+{
+    if (o->memory_bytes)
+        return o->memory_bytes;
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+}
+
+static int open_state(struct master *m)
+{
+    const struct master_options *o = m->config.options;
+    int r = master_dir_open(o->dir, &m->dir);
+    if (r == -CV_NOT_FORMATTED)
+        return log_error(r, "data directory '%s' (cv-master format makes it a master's)", o->dir);
+    if (r < 0)
+        return log_error(r, "data directory '%s'", o->dir);
+    struct master_store_options so = {.path = m->dir.rows, .cache_bytes = o->cache_bytes};
+    r = master_store_open(&so, m->dir.cluster, &m->store);
+    if (r < 0)
+        return log_error(r, "metadata database '%s'", m->dir.rows);
+    struct meta_options mo = {
+        .memory_bytes = min(memory_budget(o), 32ull << 30),
+        .slots = o->session_slots,
+        .lease_ms = (uint32_t)o->lease_ms,
+    };
+    r = master_core_init(&m->core, &mo, m->store);
+    return r < 0 ? log_error(r, "namespace in '%s'", m->dir.rows) : 0;
+}
+
+static int make_threads(struct master *m)
+{
+    const struct master_options *o = m->config.options;
+    int r = master_sessions_new(o->sessions_max, &m->sessions);
+    if (r < 0)
+        return r;
+    struct master_scribe_options so = {
+        .options = o,
+        .journal_socket = m->journal_socket,
+        .cluster = m->dir.cluster,
+        .metrics = m->config.metrics,
+        .io_backend = backend(m->config.cluster),
+        .sessions = m->sessions,
+        .failed = m->config.failed,
+        .arg = m->config.arg,
+    };
+    r = master_scribe_new(&m->core, &so, &m->scribe);
+    if (r < 0)
+        return log_error(r, "scribe (journal socket %s)", m->journal_socket);
+    struct master_server_options no = {
+        .options = o,
+        .socket = m->socket,
+        .cluster = m->dir.cluster,
+        .master = m->dir.master,
+        .metrics = m->config.metrics,
+        .io_backend = backend(m->config.cluster),
+        .sessions = m->sessions,
+        .status = master_status_answer,
+        .arg = &m->status,
+    };
+    r = master_server_new(&m->core, m->scribe, &no, &m->server);
+    return r < 0 ? log_error(r, "network loops") : 0;
+}
+
+int master_new(const struct master_config *config, struct master **ret)
+{
+    struct master *m cleanup(master_free_p) = calloc(1, sizeof(*m));
+    if (!m)
+        return -ENOMEM;
+    m->config = *config;
+    m->dir = MASTER_DIR_NONE;
+    const struct master_options *o = config->options;
+    snprintf(m->socket, sizeof(m->socket), "%s/master.sock", config->cluster->run_dir);
+    if (o->journal_socket[0])
+        snprintf(m->journal_socket, sizeof(m->journal_socket), "%s", o->journal_socket);
+    else
+        snprintf(m->journal_socket, sizeof(m->journal_socket), "%s/journal.sock", config->cluster->run_dir);
+    int r = open_state(m);
+    if (r == 0)
+        r = make_threads(m);
+    if (r < 0)
+        return r;
+    m->status = (struct master_status){
+        .core = &m->core,
+        .scribe = m->scribe,
+        .server = m->server,
+        .options = o,
+        .cluster = m->dir.cluster,
+        .master = m->dir.master,
+        .started_ns = clock_ns(),
+        .started_wall_ns = clock_wall_ns(),
+    };
+    if (config->metrics)
+        metrics_set_gauges(config->metrics, &master_metric_set, master_status_gauges, &m->status);
+    *ret = take(m);
+    return 0;
+}
+
+struct master *master_free(struct master *m)
+{
+    if (!m)
+        return NULL;
+    master_stop(m);
+    if (m->config.metrics)
+        metrics_set_gauges(m->config.metrics, &master_metric_set, NULL, NULL);
+    master_server_free(m->server);
+    master_scribe_free(m->scribe);
+    master_sessions_free(m->sessions);
+    master_core_fini(&m->core);
+    master_store_free(m->store);
+    master_dir_close(&m->dir);
+    free(m);
+    return NULL;
+}
+
+int master_start(struct master *m)
+{
+    int r = master_server_start(m->server);
+    if (r < 0)
+        return r;
+    m->started = true;
+    snprintf(m->status.address, sizeof(m->status.address), "%s:%u", m->config.options->listen, master_port(m));
+    log_info("listening on %s and %s", m->status.address, m->socket);
+    r = master_scribe_start(m->scribe);
+    return r < 0 ? log_error(r, "scribe") : 0;
+}
+
+int master_wait_ready(struct master *m, uint32_t timeout_ms)
+{
+    char why[128];
+    uint64_t until = clock_ns() + timeout_ms * NS_PER_MS;
+    int r;
+    while ((r = master_ready(m, why, sizeof(why))) < 0 && clock_ns() < until)
+        usleep(1000);
+    return r;
+}
+
+void master_stop(struct master *m)
+{
+    if (!m->started)
+        return;
+    m->started = false;
+    master_server_stop(m->server, STOP_GRACE_MS);
+    master_scribe_stop(m->scribe, STOP_GRACE_MS);
+    master_server_end(m->server);
+}
+
+int master_ready(struct master *m, char *why, size_t why_size)
+{
+    return master_status_ready(&m->status, why, why_size);
+}
+
+int master_status_page(struct master *m, struct buf *out)
+{
+    return master_status_json(&m->status, out);
+}
+
+uint16_t master_port(const struct master *m)
+{
+    return master_server_port(m->server);
+}

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One network loop. A request is in one place at a time:
+ *
+ *      arrived --turn--> [read lock] --> waiting for `released` --> answered
+ *          ^   \                    \--> with the scribe --------> answered
+ *          |    \--> file thread (rows from disk) --.
+ *          '-----------------------------------------'------ with the scribe: rows left memory: again
+ */
+#include "meta/master_net.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "meta/master_sessions.h"
+
+#define GROUP_MAX  64 /* looked at under one lock: bounds how long the scribe waits */
+#define ROUNDS_MAX 16 /* a request that finds its rows in the database's memory this often goes to a thread */
+#define SPARE_MAX  4096
+
+#define COUNT(n, name, by)                                                                                             \
+    do {                                                                                                               \
+        if ((n)->metrics)                                                                                              \
+            counter_add(&(n)->metrics->name, (by));                                                                    \
+    } while (0)
+
+/* ---- requests ----------------------------------------------------------------------------------------------------- */
+
+static struct net_request *request_new(struct master_net *n)
+{
+    struct list *e = list_pop_front(&n->spare);
+    if (e) {
+        n->spare_count--;
+        struct net_request *q = list_entry(e, struct net_request, link);
+        meta_request_reset(&q->base.meta);
+        return q;
+    }
+    struct net_request *q = calloc(1, sizeof(*q));
+    if (!q)
+        return NULL;
+    meta_request_init(&q->base.meta);
+    list_init(&q->link);
+    q->net = n;
+    q->base.home = &n->home;
+    return q;
+}
+
+static void request_drop(struct net_request *q)
+{
+    struct master_net *n = q->net;
+    if (n->spare_count >= SPARE_MAX) {
+        meta_request_fini(&q->base.meta);
+        free(q);
+        return;
+    }
+    list_push_front(&n->spare, &q->link);
+    n->spare_count++;
+}
+
+static void look_at(struct net_request *q)
+{
+    list_push_back(&q->net->arrived, &q->link);
+    loop_at_turn_end(q->net->loop, &q->net->turn);
+}
+
+/* ---- answering ---------------------------------------------------------------------------------------------------- */
+
+static void count_answer(struct net_request *q, int error, uint64_t now)
+{
+    struct master_metrics *m = q->net->metrics;
+    if (!m)
+        return;
+    histogram_add(&m->op_ns[q->op], now - q->received_ns);
+    if (error)
+        counter_add(&m->op_errors, 1);
+    switch (-error) {
+    case CV_BUSY: counter_add(&m->refused_busy, 1); break;
+    case CV_NOT_LEADER: counter_add(&m->refused_not_leader, 1); break;
+    case CV_DEADLINE: counter_add(&m->deadlines_missed, 1); break;
+    case CV_CANCELLED: counter_add(&m->cancelled, 1); break;
+    default: break;
+    }
+}
+
+/* What the core leaves to the daemon. */
+static void complete_answer(struct net_request *q)
+{
+    union meta_answer *a = &q->base.meta.answer;
+    if (q->op == MASTER_OP_session_open) {
+        a->session_open.timeout_ms = (uint32_t)q->net->o->options->session_timeout_ms;
+        a->session_open.incarnation = q->net->core->incarnation;
+    }
+}
+
+/* What a read fetched is put into the tree, for those who ask next, by the scribe. */
+static bool install(struct net_request *q)
+{
+    struct master_chain one = {0};
+    q->base.install = true;
+    master_chain_add(&one, &q->base);
+    return master_scribe_push(q->net->scribe, &one) == 0;
+}
+
+static void answer(struct net_request *q, int error, uint64_t now)
+{
+    struct master_net *n = q->net;
+    uint64_t index = atomic_load_explicit(&n->core->released_index, memory_order_relaxed);
+    n->out.n = 0;
+    if (!error) {
+        complete_answer(q);
+        error = meta_answer_encode(&q->base.meta, &n->out);
+    }
+    count_answer(q, error, now);
+    rpc_answer_body(q->rpc, error, index, n->out.p, error ? 0 : (uint32_t)n->out.n);
+    if (!q->fetched || q->base.meta.op_class != META_READ || !install(q))
+        request_drop(q);
+}
+
+/* ---- reads that wait for what they rest on -------------------------------------------------------------------------- */
+
+static void wait_for_release(struct net_request *q)
+{
+    struct master_net *n = q->net;
+    COUNT(n, waits, 1);
+    struct list *before = n->waiting.prev; /* mostly the highest */
+    while (before != &n->waiting &&
+           list_entry(before, struct net_request, link)->base.meta.depends > q->base.meta.depends)
+        before = before->prev;
+    list_insert_after(before, &q->link);
+}
+
+/* Answer what may leave; look again at what rests on batches that were taken back. */
+static void release_some(struct master_net *n, uint64_t released, uint64_t view, uint64_t now)
+{
+    list_for_each_safe(e, &n->waiting)
+    {
+        struct net_request *q = list_entry(e, struct net_request, link);
+        bool safe = q->base.meta.depends <= released;
+        if (!safe && q->view == view)
+            return;
+        list_remove(&q->link);
+        if (safe)
+            answer(q, q->base.meta.error, now);
+        else
+            look_at(q);
+    }
+}
+
+static void release_waiting(struct master_net *n, uint64_t now)
+{
+    struct master_core *c = n->core;
+    uint64_t released, view;
+    do {
+        released = atomic_load(&c->released);
+        view = atomic_load(&c->view);
+        release_some(n, released, view, now);
+        if (list_empty(&n->waiting))
+            return;
+        /* Ask to be woken, then look once more: see struct master_home. */
+        int content = HOME_CONTENT;
+        atomic_compare_exchange_strong(&n->home.state, &content, HOME_WAITS);
+    } while (atomic_load(&c->released) != released || atomic_load(&c->view) != view);
+}
+
+static void wake_run(struct loop_job *job)
+{
+    struct master_net *n = container_of(job, struct master_net, home.wake);
+    atomic_store(&n->home.state, HOME_CONTENT);
+    release_waiting(n, clock_ns());
+}
+
+static void take_back(struct loop_job *job)
+{
+    struct master_request *next = container_of(job, struct master_request, job);
+    struct master_net *n = container_of(next->home, struct master_net, home);
+    uint64_t now = clock_ns();
+    for (struct master_request *q; (q = next);) {
+        next = q->next;
+        struct net_request *r = container_of(q, struct net_request, base);
+        if (q->install)
+            request_drop(r);
+        else if (q->again)
+            look_at(r);
+        else
+            answer(r, q->meta.error, now);
+    }
+    release_waiting(n, now);
+}
+
+/* ---- the turn ----------------------------------------------------------------------------------------------------- */
+
+static int fetch_work(void *arg)
+{
+    struct net_request *q = arg;
+    return meta_fetch(&q->net->core->base, &q->base.meta, false);
+}
+
+static void fetch_done(struct io_op *op, int result)
+{
+    struct net_request *q = container_of(op, struct net_request, fetch);
+    if (result < 0)
+        answer(q, result, clock_ns());
+    else
+        look_at(q);
+}
+
+/* What there is to say without the core: 0: go on. */
+static int refuse(const struct net_request *q, uint64_t now)
+{
+    if (atomic_load_explicit(&q->rpc->cancelled, memory_order_relaxed))
+        return -CV_CANCELLED;
+    if (q->rpc->deadline_ns < now)
+        return -CV_DEADLINE;
+    return master_core_leads(q->net->core, now) ? 0 : -CV_NOT_LEADER;
+}
+
+/* [R] */
+static int renew_session(struct net_request *q, uint64_t now)
+{
+    struct msg_session_renew m;
+    int r = msg_session_renew_decode(q->rpc->body, q->rpc->header.body_len, &m);
+    if (r < 0)
+        return r;
+    if (!meta_session_exists(q->net->core->meta, m.session))
+        return -CV_SESSION_ENDED;
+    master_sessions_heard(q->net->o->sessions, m.session, now);
+    return 0;
+}
+
+/* [R] One request; the outcome says what comes next: 0 or an error: answer; EXECUTE, FETCH. */
+enum { EXECUTE = 1, FETCH = 2 };
+
+static int run_one(struct net_request *q, uint64_t now)
+{
+    struct master_core *c = q->net->core;
+    int r = refuse(q, now);
+    if (r < 0)
+        return r;
+    if (q->op == MASTER_OP_session_renew)
+        return renew_session(q, now);
+    q->view = atomic_load_explicit(&c->view, memory_order_relaxed);
+    if (q->base.meta.op_class == META_READ)
+        return meta_read(c->meta, &q->base.meta) == 0 ? 0 : FETCH;
+    return meta_prepare(c->meta, &q->base.meta) == 0 ? EXECUTE : FETCH;
+}
+
+/* Off the lock: get its rows, at once if the database has them in memory. */
+static void fetch(struct net_request *q, uint64_t now)
+{
+    struct master_net *n = q->net;
+    q->fetched = true;
+    COUNT(n, fetches, 1);
+    int r = q->rounds++ < ROUNDS_MAX ? meta_fetch(&n->core->base, &q->base.meta, true) : -CV_NOT_PREPARED;
+    if (r == 0) {
+        look_at(q);
+    } else if (r == -CV_NOT_PREPARED) {
+        COUNT(n, fetches_blocking, 1);
+        q->rounds = 0;
+        io_work(n->loop, &q->fetch, fetch_work, q, fetch_done);
+    } else {
+        answer(q, r, now);
+    }
+}
+
+static void answer_own(struct net_request *q, uint64_t now)
+{
+    struct master_net *n = q->net;
+    if (q->outcome == 0 && q->op == MASTER_OP_session_renew) {
+        struct msg_session_renew m;
+        msg_session_renew_decode(q->rpc->body, q->rpc->header.body_len, &m);
+        struct msg_session_renew_answer a = {(uint32_t)n->o->options->lease_ms, m.lease_epoch};
+        count_answer(q, 0, now);
+        rpc_answer(q->rpc, 0, n->core->released_index, msg_session_renew_answer_desc(), &a);
+    } else {
+        count_answer(q, q->outcome, now);
+        rpc_answer(q->rpc, q->outcome, n->core->released_index, NULL, NULL);
+    }
+    request_drop(q);
+}
+
+/* Off the lock: send each where its outcome says. */
+static void dispatch(struct net_request *q, struct master_chain *to_scribe, uint64_t now)
+{
+    struct master_net *n = q->net;
+    if (q->outcome == EXECUTE) {
+        q->base.again = false;
+        q->base.deadline_ns = q->rpc->deadline_ns;
+        q->base.cancelled = &q->rpc->cancelled;
+        master_chain_add(to_scribe, &q->base);
+    } else if (q->outcome == FETCH) {
+        fetch(q, now);
+    } else if (q->outcome < 0 || q->op == MASTER_OP_session_renew) {
+        answer_own(q, now);
+    } else if (q->base.meta.depends > atomic_load(&n->core->released)) {
+        wait_for_release(q);
+    } else {
+        /* The lease must last until the answer leaves, not only until it was found. */
+        answer(q, master_core_leads(n->core, now) ? q->base.meta.error : -CV_NOT_LEADER, now);
+    }
+}
+
+static void look_at_group(struct master_net *n, struct master_chain *to_scribe)
+{
+    struct list group = LIST_INIT(group);
+    for (int i = 0; i < GROUP_MAX && !list_empty(&n->arrived); i++)
+        list_push_back(&group, list_pop_front(&n->arrived));
+    uint64_t now = clock_ns();
+    master_core_read_lock(n->core);
+    list_for_each (e, &group) {
+        struct net_request *q = list_entry(e, struct net_request, link);
+        q->outcome = run_one(q, now);
+    }
+    master_core_unlock(n->core);
+    now = clock_ns();
+    list_for_each_safe (e, &group) {
+        struct net_request *q = list_entry(e, struct net_request, link);
+        list_remove(&q->link);
+        dispatch(q, to_scribe, now);
+    }
+}
+
+static void turn_run(struct loop_hook *hook)
+{
+    struct master_net *n = container_of(hook, struct master_net, turn);
+    struct master_chain to_scribe = {0};
+    while (!list_empty(&n->arrived))
+        look_at_group(n, &to_scribe);
+    int r = master_scribe_push(n->scribe, &to_scribe);
+    if (r < 0)
+        for (struct master_request *q; (q = master_chain_take(&to_scribe));)
+            answer(container_of(q, struct net_request, base), r, clock_ns());
+    if (!list_empty(&n->waiting))
+        release_waiting(n, clock_ns());
+}
+
+/* ---- from the network --------------------------------------------------------------------------------------------- */
+
+static void answer_status(struct master_net *n, struct rpc_request *rpc)
+{
+    struct msg_cluster_status_answer a = {0};
+    struct buf texts = {0};
+    n->o->status(n->o->arg, &a, &texts);
+    rpc_answer(rpc, 0, n->core->released_index, msg_cluster_status_answer_desc(), &a);
+    buf_fini(&texts);
+}
+
+static void on_request(struct rpc_request *rpc, void *user)
+{
+    struct master_net *n = user;
+    if (rpc->header.type == MSG_cluster_status && n->o->status)
+        return answer_status(n, rpc);
+    struct net_request *q = request_new(n);
+    if (!q)
+        return rpc_answer(rpc, -ENOMEM, 0, NULL, NULL);
+    q->rpc = rpc;
+    q->op = (uint8_t)master_op_of(rpc->header.type);
+    q->received_ns = loop_now(n->loop);
+    q->rounds = 0;
+    q->fetched = q->base.install = false;
+    int r = 0;
+    if (q->op != MASTER_OP_session_renew) {
+        r = meta_request_decode(&q->base.meta, rpc->header.type, rpc->body, rpc->header.body_len);
+        if (r == 0)
+            r = master_peer_check(rpc_peer_user(rpc->peer), &q->base.meta.caller);
+    }
+    if (r == 0)
+        return look_at(q);
+    q->outcome = r;
+    answer_own(q, loop_now(n->loop));
+}
+
+static int on_hello(struct rpc_peer *peer, const struct msg_hello *hello, struct msg_hello_answer *answer, void *user)
+{
+    struct master_net *n = user;
+    struct master_peer *p;
+    int r = master_peer_new(peer, &p);
+    if (r < 0)
+        return r;
+    rpc_peer_set_user(peer, p);
+    answer->incarnation = n->core->incarnation;
+    return 0;
+}
+
+static void on_gone(struct rpc_peer *peer, void *user)
+{
+    master_peer_free(rpc_peer_user(peer));
+}
+
+int master_net_init(struct master_net *n, uint32_t number, struct master_core *core, struct master_scribe *scribe,
+                    const struct master_server_options *o)
+{
+    *n = (struct master_net){.core = core, .scribe = scribe, .o = o};
+    list_init(&n->arrived);
+    list_init(&n->waiting);
+    list_init(&n->spare);
+    loop_hook_init(&n->turn, turn_run);
+    snprintf(n->name, sizeof(n->name), "net%u", number);
+    struct loop_options lo = {
+        .name = n->name, .backend = (enum loop_backend)o->io_backend, .file_threads = o->options->read_threads};
+    int r = loop_new(&lo, &n->loop);
+    if (r < 0)
+        return r;
+    n->home = (struct master_home){.loop = n->loop, .take_back = take_back, .wake.run = wake_run};
+    if (o->metrics && (r = metrics_block_new(o->metrics, &master_metric_set, &n->metrics)) < 0)
+        return r;
+    struct rpc_server_options so = {
+        .self = {.role = RPC_MASTER, .node = o->master, .program = "cv-master " CV_VERSION},
+        .connections_max = o->options->connections_max,
+        .request = on_request,
+        .hello = on_hello,
+        .gone = on_gone,
+        .user = n,
+    };
+    memcpy(so.self.cluster, o->cluster.b, UUID_SIZE);
+    return rpc_server_new(n->loop, &so, &n->rpc);
+}
+
+void master_net_fini(struct master_net *n)
+{
+    assert(list_empty(&n->arrived) && list_empty(&n->waiting));
+    for (struct list *e; (e = list_pop_front(&n->spare));) {
+        struct net_request *q = list_entry(e, struct net_request, link);
+        meta_request_fini(&q->base.meta);
+        free(q);
+    }
+    rpc_server_free(n->rpc);
+    if (n->metrics)
+        metrics_block_free(n->o->metrics, &master_metric_set, n->metrics);
+    loop_free(n->loop);
+    buf_fini(&n->out);
+}

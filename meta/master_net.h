@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of the server: one network loop and the requests on it (master_net.c), who may ask what (master_peer.c). */
+#pragma once
+
+#include "base/list.h"
+#include "meta/master_metrics.h"
+#include "meta/master_request.h"
+#include "meta/master_server.h"
+#include "rpc/rpc_server.h"
+
+struct master_net {
+    struct master_home home;
+    struct master_core *core;
+    struct master_scribe *scribe;
+    const struct master_server_options *o;
+    struct loop *loop;
+    struct rpc_server *rpc;
+    struct master_metrics *metrics;
+    struct loop_hook turn;
+    struct list arrived; /* to be looked at at the end of the turn */
+    struct list waiting; /* reads that are done but rest on a batch not released; ascending by it */
+    struct list spare;   /* requests for reuse */
+    uint32_t spare_count;
+    struct buf out; /* answers are encoded here */
+    bool listens, stopped;
+    char name[16];
+};
+
+/* One request on this loop. */
+struct net_request {
+    struct master_request base; /* first: chains point here */
+    struct rpc_request *rpc;
+    struct master_net *net;
+    struct list link; /* arrived, waiting or spare */
+    struct io_op fetch;
+    uint64_t received_ns, view;
+    uint8_t op;     /* enum master_op */
+    uint8_t rounds; /* how often its rows came from the database's memory */
+    bool fetched;   /* some rows did not come from the tree: worth installing */
+    int outcome;    /* of this round of looking at it */
+};
+
+int master_net_init(struct master_net *n, uint32_t number, struct master_core *core, struct master_scribe *scribe,
+                    const struct master_server_options *options);
+void master_net_fini(struct master_net *n);
+
+/* --- master_peer.c: what is kept of a connection --- */
+struct master_peer;
+
+/* Called when a peer said HELLO. Errors: -ENOMEM. */
+int master_peer_new(struct rpc_peer *p, struct master_peer **ret);
+void master_peer_free(struct master_peer *p);
+
+/* May this peer speak for this caller? Errors: -EPERM. */
+int master_peer_check(const struct master_peer *p, const struct meta_caller *caller);

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "meta/master_status.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "conf/json.h"
+#include "meta/master_metrics.h"
+
+static const char *ack_name(enum ack_mode mode)
+{
+    static const char *const names[] = {[ACK_QUORUM] = "quorum", [ACK_LOCAL] = "local", [ACK_APPLIED] = "applied"};
+    return names[mode];
+}
+
+static void read_stats(struct master_status *s, struct meta_stats *ret)
+{
+    master_core_read_lock(s->core);
+    meta_stats(s->core->meta, ret);
+    master_core_unlock(s->core);
+}
+
+static void add_self(struct master_status *s, const struct master_scribe_status *scribe, struct buf *list)
+{
+    struct rec_node_info node = {
+        .node = s->master,
+        .role = TEXT("master"),
+        .address = text_of(s->address),
+        .state = text_of(scribe->state),
+        .version = TEXT(CV_VERSION),
+        .started_ns = s->started_wall_ns,
+    };
+    rec_node_info_append(list, &node); /* without memory the list stays empty */
+}
+
+void master_status_answer(void *arg, struct msg_cluster_status_answer *ret, struct buf *texts)
+{
+    struct master_status *s = arg;
+    struct master_scribe_status scribe;
+    struct meta_stats meta;
+    master_scribe_get_status(s->scribe, &scribe);
+    read_stats(s, &meta);
+    add_self(s, &scribe, texts);
+    *ret = (struct msg_cluster_status_answer){
+        .cluster = uuid_bytes(&s->cluster),
+        .incarnation = s->core->incarnation,
+        .leader = s->core->leader,
+        .term = scribe.term,
+        .committed = scribe.committed,
+        .applied = scribe.applied,
+        .flushed = scribe.flushed,
+        .inodes = meta.state.inodes,
+        .directories = meta.state.directories,
+        .memory_bytes = meta.tree_bytes + meta.delta_bytes,
+        .sessions = meta.sessions,
+        .uptime_ms = (clock_ns() - s->started_ns) / NS_PER_MS,
+        .ack_mode = text_of(ack_name(s->options->ack_mode)),
+        .nodes = wire_list_of(texts, texts->n ? 1 : 0),
+    };
+}
+
+void master_status_gauges(void *arg, void *gauges)
+{
+    struct master_status *s = arg;
+    struct master_gauges *g = gauges;
+    struct master_scribe_status scribe;
+    struct master_store_stats store;
+    struct meta_stats meta;
+    master_scribe_get_status(s->scribe, &scribe);
+    master_store_get_stats(s->core->store, &store);
+    read_stats(s, &meta);
+    g->leading = s->core->leading != 0;
+    g->applied_index = (int64_t)scribe.applied;
+    g->flushed_index = (int64_t)scribe.flushed;
+    g->inodes = (int64_t)meta.state.inodes;
+    g->directories = (int64_t)meta.state.directories;
+    g->orphans = (int64_t)meta.state.orphans;
+    g->file_bytes = (int64_t)meta.state.bytes;
+    g->sessions = (int64_t)meta.sessions;
+    g->handles = (int64_t)meta.handles;
+    g->tree_bytes = (int64_t)meta.tree_bytes;
+    g->tree_budget_bytes = (int64_t)meta.tree_budget;
+    g->tree_nodes = (int64_t)meta.nodes;
+    g->overlay_rows = (int64_t)meta.overlay_rows;
+    g->delta_rows = (int64_t)meta.delta_rows;
+    g->delta_bytes = (int64_t)meta.delta_bytes;
+    g->scribe_queue = scribe.queued;
+    g->batches_in_flight = scribe.batches_in_flight;
+    g->connections = s->server ? master_server_connections(s->server) : 0;
+    g->requests_in_flight = s->server ? master_server_in_flight(s->server) : 0;
+    g->database_cache_bytes = (int64_t)store.cache_bytes;
+    g->database_file_bytes = (int64_t)store.file_bytes;
+    g->database_files = (int64_t)store.files;
+    g->database_flushes = (int64_t)store.flushes;
+}
+
+/* A master that follows is ready too: it is what takes over. */
+int master_status_ready(const struct master_status *s, char *why, size_t why_size)
+{
+    struct master_scribe_status scribe;
+    master_scribe_get_status(s->scribe, &scribe);
+    if (master_core_leads(s->core, clock_ns()))
+        return 0;
+    if (scribe.attached == 0 || !strcmp(scribe.state, "detached")) {
+        snprintf(why, why_size, "no link to the journal");
+        return -CV_UNREACHABLE;
+    }
+    if (!s->core->leader) {
+        snprintf(why, why_size, "no leader is known");
+        return -CV_NOT_LEADER;
+    }
+    if (strcmp(scribe.state, "following") != 0) {
+        snprintf(why, why_size, "%s, not serving yet", scribe.state);
+        return -CV_NOT_LEADER;
+    }
+    return 0;
+}
+
+int master_status_json(struct master_status *s, struct buf *out)
+{
+    struct master_scribe_status scribe;
+    struct meta_stats meta;
+    char cluster[UUID_STRING];
+    master_scribe_get_status(s->scribe, &scribe);
+    read_stats(s, &meta);
+    int r = buf_printf(out,
+                       "{\"cluster\": \"%s\", \"state\": \"%s\", \"term\": %" PRIu64 ", \"committed\": %" PRIu64
+                       ", \"applied\": %" PRIu64 ", \"flushed\": %" PRIu64 ", \"inodes\": %" PRIu64
+                       ", \"directories\": %" PRIu64 ", \"sessions\": %" PRIu64 ", \"ack_mode\": \"%s\", \"address\": ",
+                       uuid_format(s->cluster, cluster), scribe.state, scribe.term, scribe.committed, scribe.applied,
+                       scribe.flushed, meta.state.inodes, meta.state.directories, meta.sessions,
+                       ack_name(s->options->ack_mode));
+    if (r == 0)
+        r = json_write_text(out, s->address);
+    return r < 0 ? r : buf_append(out, "}", 1);
+}
