@@ -123,9 +123,10 @@ $(O)/tools/cv-%: $(O)/obj/tests/tools/cv_%.o $(libs)
 	$(Q)$(CC) $(ldflags) $(LDFLAGS) $< -Wl,--start-group $(libs) -Wl,--end-group $(all_libs) -o $@
 
 benches := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/bench_*.c))
-.PHONY: bench
+.PHONY: bench bench-build
 bench: $(benches) ## measure the parts (T=meta: one), each by itself
 	@set -e; for b in $(if $(T),$(O)/bench/bench_$(T),$(benches)); do echo "== $$b"; $$b; done
+bench-build: $(benches) ## the benchmark programs, into build/bench
 $(O)/bench/%: $(O)/obj/tests/bench/%.o $(libs)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
