@@ -203,7 +203,8 @@ static inline bool io_op_busy(const struct io_op *op)
 void io_cancel(struct io_op *op);
 
 /* Sockets. Streams: counts may be short, 0 from a receive is the peer's end. A peer that went away is -EPIPE or
- * -ECONNRESET, never a signal. At most one receive and one send in flight per socket. io_accept's result is the new
+ * -ECONNRESET, never a signal. At most one receive and one send in flight per socket. A unix socket whose peer sends
+ * descriptors is read by io_recvmsg. io_accept's result is the new
  * descriptor, non-blocking and close-on-exec. */
 void io_accept(struct loop *loop, struct io_op *op, int fd, void (*done)(struct io_op *, int));
 void io_connect(struct loop *loop, struct io_op *op, int fd, const struct sockaddr *address, socklen_t n,

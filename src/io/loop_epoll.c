@@ -3,7 +3,8 @@
  * The loop on epoll, for where io_uring is forbidden. A socket op is tried at once; if the socket is not ready the op
  * parks on the descriptor until epoll says so. A socket is registered once, edge-triggered for both directions, when
  * something first parks on it: after that waiting costs no system call. What is known about readiness saves tries that
- * would only answer EAGAIN. File ops go to the file threads, but for reads the page cache can answer.
+ * would only answer EAGAIN: also a receive that brought less than it had room for left nothing behind (with recvmsg that
+ * is not so, descriptors cut what it brings). File ops go to the file threads, but for reads the page cache can answer.
  *
  * A descriptor that is only polled (a library's) is registered while the poll waits and not a moment longer, since its
  * owner may close it without telling us. Late events of a descriptor number used again are told by their generation.
@@ -30,7 +31,7 @@ struct fd_state {
     bool known, registered;
     bool foreign;            /* registered for a poll only */
     bool readable, writable; /* false: the last try drained or filled it, wait for an event */
-    bool drains;             /* a short receive means there is no more (TCP; not unix: descriptors cut messages) */
+    bool ended;              /* the end of the stream was seen coming: it is behind the data, with no other event */
 };
 
 struct loop_epoll {
@@ -92,12 +93,6 @@ static int fd_register(struct loop_epoll *e, int fd, struct fd_state *f, bool fo
         return -errno;
     f->registered = true;
     f->foreign = foreign;
-    if (!foreign) {
-        int domain = 0;
-        socklen_t n = sizeof(domain);
-        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n);
-        f->drains = domain == AF_INET || domain == AF_INET6;
-    }
     return 0;
 }
 
@@ -106,7 +101,7 @@ static void fd_unregister(struct loop_epoll *e, int fd, struct fd_state *f)
     LOOP_COUNT(&e->loop, enters, 1);
     epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, fd, NULL); /* EBADF, ENOENT: its owner closed it already */
     f->generation++;
-    f->registered = f->foreign = false;
+    f->registered = f->foreign = f->ended = false;
     f->readable = f->writable = true;
 }
 
@@ -208,7 +203,7 @@ static void try_op(struct loop_epoll *e, struct io_op *op, struct fd_state *f)
     if (op->kind == IO_ACCEPT && r >= 0)
         fd_is_new(e, r);
     if (op->kind != IO_POLL && f->registered)
-        *ready = r != -EAGAIN && !(op->kind == IO_RECV && f->drains && r > 0 && (uint64_t)r < op->n);
+        *ready = r != -EAGAIN && !(op->kind == IO_RECV && !f->ended && r > 0 && (uint64_t)r < op->n);
     if (again)
         park(e, op, f);
     else
@@ -311,7 +306,7 @@ static void fd_event(struct loop_epoll *e, int fd, struct fd_state *f, uint32_t 
     f->readable |= gone || events & (EPOLLIN | EPOLLRDHUP);
     f->writable |= gone || events & EPOLLOUT;
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-        f->drains = false; /* the end of the stream comes after the data, and without another event */
+        f->ended = true;
     struct list tried = LIST_INIT(tried);
     list_append_all(&tried, &f->waiting);
     struct list *l;

@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/sendfile.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -69,8 +68,7 @@ int io_call(struct io_op *op)
     case IO_WORK: return op->work(op->work_arg);
     case IO_SENDFILE: {
         off_t offset = (off_t)op->file_offset;
-        uint64_t n = min(op->file_n, (uint64_t)SENDFILE_PIECE);
-        return restart(sendfile(op->fd, op->file_fd, &offset, n));
+        return restart(sendfile(op->fd, op->file_fd, &offset, min(op->file_n, (uint64_t)SENDFILE_PIECE)));
     }
     default: assert(!"a call of the file threads");
     }
@@ -88,24 +86,21 @@ static bool is_cached(const struct io_op *op, uint64_t n)
     } stat;
     if (syscall(SYS_CACHESTAT, op->file_fd, &range, &stat, 0) < 0)
         return false; /* before Linux 6.5, or not ours to ask: a file thread does it */
+    if (n == 0)
+        return true;
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = op->file_offset / page;
     return stat.cached >= (op->file_offset + n - 1) / page - first + 1;
 }
 
 void io_sendfile_try(struct loop *loop, struct io_op *op)
 {
-    struct stat st;
     uint64_t n = min(op->file_n, (uint64_t)SENDFILE_PIECE);
-    if (fstat(op->file_fd, &st) == 0 && op->file_offset < (uint64_t)st.st_size)
-        n = min(n, (uint64_t)st.st_size - op->file_offset);
-    else
-        n = 0;
-    if (n && !is_cached(op, n)) {
+    if (!is_cached(op, n)) { /* also what ends before n bytes */
         io_to_thread(loop, op);
         return;
     }
-    int r = n ? io_call(op) : 0;
-    LOOP_COUNT(loop, enters, 3);
+    int r = io_call(op);
+    LOOP_COUNT(loop, enters, 2);
     if (r == -EAGAIN)
         loop->vtable->await_writable(loop, op);
     else

@@ -248,9 +248,11 @@ int net_keepalive(int fd, int idle_s)
 void net_put_fds(struct msghdr *message, union net_control *control, const int *fds, unsigned n)
 {
     assert(n > 0 && n <= NET_FDS_MAX);
-    control->align =
-        (struct cmsghdr){.cmsg_len = CMSG_LEN(n * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    memcpy(CMSG_DATA(&control->align), fds, n * sizeof(int));
+    struct cmsghdr *c = (struct cmsghdr *)control->space;
+    c->cmsg_len = CMSG_LEN(n * sizeof(int));
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    memcpy(CMSG_DATA(c), fds, n * sizeof(int));
     message->msg_control = control;
     message->msg_controllen = CMSG_SPACE(n * sizeof(int));
 }

@@ -71,7 +71,7 @@ int net_keepalive(int fd, int idle_s);
  * Returns how many. Errors: -EMFILE some were lost on the way (those that came are closed). */
 #define NET_FDS_MAX 16
 union net_control {
-    struct cmsghdr align;
+    size_t align; /* as struct cmsghdr begins */
     char space[CMSG_SPACE(NET_FDS_MAX * sizeof(int))];
 };
 void net_put_fds(struct msghdr *message, union net_control *control, const int *fds, unsigned n);
