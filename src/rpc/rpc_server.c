@@ -392,8 +392,9 @@ static void on_hello_late(struct loop_timer *timer)
     rpc_conn_close(p->conn, -CV_DEADLINE);
 }
 
-static void add_connection(struct rpc_server *s, int fd)
+void rpc_server_adopt(struct rpc_server *s, int fd)
 {
+    assert_on_loop(s->loop);
     uint32_t limit = s->options.connections_max ? s->options.connections_max : 10000;
     if (s->stopping || atomic_load_explicit(&s->connections, memory_order_relaxed) >= limit) {
         if (!s->stopping)
@@ -434,7 +435,7 @@ struct handover {
 static void take_over(struct loop_job *job)
 {
     struct handover *h = container_of(job, struct handover, job);
-    add_connection(h->server, h->fd);
+    rpc_server_adopt(h->server, h->fd);
     free(h);
 }
 
@@ -443,7 +444,7 @@ static void distribute(struct rpc_server *s, int fd)
     struct rpc_server *to = s->share_count ? s->share[s->share_next++ % s->share_count] : s;
     struct handover *h = to == s ? NULL : malloc(sizeof(*h));
     if (!h) {
-        add_connection(s, fd);
+        rpc_server_adopt(s, fd);
         return;
     }
     *h = (struct handover){.job.run = take_over, .server = to, .fd = fd};

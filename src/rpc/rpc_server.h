@@ -63,6 +63,9 @@ int rpc_server_listen(struct rpc_server *s, const char *address, uint16_t defaul
  * them. Call before connections arrive. Each must stay until s has stopped. */
 void rpc_server_share(struct rpc_server *s, struct rpc_server *const *servers, unsigned count);
 
+/* Serve a connected socket (owned from here on) as if it had been accepted. */
+void rpc_server_adopt(struct rpc_server *s, int fd);
+
 /* The port of the n-th listener that is TCP, when ":0" asked for any; 0: none. */
 uint16_t rpc_server_port(const struct rpc_server *s);
 
