@@ -256,10 +256,10 @@ void raft_truncate(struct raft *r, uint64_t from)
 
 struct raft_message *raft_send_new(struct raft *r, enum raft_message_type type, uint64_t to, enum raft_gate gate)
 {
-    if (r->send_count == RAFT_SENDS_MAX)
-        return NULL;
+    struct raft_send *s = &r->sends[r->send_count];
     r->gates[r->send_count] = gate;
-    struct raft_send *s = &r->sends[r->send_count++];
+    if (r->send_count < RAFT_SENDS_MAX)
+        r->send_count++;
     memset(s, 0, sizeof(*s));
     s->message.type = type;
     s->message.from = r->options.id;
@@ -296,8 +296,7 @@ static void on_older_term(struct raft *r, const struct raft_message *m)
         if (MUTANT(prevote_no_adopt))
             break;
         reply = raft_send_new(r, RAFT_MSG_PREVOTE_REPLY, m->from, RAFT_GATE_TERM);
-        if (reply)
-            reply->prevote_reply.next_term = m->prevote.next_term;
+        reply->prevote_reply.next_term = m->prevote.next_term;
         break;
     case RAFT_MSG_VOTE: raft_send_new(r, RAFT_MSG_VOTE_REPLY, m->from, RAFT_GATE_TERM); break;
     default: break;

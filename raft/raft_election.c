@@ -70,8 +70,6 @@ void raft_campaign(struct raft *r, bool transfer)
         if (!raft_votes(&conf->members[i]) || conf->members[i].id == r->options.id)
             continue;
         struct raft_message *m = raft_send_new(r, RAFT_MSG_VOTE, conf->members[i].id, RAFT_GATE_ALL);
-        if (!m)
-            continue;
         m->vote.last_index = r->log.last;
         m->vote.last_term = raft_log_last_term(&r->log);
         m->vote.transfer = transfer;
@@ -93,8 +91,6 @@ static void ask_first(struct raft *r)
         if (!raft_votes(&conf->members[i]) || conf->members[i].id == r->options.id)
             continue;
         struct raft_message *m = raft_send_new(r, RAFT_MSG_PREVOTE, conf->members[i].id, RAFT_GATE_TERM);
-        if (!m)
-            continue;
         m->prevote.next_term = r->term + 1;
         m->prevote.last_index = r->log.last;
         m->prevote.last_term = raft_log_last_term(&r->log);
@@ -148,8 +144,6 @@ bool raft_has_won(const struct raft *r)
 void raft_on_prevote(struct raft *r, const struct raft_message *m)
 {
     struct raft_message *reply = raft_send_new(r, RAFT_MSG_PREVOTE_REPLY, m->from, RAFT_GATE_TERM);
-    if (!reply)
-        return;
     reply->prevote_reply.next_term = m->prevote.next_term;
     reply->prevote_reply.granted = m->prevote.next_term > r->term && !raft_is_sticky(r) &&
                                    is_up_to_date(r, m->prevote.last_index, m->prevote.last_term);
@@ -167,8 +161,6 @@ void raft_on_prevote_reply(struct raft *r, const struct raft_message *m)
 void raft_on_vote(struct raft *r, const struct raft_message *m)
 {
     struct raft_message *reply = raft_send_new(r, RAFT_MSG_VOTE_REPLY, m->from, RAFT_GATE_ALL);
-    if (!reply)
-        return;
     bool free = r->vote == 0 || r->vote == m->from;
     if (!free || r->role == RAFT_LEADER || r->leader || !is_up_to_date(r, m->vote.last_index, m->vote.last_term))
         return;

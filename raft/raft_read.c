@@ -13,8 +13,6 @@
 void raft_heartbeat_send(struct raft *r, const struct raft_peer *p)
 {
     struct raft_message *m = raft_send_new(r, RAFT_MSG_HEARTBEAT, p->id, RAFT_GATE_NONE);
-    if (!m)
-        return;
     m->heartbeat.round = r->round;
     m->heartbeat.commit = min(r->commit, p->match);
     m->heartbeat.floor = r->floor;
@@ -123,8 +121,6 @@ void raft_on_heartbeat(struct raft *r, const struct raft_message *m)
     if (commit > r->commit)
         raft_set_commit(r, commit);
     struct raft_message *reply = raft_send_new(r, RAFT_MSG_HEARTBEAT_REPLY, m->from, RAFT_GATE_TERM);
-    if (!reply)
-        return;
     reply->heartbeat_reply.round = m->heartbeat.round;
     reply->heartbeat_reply.accepted = r->accepted;
     reply->heartbeat_reply.match = min(r->accepted, r->log.durable);
@@ -167,8 +163,6 @@ static void notice_loss(struct raft *r, struct raft_peer *p, uint64_t accepted)
 void raft_on_heartbeat_reply(struct raft *r, struct raft_peer *p, const struct raft_message *m)
 {
     const __typeof__(m->heartbeat_reply) *h = &m->heartbeat_reply;
-    if (h->round == 0)
-        return; /* only to tell its term */
     if (h->accepted > r->log.last || h->match > h->accepted) {
         raft_alarm_raise(r, RAFT_ALARM_ACK_BEYOND_LOG);
         return;
@@ -198,9 +192,9 @@ static bool answer(struct raft *r, struct raft_waiting *w, int result)
     if (w->from == 0) {
         r->answers[r->answer_count++] = (struct raft_read){w->context, w->index, result};
     } else {
-        struct raft_message *m = raft_send_new(r, RAFT_MSG_READ_REPLY, w->from, RAFT_GATE_TERM);
-        if (!m)
+        if (r->send_count == RAFT_SENDS_MAX)
             return false;
+        struct raft_message *m = raft_send_new(r, RAFT_MSG_READ_REPLY, w->from, RAFT_GATE_TERM);
         m->read_reply.context = w->context;
         m->read_reply.index = w->index;
         m->read_reply.refused = result < 0;
@@ -291,8 +285,6 @@ void raft_on_read(struct raft *r, const struct raft_message *m)
     if (r->role == RAFT_LEADER && enter(r, m->read.context, m->from) == 0)
         return;
     struct raft_message *reply = raft_send_new(r, RAFT_MSG_READ_REPLY, m->from, RAFT_GATE_TERM);
-    if (!reply)
-        return;
     reply->read_reply.context = m->read.context;
     reply->read_reply.refused = 1;
 }

@@ -236,15 +236,12 @@ void raft_leader_commit(struct raft *r)
 void raft_ack(struct raft *r, uint64_t to, uint64_t index)
 {
     struct raft_message *m = raft_send_new(r, RAFT_MSG_APPEND_REPLY, to, RAFT_GATE_ALL);
-    if (m)
-        m->append_reply.index = index;
+    m->append_reply.index = index;
 }
 
 static void reject(struct raft *r, const struct raft_message *m)
 {
     struct raft_message *reply = raft_send_new(r, RAFT_MSG_APPEND_REPLY, m->from, RAFT_GATE_ALL);
-    if (!reply)
-        return;
     uint64_t prev = m->append.prev_index;
     reply->append_reply.rejected = 1;
     reply->append_reply.index = prev;

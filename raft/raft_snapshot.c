@@ -32,8 +32,6 @@ void raft_snapshot_offer(struct raft *r, struct raft_peer *p)
 {
     p->offered_ms = r->now_ms;
     struct raft_message *m = raft_send_new(r, RAFT_MSG_SNAPSHOT, p->id, RAFT_GATE_NONE);
-    if (!m)
-        return;
     m->snapshot.index = p->snapshot_index;
     m->snapshot.index_term = raft_log_term(&r->log, p->snapshot_index);
     m->snapshot.source = p->snapshot_source;

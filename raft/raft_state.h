@@ -145,8 +145,8 @@ struct raft {
     struct raft_write write;
     struct raft_entry made; /* an entry of our own making, and its payload */
     uint8_t made_data[RAFT_CONF_ENCODED_MAX];
-    struct raft_send sends[RAFT_SENDS_MAX];
-    uint8_t gates[RAFT_SENDS_MAX]; /* enum raft_gate */
+    struct raft_send sends[RAFT_SENDS_MAX + 1]; /* the last takes what is lost */
+    uint8_t gates[RAFT_SENDS_MAX + 1];          /* enum raft_gate */
     uint32_t send_count;
     struct raft_read answers[RAFT_READS_MAX];
     uint32_t answer_count;
@@ -161,7 +161,7 @@ struct raft {
 /* An invariant does not hold: the step puts out nothing and the node stops. */
 void raft_alarm_raise(struct raft *r, enum raft_alarm_code code);
 
-/* A message to fill in, or NULL when this step sends enough: then it is lost, as any message may be. */
+/* A message to fill in. When this step sends enough it is lost, as any message may be. */
 struct raft_message *raft_send_new(struct raft *r, enum raft_message_type type, uint64_t to, enum raft_gate gate);
 
 /* Take a term as ours, without a vote in it (3.3). */

@@ -90,8 +90,7 @@ void raft_transfer_tick(struct raft *r)
 static void send_timeout_now(struct raft *r, uint64_t to)
 {
     struct raft_message *m = raft_send_new(r, RAFT_MSG_TIMEOUT_NOW, to, RAFT_GATE_NONE);
-    if (m)
-        m->timeout_now.last_index = r->log.last;
+    m->timeout_now.last_index = r->log.last;
     r->transfer_sent_ms = r->now_ms;
 }
 
@@ -100,12 +99,8 @@ void raft_leader_transfer(struct raft *r)
     if (!r->transfer_to)
         return;
     const struct raft_peer *p = raft_peer_find(r, r->transfer_to);
-    if (!p) {
-        r->transfer_to = 0; /* removed meanwhile */
-        return;
-    }
     bool due = !r->transfer_sent_ms || r->now_ms - r->transfer_sent_ms >= r->options.heartbeat_ms;
-    if (p->match == r->log.last && due)
+    if (p && p->match == r->log.last && due)
         send_timeout_now(r, p->id);
 }
 

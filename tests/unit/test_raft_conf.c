@@ -214,6 +214,18 @@ TEST(raft_refuses_changes_that_make_no_sense)
     cluster_stop(&c);
 }
 
+TEST(raft_does_not_change_membership_while_handing_over)
+{
+    cluster_start(&c, 3);
+    cluster_elect(&c, 1);
+    run_ms(&c, 100);
+    node_of(&c, 2)->disk_held = true;
+    propose(&c, 1);
+    step(&c, 1, (struct raft_input){.type = RAFT_IN_TRANSFER, .transfer.to = 2});
+    ck_assert_int_eq(change_conf(&c, 1, RAFT_REMOVE, member(3)), -EBUSY);
+    cluster_stop(&c);
+}
+
 TEST(raft_updates_addresses_without_touching_votes)
 {
     cluster_start(&c, 3);

@@ -332,6 +332,23 @@ TEST(raft_commits_at_once_what_the_application_had_applied_before_a_restart)
     cluster_stop(&c);
 }
 
+TEST(raft_a_write_reported_twice_changes_nothing)
+{
+    cluster_start(&c, 1);
+    run_ms(&c, 20);
+    propose(&c, 1);
+    settle(&c);
+    step(&c, 1, (struct raft_input){.type = RAFT_IN_WRITTEN, .written.seq = 1});
+    ck_assert_int_eq(node_of(&c, 1)->result, 0);
+    ck_assert_uint_eq(node_of(&c, 1)->out.commit, 3);
+    uint64_t index;
+    ck_assert_ptr_nonnull(raft_conf_newest(node_of(&c, 1)->r, &index));
+    join_node(&c, 2);
+    ck_assert_ptr_null(raft_conf_newest(node_of(&c, 2)->r, &index));
+    ck_assert_uint_eq(status_of(&c, 2).conf_index, 0);
+    cluster_stop(&c);
+}
+
 TEST(raft_time_going_back_is_no_time)
 {
     cluster_start(&c, 3);
@@ -434,6 +451,30 @@ TEST(raft_stops_when_a_configuration_cannot_be_read)
     inject(&c, m);
     ck_assert_int_eq(node_of(&c, 2)->result, -CV_LOG_DIVERGED);
     check_stopped(2, "cannot be decoded");
+}
+
+TEST(raft_stops_when_a_peer_accepted_what_was_never_sent)
+{
+    cluster_start(&c, 3);
+    cluster_elect(&c, 1);
+    c.expect_alarm = true;
+    struct raft_message m = {.type = RAFT_MSG_HEARTBEAT_REPLY, .from = 2, .to = 1, .term = node_of(&c, 1)->out.term};
+    m.heartbeat_reply.round = 99;
+    m.heartbeat_reply.accepted = 2;
+    m.heartbeat_reply.match = 3;
+    inject(&c, m);
+    check_stopped(1, "never had");
+}
+
+TEST(raft_stops_when_what_it_compacted_differs_from_the_leaders)
+{
+    stopping_start();
+    c.expect_alarm = false;
+    step(&c, 2, (struct raft_input){.type = RAFT_IN_APP, .app = {.applied = 3, .flushed = 3}});
+    step(&c, 2, (struct raft_input){.type = RAFT_IN_COMPACT, .compact.first = 4});
+    c.expect_alarm = true;
+    inject_append(&c, 1, 2, 3, 1, 1, 3, 4, 3);
+    check_stopped(2, "differs from ours");
 }
 
 TEST(raft_stops_when_a_peer_acknowledges_what_it_never_sent)

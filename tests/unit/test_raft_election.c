@@ -437,6 +437,31 @@ TEST(raft_a_journal_only_voter_campaigns_last)
     }
 }
 
+TEST(raft_hands_over_to_who_is_able_then_furthest_then_preferred)
+{
+    for (int run = 0; run < 3; run++) {
+        struct raft_conf conf = voters(4);
+        conf.members[2].priority = 5;
+        cluster_format(&c, &conf);
+        for (uint32_t i = 1; i <= 4; i++)
+            boot(&c, i);
+        cluster_elect(&c, 1);
+        if (run == 1) { /* 3 is preferred, but not able */
+            node_of(&c, 3)->can_lead = false;
+            tell_app(&c, 3);
+        }
+        run_ms(&c, 100);
+        if (run == 2) { /* 3 and 2 are preferred or first, but behind */
+            node_of(&c, 3)->disk_held = node_of(&c, 2)->disk_held = true;
+            propose(&c, 1);
+            settle(&c);
+        }
+        ck_assert_int_eq(transfer(1, 0), 0);
+        ck_assert_uint_eq(status_of(&c, 1).transfer_to, run == 0 ? 3 : run == 1 ? 2 : 4);
+        cluster_stop(&c);
+    }
+}
+
 TEST(raft_transfers_only_to_full_voters_that_answer)
 {
     two_full_one_journal();

@@ -446,3 +446,128 @@ TEST(raft_old_answers_change_nothing)
     }
     cluster_stop(&c);
 }
+
+/* ---- Where a rejection leads ---- */
+
+static void reject(uint64_t prev, uint64_t conflict_term, uint64_t conflict_first, uint64_t last)
+{
+    struct raft_message m = {.type = RAFT_MSG_APPEND_REPLY, .from = 3, .to = 1, .term = node_of(&c, 1)->out.term};
+    m.append_reply.rejected = 1;
+    m.append_reply.index = prev;
+    m.append_reply.conflict_term = conflict_term;
+    m.append_reply.conflict_first = conflict_first;
+    m.append_reply.last_index = last;
+    inject(&c, m);
+}
+
+static uint64_t next_of_3(void)
+{
+    struct raft_status s = status_of(&c, 1);
+    for (uint32_t i = 0; i < s.peer_count; i++)
+        if (s.peers[i].id == 3)
+            return s.peers[i].next;
+    return 0;
+}
+
+/* 1 leads term 9 with 2..9 of term 2, 10..19 of term 5 and its no-op at 20, its log beginning at first. */
+static void terms_start(uint64_t first)
+{
+    cluster_one_of_three(&c, 1);
+    inject_append(&c, 2, 1, 5, 1, 1, 2, 8, 9);
+    inject_append(&c, 2, 1, 5, 9, 2, 5, 10, 9);
+    sync_disk(&c, 1, 9);
+    if (first > 1) {
+        step(&c, 1, (struct raft_input){.type = RAFT_IN_APP, .app = {.applied = 9, .flushed = 9}});
+        step(&c, 1, (struct raft_input){.type = RAFT_IN_COMPACT, .compact.first = first});
+        ck_assert_int_eq(node_of(&c, 1)->result, 0);
+        node_of(&c, 1)->cache->first = first;
+    }
+    while (node_of(&c, 1)->out.term < 9)
+        force_campaign(&c, 1);
+    sync_disk(&c, 1, 9);
+    struct raft_message m = {.type = RAFT_MSG_VOTE_REPLY, .from = 2, .to = 1, .term = 9};
+    m.vote_reply.granted = 1;
+    inject(&c, m);
+    ck_assert_int_eq(node_of(&c, 1)->out.role, RAFT_LEADER);
+    ck_assert_uint_eq(next_of_3(), 20);
+}
+
+TEST(raft_a_rejection_leads_behind_the_last_entry_of_the_follower)
+{
+    terms_start(1);
+    reject(19, 0, 0, 12);
+    ck_assert_uint_eq(next_of_3(), 13);
+    reject(19, 0, 0, 5); /* late: to another probe than the one under way */
+    ck_assert_uint_eq(next_of_3(), 13);
+    cluster_stop(&c);
+}
+
+TEST(raft_a_rejection_leads_behind_the_leaders_last_entry_of_the_followers_term)
+{
+    terms_start(1);
+    reject(19, 2, 2, 30);
+    ck_assert_uint_eq(next_of_3(), 10);
+    cluster_stop(&c);
+    terms_start(10); /* just compacted: its term is still known */
+    reject(19, 2, 2, 30);
+    ck_assert_uint_eq(next_of_3(), 10);
+    cluster_stop(&c);
+}
+
+TEST(raft_a_rejection_leads_before_a_term_the_leader_does_not_have)
+{
+    terms_start(1);
+    reject(19, 4, 7, 30);
+    ck_assert_uint_eq(next_of_3(), 7);
+    cluster_stop(&c);
+    terms_start(1);
+    reject(19, 8, 25, 30); /* nonsense is clamped: always at least one entry back */
+    ck_assert_uint_eq(next_of_3(), 19);
+    cluster_stop(&c);
+    terms_start(1);
+    reject(19, 1, 1, 30);
+    ck_assert_uint_eq(next_of_3(), 2);
+    cluster_stop(&c);
+}
+
+TEST(raft_a_rejection_below_the_compacted_part_leads_to_a_snapshot)
+{
+    terms_start(10);
+    reject(19, 0, 0, 4);
+    ck_assert_uint_eq(node_of(&c, 1)->out.want_count, 1);
+    ck_assert_uint_eq(node_of(&c, 1)->out.wants[0].peer, 3);
+    ck_assert_uint_eq(node_of(&c, 1)->out.wants[0].min_index, 9);
+    reject(4, 0, 0, 3); /* late */
+    ck_assert_int_eq(status_of(&c, 1).peers[1].state, RAFT_SNAPSHOT);
+    cluster_stop(&c);
+}
+
+TEST(raft_sends_in_portions_when_much_is_to_be_sent)
+{
+    struct raft_conf conf = voters(3);
+    cluster_format(&c, &conf);
+    for (uint32_t i = 1; i <= 3; i++) {
+        node_of(&c, i)->options.append_entries_max = 1;
+        boot(&c, i);
+    }
+    cluster_elect(&c, 1);
+    isolate(&c, 3, true);
+    for (int i = 0; i < 400; i++)
+        propose(&c, 1);
+    settle(&c);
+    heal(&c);
+    uint32_t most = 0;
+    for (int i = 0; i < 60; i++) {
+        tick(&c);
+        while (c.flying_count) {
+            most = max(most, node_of(&c, 1)->out.send_count);
+            deliver(&c, catch_message(&c, 0));
+            for (uint32_t n = 1; n <= 3; n++)
+                sync_disk(&c, n, 1);
+        }
+    }
+    ck_assert_uint_le(most, RAFT_SENDS_MAX);
+    ck_assert_uint_ge(most, 64);
+    ck_assert_uint_eq(node_of(&c, 3)->out.commit, 402);
+    cluster_stop(&c);
+}

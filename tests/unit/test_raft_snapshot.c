@@ -292,6 +292,25 @@ TEST(raft_refuses_an_installation_that_makes_no_sense)
     cluster_stop(&c);
 }
 
+TEST(raft_a_candidate_that_installs_a_snapshot_is_none_any_more)
+{
+    follower_start(10);
+    force_campaign(&c, 2);
+    ck_assert_int_eq(install_at(30, 2), 0);
+    ck_assert_int_eq(node_of(&c, 2)->out.role, RAFT_FOLLOWER);
+    ck_assert_uint_eq(node_of(&c, 2)->out.write.vote, 2);
+    sync_disk(&c, 2, 9);
+    struct raft_message m = {.type = RAFT_MSG_VOTE_REPLY, .from = 1, .to = 2, .term = 3};
+    m.vote_reply.granted = 1;
+    inject(&c, m);
+    ck_assert_int_eq(node_of(&c, 2)->out.role, RAFT_FOLLOWER);
+    node_of(&c, 2)->disk_held = true;
+    for (uint64_t i = 0; i < RAFT_WRITES_MAX; i++)
+        inject_append(&c, 1, 2, 3, 30 + i, i ? 3 : 2, 3, 1, 30);
+    ck_assert_int_eq(install_at(2000, 3), -CV_BUSY);
+    cluster_stop(&c);
+}
+
 TEST(raft_keeps_a_later_configuration_when_the_log_goes_on_behind_a_snapshot)
 {
     follower_start(10);
