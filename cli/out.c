@@ -31,7 +31,7 @@ struct child {
 struct out {
     const struct out_column *columns;
     uint32_t n_columns;
-    bool record, broken; /* broken: memory ran out */
+    bool record, broken; /* broken: memory ran out; cells are no longer taken, columns would be off */
     struct cell *cells;  /* row by row */
     uint32_t n, room;
     struct child *children;
@@ -138,12 +138,22 @@ static char *printable(const char *s)
     return finish(&b);
 }
 
+static bool is_utf8(const char *s)
+{
+    for (const unsigned char *p = (const unsigned char *)s; *p;) {
+        size_t n = utf8_length(p);
+        if (n == 0)
+            return false;
+        p += n;
+    }
+    return true;
+}
+
 static json_t *json_text(const char *s)
 {
-    json_t *value = json_string(s);
-    if (value)
-        return value;
-    struct buf b cleanup(buf_fini) = {0}; /* not UTF-8: replace what is not */
+    if (is_utf8(s))
+        return json_string(s);
+    struct buf b cleanup(buf_fini) = {0};
     for (const unsigned char *p = (const unsigned char *)s; *p;) {
         size_t n = utf8_length(p);
         int r = n ? buf_append(&b, p, n) : buf_append(&b, "\xef\xbf\xbd", 3);
@@ -156,7 +166,7 @@ static json_t *json_text(const char *s)
 
 void out_text(struct out *o, const char *value)
 {
-    if (!o)
+    if (!o || o->broken)
         return;
     if (!value)
         return add_cell(o, strdup("-"), json_null());
@@ -166,7 +176,7 @@ void out_text(struct out *o, const char *value)
 
 void out_json(struct out *o, const char *shown, json_t *value)
 {
-    if (!o)
+    if (!o || o->broken)
         return json_decref(value);
     assert(next_column(o)->type == OUT_JSON);
     add_cell(o, printable(shown), value);
@@ -190,19 +200,19 @@ char *out_format_duration(uint64_t ms, char *out, size_t size)
 
 void out_number(struct out *o, uint64_t value)
 {
-    if (!o)
+    if (!o || o->broken)
         return;
     char shown[64], exact[64];
     time_t seconds = (time_t)(value / NS_PER_S);
     struct tm tm;
-    json_t *number = json_integer((json_int_t)value);
-    switch (next_column(o)->type) {
+    json_t *other = NULL;
+    enum out_type type = next_column(o)->type;
+    switch (type) {
     case OUT_SIZE: format_size(value, shown, sizeof(shown)); break;
     case OUT_DURATION: out_format_duration(value, shown, sizeof(shown)); break;
     case OUT_BOOL:
         snprintf(shown, sizeof(shown), "%s", value ? "yes" : "no");
-        json_decref(number);
-        number = json_boolean(value);
+        other = json_boolean(value);
         break;
     case OUT_TIME:
         localtime_r(&seconds, &tm);
@@ -210,13 +220,13 @@ void out_number(struct out *o, uint64_t value)
         gmtime_r(&seconds, &tm);
         size_t n = strftime(exact, sizeof(exact), "%FT%T", &tm);
         snprintf(exact + n, sizeof(exact) - n, ".%09lluZ", value % NS_PER_S);
-        json_decref(number);
-        number = json_string(exact);
+        other = json_string(exact);
         break;
     case OUT_NUMBER: snprintf(shown, sizeof(shown), "%" PRIu64, value); break;
     default: assert(!"a number in a column of texts");
     }
-    add_cell(o, strdup(shown), number);
+    bool is_number = type != OUT_BOOL && type != OUT_TIME;
+    add_cell(o, strdup(shown), is_number ? json_integer((json_int_t)value) : other);
 }
 
 void out_colour(struct out *o, enum out_colour colour)
@@ -407,9 +417,11 @@ static bool yaml_plain(const char *s)
 
 static int yaml_scalar(FILE *to, const json_t *value)
 {
+    int r = 0;
     if (json_is_string(value) && yaml_plain(json_string_value(value)))
-        return fprintf(to, "%s\n", json_string_value(value));
-    int r = json_dumpf(value, to, JSON_ENCODE_ANY); /* json scalars and empty containers are YAML */
+        fputs(json_string_value(value), to);
+    else
+        r = json_dumpf(value, to, JSON_ENCODE_ANY); /* json scalars and empty containers are YAML */
     fputc('\n', to);
     return r;
 }
@@ -419,41 +431,36 @@ static bool is_empty(const json_t *value)
     return json_array_size(value) == 0 && json_object_size(value) == 0;
 }
 
-/* Behind "key:" or "-", at this depth. */
-static void yaml_value(FILE *to, const json_t *value, int depth, bool after_dash)
+/* Behind "key:" or "-", at this depth. Returns 0, or -1 when memory ran out. */
+static int yaml_value(FILE *to, const json_t *value, int depth, bool after_dash)
 {
     if (is_empty(value)) {
         if (depth)
             fputc(' ', to);
-        yaml_scalar(to, value);
-        return;
+        return yaml_scalar(to, value);
     }
-    bool first = true;
     const char *key;
     json_t *member;
     size_t i;
+    int r = 0;
+    if (depth && (json_is_array(value) || !after_dash))
+        fputc('\n', to);
     if (json_is_array(value)) {
-        if (depth)
-            fputc('\n', to);
         json_array_foreach(value, i, member)
         {
             fprintf(to, "%*s-", depth * 2, "");
-            yaml_value(to, member, depth + 1, true);
+            r |= yaml_value(to, member, depth + 1, true);
         }
-    } else {
-        if (depth && !after_dash)
-            fputc('\n', to);
-        json_object_foreach((json_t *)(uintptr_t)value, key, member)
-        {
-            if (first && after_dash)
-                fprintf(to, " ");
-            else
-                fprintf(to, "%*s", depth * 2, "");
-            first = false;
-            fprintf(to, yaml_plain(key) ? "%s:" : "\"%s\":", key);
-            yaml_value(to, member, depth + 1, false);
-        }
+        return r;
     }
+    bool beside_dash = after_dash; /* the first key stands in the dash's line */
+    json_object_foreach((json_t *)(uintptr_t)value, key, member)
+    {
+        fprintf(to, "%*s%s:", beside_dash ? 1 : depth * 2, "", key); /* keys are names of columns: plain words */
+        beside_dash = false;
+        r |= yaml_value(to, member, depth + 1, false);
+    }
+    return r;
 }
 
 int out_print(const struct out *o, FILE *to, enum out_form form, bool colour)
@@ -470,13 +477,16 @@ int out_print(const struct out *o, FILE *to, enum out_form form, bool colour)
         json_t *tree = to_json(o);
         if (!tree)
             return -ENOMEM;
+        int r;
         if (form == OUT_AS_JSON) {
-            json_dumpf(tree, to, JSON_INDENT(2));
+            r = json_dumpf(tree, to, JSON_INDENT(2));
             fputc('\n', to);
         } else {
-            yaml_value(to, tree, 0, false);
+            r = yaml_value(to, tree, 0, false);
         }
         json_decref(tree);
+        if (r < 0 && !ferror(to))
+            return -ENOMEM;
     }
     return fflush(to) != 0 || ferror(to) ? (errno ? -errno : -EIO) : 0;
 }

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "conf/options.h"
 
+/* The values of enum loop_backend, which conf does not see: bin/sections.h holds them together. */
 enum io_choice { IO_AUTO, IO_URING, IO_EPOLL };
 
 #define OPTIONS_DEF "conf/cluster_options.def"

@@ -55,6 +55,12 @@ static bool next(struct reader *r)
                    r->parser.problem ? r->parser.problem : "unreadable");
         return false;
     }
+    if (r->event.type == YAML_NO_EVENT) { /* behind the end, or libyaml gave an event in spite of an error */
+        r->ended = true;
+        if (r->parser.error)
+            note(r, -ENOMEM);
+        return false;
+    }
     return true;
 }
 
