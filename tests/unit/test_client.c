@@ -304,7 +304,8 @@ TEST(nobody_there_is_an_error_at_the_deadline)
     struct curvine *none;
     ck_assert_int_eq(curvine_open(&(struct curvine_options){.masters = address, .timeout_ms = 100}, &none),
                      -CV_UNREACHABLE);
-    ck_assert_int_eq(curvine_open(&(struct curvine_options){.masters = "host:port", .timeout_ms = 100}, &none), -EINVAL);
+    ck_assert_int_eq(curvine_open(&(struct curvine_options){.masters = "host:port", .timeout_ms = 100}, &none),
+                     -EINVAL);
     ck_assert_int_eq(curvine_open(&(struct curvine_options){.masters = "", .timeout_ms = 100}, &none), -EINVAL);
 }
 
