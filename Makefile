@@ -186,7 +186,7 @@ lint: $(patsubst %.c,$(O)/lint/%.tidy,$(lint_sources)) ## clang-format, clang-ti
 	@clang-format --dry-run -Werror $(format_files)
 	@mkdir -p $(O)/lint/cppcheck
 	@cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 -j 2 \
-	    --cppcheck-build-dir=$(O)/lint/cppcheck --suppressions-list=tests/cppcheck.suppress --library=posix \
+	    --cppcheck-build-dir=$(O)/lint/cppcheck --suppressions-list=tests/cppcheck.suppress --library=posix --library=tests/cppcheck.cfg \
 	    -DCV_VERSION='""' -I. -Isrc $(lint_sources)
 
 $(O)/lint/%.tidy: $(O)/obj/%.o .clang-tidy

@@ -240,8 +240,15 @@ struct redo_header {
     KIND(mkdir, 6)                                                                                                     \
     KIND(mknod, 7)                                                                                                     \
     KIND(symlink, 8)                                                                                                   \
-    KIND(link, 9) KIND(unlink, 10) KIND(rmdir, 11) KIND(rename, 12) KIND(setattr, 13) KIND(truncate, 14)               \
-        KIND(setxattr, 15) KIND(removexattr, 16) KIND(purge, 17)
+    KIND(link, 9)                                                                                                      \
+    KIND(unlink, 10)                                                                                                   \
+    KIND(rmdir, 11)                                                                                                    \
+    KIND(rename, 12)                                                                                                   \
+    KIND(setattr, 13)                                                                                                  \
+    KIND(truncate, 14)                                                                                                 \
+    KIND(setxattr, 15)                                                                                                 \
+    KIND(removexattr, 16)                                                                                              \
+    KIND(purge, 17)
 enum redo_kind {
 #define KIND(name, code) REDO_##name = code,
     REDO_KINDS_(KIND)

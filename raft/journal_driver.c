@@ -370,6 +370,7 @@ static bool update_view(struct journal_driver *d, const struct raft_output *out)
     v->lease_until_ns = v->role == RAFT_LEADER && v->voters == 1 ? UINT64_MAX : out->lease_until_ms * NS_PER_MS;
     if (v->warnings != d->warned)
         log_warnings(d, v->warnings);
+    /* Padding that differs tells once too often, no harm. NOLINTNEXTLINE(bugprone-suspicious-memory-comparison) */
     return memcmp(&old, v, sizeof(old)) != 0;
 }
 

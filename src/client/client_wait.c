@@ -28,9 +28,10 @@ static int own_results(struct curvine_request *q)
         n += q->entries[i].name.n;
     if (n == 0)
         return 0;
-    char *owned = malloc(n), *at = owned + entries_size;
+    char *owned = malloc(n);
     if (!owned)
         return -ENOMEM;
+    char *at = owned + entries_size;
     struct curvine_dirent *entries = (struct curvine_dirent *)(void *)owned;
     for (uint32_t i = 0; i < q->entry_count; i++) {
         entries[i] = q->entries[i];
