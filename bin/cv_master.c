@@ -9,6 +9,7 @@
  *      health       tells the journal every 100 ms that this process runs
  *      file threads of the loops (rows from disk), RocksDB's (flush, compaction), one of the HTTP port
  */
+#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,27 +44,40 @@ static const struct daemon_program program = {
     .summary = "the namespace of a Curvine cluster",
     .sections = curvine_sections,
     .own = own_sections,
-    .arguments = "[format [CLUSTER-ID]]",
+    .arguments = "[format --cluster UUID|new [--dir DIR]]",
     .ready = is_ready,
     .status = status_page,
 };
 
-/* cv-master format [CLUSTER-ID]: without an id a new cluster begins. */
-static int format(const struct master_options *o, char **arguments)
+static int usage(void)
 {
+    fprintf(stderr, "usage: cv-master [OPTIONS] [format --cluster UUID|new [--dir DIR]]\n");
+    return DAEMON_USAGE;
+}
+
+/* Make a data directory; "new" begins a cluster. Prints the cluster's id, for the other members. */
+static int format(const struct master_options *o, int count, char **arguments)
+{
+    static const struct option names[] = {
+        {"cluster", required_argument, NULL, 'C'}, {"dir", required_argument, NULL, 'd'}, {0}};
+    const char *dir = o->dir, *id = NULL;
+    optind = 0; /* begin anew: daemon_new() has used it */
+    for (int c; (c = getopt_long(count, arguments, "d:", names, NULL)) != -1;) {
+        if (c == '?')
+            return usage();
+        *(c == 'd' ? &dir : &id) = optarg;
+    }
+    if (strcmp(arguments[0], "format") != 0 || arguments[optind] || !id)
+        return usage();
     struct uuid cluster = uuid_new();
     char text[UUID_STRING];
-    if (strcmp(arguments[0], "format") != 0 || (arguments[1] && arguments[2])) {
-        fprintf(stderr, "usage: cv-master [OPTIONS] [format [CLUSTER-ID]]\n");
+    if (strcmp(id, "new") != 0 && uuid_parse(id, &cluster) < 0) {
+        fprintf(stderr, "cv-master: '%s' is not a cluster id such as %s\n", id, uuid_format(cluster, text));
         return DAEMON_USAGE;
     }
-    if (arguments[1] && uuid_parse(arguments[1], &cluster) < 0) {
-        fprintf(stderr, "cv-master: '%s' is not a cluster id such as %s\n", arguments[1], uuid_format(cluster, text));
-        return DAEMON_USAGE;
-    }
-    int r = master_dir_format(o->dir, cluster);
+    int r = master_dir_format(dir, cluster);
     if (r < 0) {
-        fprintf(stderr, "cv-master: cannot format '%s': %s (%s)\n", o->dir, cv_error_text(r), cv_error_name(r));
+        fprintf(stderr, "cv-master: cannot format '%s': %s (%s)\n", dir, cv_error_text(r), cv_error_name(r));
         return DAEMON_FAILED;
     }
     printf("%s\n", uuid_format(cluster, text));
@@ -77,8 +91,9 @@ int main(int argc, char **argv)
     if (!d)
         return status;
     const struct master_options *o = config_options(daemon_config(d), master);
-    if (daemon_arguments(d)[0])
-        return format(o, daemon_arguments(d));
+    char **arguments = daemon_arguments(d);
+    if (arguments[0])
+        return format(o, (int)(argv + argc - arguments), arguments);
 
     struct master_config config = {
         .options = o,
