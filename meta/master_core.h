@@ -30,6 +30,7 @@ struct master_core {
     _Atomic uint64_t released_index; /* log index of that batch, or the last applied: what such answers rest on */
     _Atomic uint64_t view;           /* counts up, under the write lock, when batches not released were taken back */
     _Atomic uint64_t led_since_ns;   /* when `leading` began */
+    _Atomic uint64_t node;           /* our journal's id */
     _Atomic uint64_t leader;         /* node that leads as far as the journal knows; 0: nobody */
     _Atomic uint32_t incarnation;    /* of the cluster */
 };

@@ -117,6 +117,7 @@ static void on_attached(void *arg, const struct msg_link_welcome *w)
     s->term = s->commit_index = s->durable_index = 0;
     s->batches.credit_bytes = s->batches.credit_entries = 0;
     s->core->incarnation = w->incarnation;
+    s->core->node = w->node;
     s->attached++;
     log_info("attached to the journal: term %llu, applied %llu of %llu", (unsigned long long)w->term,
              (unsigned long long)s->applied, (unsigned long long)w->commit);

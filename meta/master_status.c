@@ -111,8 +111,8 @@ int master_status_ready(const struct master_status *s, char *why, size_t why_siz
         snprintf(why, why_size, "no leader is known");
         return -CV_NOT_LEADER;
     }
-    if (strcmp(scribe.state, "following") != 0) {
-        snprintf(why, why_size, "%s, not serving yet", scribe.state);
+    if (strcmp(scribe.state, "following") != 0 || s->core->leader == s->core->node) {
+        snprintf(why, why_size, "not serving yet, applied %" PRIu64 " of %" PRIu64, scribe.applied, scribe.committed);
         return -CV_NOT_LEADER;
     }
     return 0;
