@@ -157,8 +157,15 @@ san: ## unit tests of the pure parts under address+undefined and thread sanitize
 	@$(MAKE) --no-print-directory SAN=address,undefined unit
 	@$(MAKE) --no-print-directory SAN=thread unit
 
-bats: all ## the programs from outside (T=10-config: one file; T="10-config 20-*": several)
+bats: all tools ## the programs from outside (T=10-config: one file; T="10-config 20-*": several)
 	@CV_BIN=$(abspath $(O))/bin bats $(if $(T),$(patsubst %,tests/bats/%.bats,$(T)),tests/bats)
+
+# The same programs built without fsync must fail there, or the tests show nothing: build/nosync.
+.PHONY: power
+power: all tools ## cut the power under the daemons, on loop-mounted file systems; as root (T=journal: one file)
+	@$(MAKE) --no-print-directory O=build/nosync CFLAGS="$(CFLAGS) -DCV_TEST_NO_FSYNC" all
+	@CV_BIN=$(abspath $(O))/bin CV_BIN_NOSYNC=$(abspath build/nosync)/bin \
+	    bats $(if $(T),$(patsubst %,tests/power/%.bats,$(T)),tests/power)
 
 layers: ## hold the real includes against tests/layers.txt
 	@tests/check-layers
