@@ -120,7 +120,8 @@ int raft_new(const struct raft_options *options, const struct raft_restart *rest
     r->commit = known < log->first ? log->first - 1 : min(known, log->last);
 
     r->now_ms = restart->now_ms;
-    r->prng.state = r->options.seed ^ r->options.id;
+    /* Nodes given the same seed must not time out together for ever. */
+    r->prng.state = hash_u64(r->options.seed + hash_u64(r->options.id));
     /* Numbers of reads differ from those before a restart, whose answers may still be on their way. */
     r->read_head = prng_next(&r->prng) >> 2;
     r->role = RAFT_FOLLOWER;
@@ -327,6 +328,11 @@ static int on_message(struct raft *r, const struct raft_message *m)
         raft_on_prevote(r, m);
         return 0;
     }
+    /* Nor did granting one raise the voter's term: it may well be older than ours. */
+    if (m->type == RAFT_MSG_PREVOTE_REPLY && m->prevote_reply.granted && m->term <= r->term) {
+        raft_on_prevote_reply(r, m);
+        return 0;
+    }
     if (m->type == RAFT_MSG_VOTE && !m->vote.transfer && m->term >= r->term && raft_is_sticky(r))
         return 0;
     if (m->term < r->term) {
@@ -351,7 +357,7 @@ static int on_message(struct raft *r, const struct raft_message *m)
     default: break;
     }
     switch (m->type) {
-    case RAFT_MSG_PREVOTE_REPLY: raft_on_prevote_reply(r, m); break;
+    case RAFT_MSG_PREVOTE_REPLY: break; /* refused: it told its term */
     case RAFT_MSG_VOTE: raft_on_vote(r, m); break;
     case RAFT_MSG_VOTE_REPLY: raft_on_vote_reply(r, m); break;
     case RAFT_MSG_APPEND: raft_on_append(r, m); break;

@@ -151,7 +151,7 @@ void raft_on_prevote(struct raft *r, const struct raft_message *m)
 
 void raft_on_prevote_reply(struct raft *r, const struct raft_message *m)
 {
-    if (r->role != RAFT_PRECANDIDATE || m->prevote_reply.next_term != r->term + 1 || !m->prevote_reply.granted)
+    if (r->role != RAFT_PRECANDIDATE || m->prevote_reply.next_term != r->term + 1)
         return;
     r->votes |= vote_bit(r, m->from);
     if (has_majority(r, r->votes))

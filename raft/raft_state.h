@@ -17,6 +17,7 @@
 #pragma once
 
 #include "base/cleanup.h"
+#include "base/hash.h"
 #include "base/random.h"
 #include "raft/raft.h"
 #include "raft/raft_mutant.h"

@@ -413,6 +413,31 @@ TEST(raft_a_removed_leader_goes_when_its_removal_is_committed)
     cluster_stop(&c);
 }
 
+/* Found by random schedules: the promoted node does not know yet, so it never campaigns and never learns the term. */
+TEST(raft_a_prevote_of_a_voter_at_an_older_term_counts)
+{
+    cluster_start(&c, 1);
+    join_node(&c, 2);
+    run_ms(&c, 20);
+    ck_assert_int_eq(change_conf(&c, 1, RAFT_ADD_LEARNER, learner(2)), 0);
+    run_ms(&c, 300);
+    cut(&c, 1, 2);
+    ck_assert_int_eq(change_conf(&c, 1, RAFT_PROMOTE, member(2)), 0);
+    settle(&c);
+    crash(&c, 1);
+    boot(&c, 1);
+    for (int i = 0; i < 3; i++)
+        force_campaign(&c, 1);
+    settle(&c);
+    ck_assert_uint_gt(node_of(&c, 1)->out.term, node_of(&c, 2)->out.term + 1);
+    run_ms(&c, 2000);
+    heal(&c);
+    run_ms(&c, 3000);
+    ck_assert_uint_eq(leader_of(&c), 1);
+    ck_assert(status_of(&c, 2).conf_committed);
+    cluster_stop(&c);
+}
+
 TEST(raft_a_removed_follower_stops_campaigning)
 {
     cluster_start(&c, 3);
