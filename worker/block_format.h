@@ -91,10 +91,11 @@ enum block_row_kind {
     BLOCK_ROW_CREATING = 'c', /* file id be64                           struct block_row_creating */
     BLOCK_ROW_FILE = 'f',     /* inode be64, directory id be32          struct block_row_file */
     BLOCK_ROW_SEGMENT = 's',  /* segment id be64                        struct block_row_segment */
+    BLOCK_ROW_ACTIVE = 'a',   /* segment id be64                        struct block_row_mark: still appended to */
     BLOCK_ROW_LEFT = 'x',     /* file id be64                           struct block_row_left */
     BLOCK_ROW_BLOCK = 'b',    /* inode be64, block be32                 struct block_row_block */
     BLOCK_ROW_CHUNK = 'k',    /* inode be64, block be32, chunk u8       struct block_row_chunk */
-    BLOCK_ROW_PENDING = 'p',  /* inode be64, block be32                 struct block_row_pending */
+    BLOCK_ROW_PENDING = 'p',  /* inode be64, block be32                 struct block_row_mark: see below */
     /* Sums: a bare u64 changed by RocksDB's uint64add merge, in the batch whose rows change it. */
     BLOCK_ROW_USED = 'u',  /* directory id be32: bytes charged */
     BLOCK_ROW_MOUNT = 'm', /* mount be32: bytes cached or written of this mount */
@@ -144,16 +145,17 @@ struct block_row_creating {
     uint8_t version;
     uint8_t type; /* enum block_file_type */
     uint32_t directory_id;
+    uint64_t inode; /* not 0: also a name in DIR/written */
     uint32_t crc;
 } __attribute__((packed));
-static_assert(sizeof(struct block_row_creating) == 10, "disk format");
+static_assert(sizeof(struct block_row_creating) == 18, "disk format");
 
 /* The backing file of an inode in one directory. */
 struct block_row_file {
     uint8_t version;
     uint8_t block_shift; /* block i begins at i << block_shift */
     uint8_t written;     /* DIR/written holds a second name */
-    uint8_t zero;
+    uint8_t lost;        /* the index lost what it knew of written data in here: answers -CV_DATA_DAMAGED */
     uint64_t file_id;
     uint64_t exported; /* hash of the boot id in which a descriptor left; another boot's means none is out */
     uint32_t crc;
@@ -185,7 +187,6 @@ static_assert(sizeof(struct block_row_left) == 26, "disk format");
 enum block_row_flags {
     BLOCK_FLAG_PACKED = 1, /* data is in a segment */
     BLOCK_FLAG_PINNED = 2, /* not evicted */
-    BLOCK_FLAG_LOST = 4,   /* written data of this block was lost with the index: answers -CV_DATA_DAMAGED */
 };
 
 /* One block. Written data is there (the block is dirty) while block_version differs from base_version. A row may be
@@ -211,11 +212,12 @@ static_assert(sizeof(struct block_row_block) == 72, "disk format");
 
 enum block_chunk_state { BLOCK_CHUNK_ABSENT = 0, BLOCK_CHUNK_OPEN = 1, BLOCK_CHUNK_SEALED = 2 };
 
-/* One chunk of 1 MiB that is not absent. */
+/* One chunk of 1 MiB that is not absent. Sealed ones reach to the end of the chunk or of the block: a block does not
+ * grow past a shorter sealed chunk without opening it. */
 struct block_row_chunk {
     uint8_t version;
-    uint8_t state; /* enum block_chunk_state */
-    uint16_t zero;
+    uint8_t state;          /* enum block_chunk_state */
+    uint16_t pages;         /* charged for it, in 4 KiB; an open chunk's length may grow that far */
     uint32_t length;        /* sealed: bytes the CRCs cover */
     uint64_t block_version; /* of the block when this content was made: above base_version it is written data */
     uint64_t seal;          /* sealed: its number, see struct block_row_dir */
@@ -224,12 +226,13 @@ struct block_row_chunk {
 } __attribute__((packed));
 static_assert(sizeof(struct block_row_chunk) == 92, "disk format");
 
-/* A fill that has begun: what it left in the backing file when the process died is punched at the next start. */
-struct block_row_pending {
+/* A row that only has to be there. PENDING: chunks of this block are being filled, or were dropped and are being
+ * punched: the next start punches what is absent. ACTIVE: the next start closes this segment at its length. */
+struct block_row_mark {
     uint8_t version;
     uint32_t crc;
 } __attribute__((packed));
-static_assert(sizeof(struct block_row_pending) == 5, "disk format");
+static_assert(sizeof(struct block_row_mark) == 5, "disk format");
 
 /* ---- keys and checks (block_format.c) ---- */
 

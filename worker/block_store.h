@@ -157,7 +157,8 @@ enum block_read_flags {
                                  exported: do not verify sealed chunks (those in doubt after a power cut still are) */
 };
 
-/* A stretch to pread, sendfile or hand out. Valid until block_read_end(); meanwhile the bytes stay. */
+/* A stretch to pread, sendfile or hand out. Valid until block_read_end(); meanwhile the bytes stay. The file may end before
+ * the stretch does: what is missing are zeros. */
 struct block_read {
     int fd; /* the store's: do not close */
     uint64_t fd_offset;
@@ -204,7 +205,8 @@ struct block_export {
  * then look at the presence: complete then stays complete. BLOCKING. */
 int block_export(struct block_store *s, const struct block_read *r, struct block_export *ret);
 
-/* All descriptors of this file that were given out are closed (sessions closed them or ended). BLOCKING. */
+/* All descriptors of this file that were given out are closed (sessions closed them or ended), and no block_export() of it
+ * is under way. BLOCKING. */
 int block_export_release(struct block_store *s, uint64_t file_id);
 
 /* Files whose descriptors are out and that are unlinked already (after a restart: ask the sessions). Up to max ids

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/block_test.h"
+
+/* Write the pattern of k to [offset, offset + n). */
+static int write_pattern(struct block_store *s, struct block_key k, uint64_t epoch, uint32_t offset, uint32_t n)
+{
+    char *p cleanup(freep) = malloc(n);
+    pattern(&k, offset, p, n);
+    return block_write(s, &k, epoch, offset, p, n);
+}
+
+TEST(block_write_makes_a_new_file_that_reads_back)
+{
+    struct block_store *s = test_new(64 * MIB);
+    struct block_key k = key_of(5, 0, 1);
+    struct block_grant g = grant_of(5, 0, 1, 1, 0);
+    ck_error(write_pattern(s, k, 1, 0, 100), -CV_STALE_EPOCH);
+    ck_ok(block_write_begin(s, &g));
+    ck_ok(block_write_begin(s, &g));
+    ck_ok(write_pattern(s, k, 1, 0, 100));
+    ck_assert_uint_eq(status_of(s).used_bytes, 64 * KIB); /* a small file is charged a small room */
+    ck_ok(write_pattern(s, k, 1, 100, 300 * KIB));
+    ck_ok(check(s, k, 100 + 300 * KIB));
+    ck_ok(write_pattern(s, k, 1, 2 * MIB + 7, 1000));
+    struct block_presence p = presence_of(s, 5, 0);
+    ck_assert_uint_eq(p.open, 5);
+    ck_assert_uint_eq(p.readable, 7);
+    ck_assert_uint_eq(p.length, 2 * MIB + 1007);
+    ck_assert(p.dirty);
+    static char zeros[1000], got[1000];
+    ck_assert_int_eq(block_read(s, &k, MIB + 500, got, 1000), 1000);
+    ck_assert_mem_eq(got, zeros, 1000);
+    ck_error(write_pattern(s, k, 1, TEST_BLOCK - 10, 11), -EINVAL);
+    s = test_reopen(s, 64 * MIB);
+    ck_ok(check(s, k, 100 + 300 * KIB));
+    ck_ok(check_as(s, k, k, 2 * MIB + 7, 1000));
+    ck_ok(write_pattern(s, k, 1, MIB, MIB));
+    ck_ok(check_as(s, k, k, MIB, MIB));
+    block_store_free(s);
+}
+
+TEST(block_write_refuses_older_epochs_for_ever)
+{
+    struct block_store *s = test_new(64 * MIB);
+    struct block_grant g = grant_of(5, 0, 4, 9, 0), older = grant_of(5, 0, 5, 8, 0);
+    ck_ok(block_write_begin(s, &g));
+    ck_error(block_write_begin(s, &older), -CV_STALE_EPOCH);
+    ck_ok(write_pattern(s, g.key, 9, 0, MIB));
+    ck_error(write_pattern(s, g.key, 8, 0, MIB), -CV_STALE_EPOCH);
+    ck_ok(block_write_clean(s, &g.key, 9));
+    uint64_t freed;
+    ck_error(block_store_evict(s, 64 * MIB, &freed), -CV_NO_SPACE);
+    ck_assert_uint_eq(freed, MIB);
+    s = test_reopen(s, 64 * MIB);
+    ck_error(check(s, g.key, 100), -ENODATA);
+    ck_error(block_write_begin(s, &older), -CV_STALE_EPOCH); /* of the data nothing is left, but the epoch is */
+    ck_ok(fill(s, key_of(5, 0, 4), place_of(2 * MIB, 2 * MIB)));
+    ck_error(block_write_begin(s, &older), -CV_STALE_EPOCH);
+    struct block_grant newer = grant_of(5, 0, 5, 10, 2 * MIB);
+    newer.base_version = 4;
+    newer.base_length = 2 * MIB;
+    ck_ok(block_write_begin(s, &newer));
+    block_store_free(s);
+}
+
+TEST(block_write_carries_the_base_over_and_asks_for_what_is_missing)
+{
+    struct block_store *s = test_new(64 * MIB);
+    struct block_key base = key_of(5, 0, 1), k = key_of(5, 0, 2);
+    struct block_place place = place_of(3 * MIB, 3 * MIB);
+    ck_ok(fill_as(s, &base, &base, &place, 0, 1, place.length, 0));
+    struct block_grant g = grant_of(5, 0, 2, 1, 3 * MIB);
+    g.base_version = 1;
+    g.base_length = 3 * MIB;
+    ck_ok(block_write_begin(s, &g));
+    ck_error(check(s, base, 100), -ENODATA);
+    ck_ok(check_as(s, k, base, 0, MIB)); /* the same bytes under the new version */
+    ck_ok(write_pattern(s, k, 1, 1000, 5000));
+    ck_ok(check_as(s, k, base, 0, 1000));
+    ck_ok(check_as(s, k, k, 1000, 5000));
+    ck_ok(check_as(s, k, base, 6000, MIB - 6000));
+    ck_error(write_pattern(s, k, 1, MIB + 100, 100), -ENODATA); /* its surroundings are not here */
+    ck_error(check_as(s, k, base, MIB, 100), -ENODATA);
+    ck_ok(fill_as(s, &k, &base, &place, 1, 1, place.length, 0));
+    ck_ok(write_pattern(s, k, 1, MIB + 100, 100));
+    ck_ok(check_as(s, k, base, MIB, 100));
+    ck_ok(check_as(s, k, k, MIB + 100, 100));
+    ck_ok(write_pattern(s, k, 1, 2 * MIB, MIB)); /* wholly overwritten: nothing to fetch */
+    ck_ok(check_as(s, k, k, 2 * MIB, MIB));
+    s = test_reopen(s, 64 * MIB);
+    ck_ok(check_as(s, k, base, 0, 1000));
+    ck_ok(check_as(s, k, k, 2 * MIB, MIB));
+    block_store_free(s);
+}
+
+TEST(block_write_of_a_packed_file_unpacks_it)
+{
+    struct block_store *s = test_new(64 * MIB);
+    struct block_key base = key_of(5, 0, 1), k = key_of(5, 0, 2);
+    ck_ok(fill(s, base, place_of(50000, 50000)));
+    struct block_grant g = grant_of(5, 0, 2, 1, 50000);
+    g.base_version = 1;
+    g.base_length = 50000;
+    ck_ok(block_write_begin(s, &g));
+    ck_ok(check_as(s, k, base, 0, 50000));
+    ck_ok(write_pattern(s, k, 1, 40000, 200000));
+    ck_ok(check_as(s, k, base, 0, 40000));
+    ck_ok(check_as(s, k, k, 40000, 200000));
+    ck_assert(!presence_of(s, 5, 0).packed);
+    block_store_free(s);
+}
+
+TEST(block_write_cuts_to_the_valid_length_and_what_follows_is_zeros)
+{
+    struct block_store *s = test_new(64 * MIB);
+    struct block_key base = key_of(5, 0, 1), k = key_of(5, 0, 2), k3 = key_of(5, 0, 3);
+    struct block_place place = place_of(4 * MIB, 4 * MIB);
+    ck_ok(fill_as(s, &base, &base, &place, 0, 3, place.length, 0)); /* chunk 3 is not here */
+    struct block_grant g = grant_of(5, 0, 2, 1, MIB + 1000);
+    g.base_version = 1;
+    g.base_length = 4 * MIB;
+    ck_ok(block_write_begin(s, &g));
+    ck_ok(check_as(s, k, base, 0, MIB + 1000));
+    char got[4096], zeros[4096] = {0};
+    ck_assert_int_eq(block_read(s, &k, MIB + 1000, got, 100), 0);
+    ck_assert_uint_eq(test_disk_bytes(), MIB + 4096);
+    g = grant_of(5, 0, 3, 2, 4 * MIB); /* longer again: zeros, not the old bytes, and not the base */
+    g.base_version = 1;
+    g.base_length = 4 * MIB;
+    ck_ok(block_write_begin(s, &g));
+    for (uint32_t at = MIB + 1000; at < 4 * MIB; at += sizeof(got)) {
+        int n = block_read(s, &k3, at, got, sizeof(got));
+        ck_assert_int_gt(n, 0);
+        ck_assert_mem_eq(got, zeros, (size_t)n);
+    }
+    ck_ok(check_as(s, k3, base, 0, MIB + 1000));
+    s = test_reopen(s, 64 * MIB);
+    ck_ok(check_as(s, k3, base, 0, MIB + 1000));
+    ck_assert_int_eq(block_read(s, &k3, 3 * MIB + 5, got, 100), 100);
+    ck_assert_mem_eq(got, zeros, 100);
+    block_store_free(s);
+}
+
+TEST(block_write_seals_and_becomes_clean_only_at_its_own_version_and_epoch)
+{
+    struct block_store *s = test_new(64 * MIB);
+    struct block_key k = key_of(5, 0, 3);
+    struct block_grant g = grant_of(5, 0, 3, 7, 0);
+    uint64_t freed;
+    ck_ok(block_write_begin(s, &g));
+    ck_ok(write_pattern(s, k, 7, 0, 2 * MIB + 100));
+    ck_ok(block_write_seal(s, &k, 7));
+    struct block_presence p = presence_of(s, 5, 0);
+    ck_assert_uint_eq(p.sealed, 7);
+    ck_assert(p.dirty);
+    uint32_t crc[BLOCK_CHUNK_UNITS], length;
+    ck_ok(block_read_crcs(s, &k, 2, true, crc, &length));
+    ck_assert_uint_eq(length, 100);
+    ck_error(block_store_evict(s, MIB, &freed), -CV_NO_SPACE);
+    ck_assert_uint_eq(freed, 0);
+    ck_error(block_write_clean(s, &(struct block_key){5, 2, 0}, 7), -CV_STALE_EPOCH);
+    ck_error(block_write_clean(s, &k, 6), -CV_STALE_EPOCH);
+    ck_assert(presence_of(s, 5, 0).dirty);
+    ck_ok(write_pattern(s, k, 7, 2 * MIB + 50, MIB)); /* grows past a sealed chunk that was short */
+    ck_ok(check(s, k, 3 * MIB + 50));
+    ck_ok(block_write_clean(s, &k, 7));
+    ck_ok(block_write_clean(s, &k, 7));
+    p = presence_of(s, 5, 0);
+    ck_assert(!p.dirty);
+    ck_assert_uint_eq(p.sealed, 0xf);
+    ck_ok(check(s, k, 3 * MIB + 50));
+    ck_error(write_pattern(s, k, 7, 0, 10), -CV_STALE_EPOCH); /* the under file system has this version */
+    s = test_reopen(s, 64 * MIB);
+    ck_ok(check(s, k, 3 * MIB + 50));
+    ck_ok(block_store_evict(s, MIB, &freed));
+    ck_error(check(s, k, 100), -ENODATA);
+    ck_assert_uint_eq(status_of(s).used_bytes, 0);
+    ck_assert_uint_eq(test_disk_bytes(), 0);
+    block_store_free(s);
+}
+
+TEST(block_write_finds_its_length_again_after_a_kill)
+{
+    struct block_store *s = test_new(64 * MIB);
+    block_store_free(s);
+    pid_t child = fork();
+    if (child == 0) {
+        s = test_open(64 * MIB);
+        struct block_grant g = grant_of(5, 1, 3, 7, 0), first = grant_of(5, 0, 3, 7, 0);
+        ck_ok(block_write_begin(s, &first));
+        ck_ok(block_write_begin(s, &g));
+        ck_ok(write_pattern(s, g.key, 7, 0, MIB + 4321));
+        ck_ok(write_pattern(s, first.key, 7, 0, 200));
+        _exit(0);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    s = test_open(64 * MIB);
+    ck_assert_uint_eq(presence_of(s, 5, 1).length, MIB + 4321);
+    ck_ok(check(s, key_of(5, 1, 3), MIB + 4321));
+    ck_ok(check(s, key_of(5, 0, 3), 200));
+    ck_ok(block_store_sync(s));
+    block_store_free(s);
+}
+
+TEST(block_write_syncs_files_and_rows)
+{
+    struct block_store *s = test_new(64 * MIB);
+    struct block_grant g = grant_of(5, 0, 3, 7, 0);
+    ck_ok(block_write_sync(s, 5));
+    ck_ok(block_write_begin(s, &g));
+    ck_ok(write_pattern(s, g.key, 7, 0, 5000));
+    uint64_t before = status_of(s).file_syncs;
+    ck_ok(block_write_sync(s, 5));
+    ck_assert_uint_eq(status_of(s).file_syncs, before + 1);
+    block_store_free(s);
+}

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/block_change.h"
+
+struct block_change block_change_none(const struct block *b)
+{
+    return (struct block_change){
+        .length = b->length,
+        .base_length = b->base_length,
+        .room = b->room,
+        .version = b->version,
+        .base_version = b->base_version,
+        .epoch = b->epoch,
+        .mount = b->mount,
+    };
+}
+
+uint32_t block_change_room(const struct block *b, uint32_t end)
+{
+    if (b->index > 0 || end > BLOCK_CHUNK_BYTES)
+        return (end + BLOCK_CHUNK_BYTES - 1) / BLOCK_CHUNK_BYTES * BLOCK_CHUNK_BYTES;
+    uint32_t room = BLOCK_UNIT_BYTES;
+    while (room < end)
+        room *= 2;
+    return room;
+}
+
+uint64_t block_change_short_tail(const struct block *b, uint32_t length)
+{
+    return length % BLOCK_CHUNK_BYTES ? b->present & ~b->open & 1ull << (length / BLOCK_CHUNK_BYTES) : 0;
+}
+
+static uint64_t open_pages(uint64_t chunks, uint32_t room)
+{
+    uint64_t pages = 0;
+    for (; chunks; chunks &= chunks - 1)
+        pages += block_pages(room, (uint32_t)__builtin_ctzll(chunks));
+    return pages;
+}
+
+/* How the charge moves. Lock held. */
+static int64_t charge_delta(const struct block *b, const struct block_change *x)
+{
+    uint64_t after = (b->open | x->opened) & ~x->gone;
+    uint64_t leaves = b->open | (b->present & (x->opened | x->gone));
+    return (int64_t)(open_pages(after, x->room) * BLOCK_PAGE) - (int64_t)block_charge(b, leaves);
+}
+
+/* Lock held. */
+static void put_rows(struct block_store *s, struct block_batch *batch, const struct block *b,
+                     const struct block_change *x, int64_t delta)
+{
+    struct block after = *b;
+    after.version = x->version;
+    after.base_version = x->base_version;
+    after.epoch = x->epoch;
+    after.length = x->length;
+    after.base_length = x->base_length;
+    after.mount = x->mount;
+    if (x->file)
+        after.file = x->file;
+    for (uint64_t left = b->present & x->gone; left; left &= left - 1) {
+        struct block_row_key key = block_key_chunk(b->inode, b->index, (uint8_t)__builtin_ctzll(left));
+        block_batch_delete(batch, &key);
+    }
+    for (uint64_t left = (b->open | x->opened) & ~x->gone; left; left &= left - 1) {
+        uint32_t c = (uint32_t)__builtin_ctzll(left);
+        if (!(x->opened >> c & 1) && block_pages(x->room, c) == block_pages(b->room, c))
+            continue;
+        struct block_row_chunk row = block_open_row(&after, x->room, c);
+        block_put_chunk(batch, b, c, &row);
+    }
+    if (x->row)
+        block_put_row(s, batch, &after);
+    if (x->file)
+        block_file_put_row(s, batch, x->file);
+    if (x->gone) {
+        struct block_row_key key = block_key_block(BLOCK_ROW_PENDING, b->inode, b->index);
+        struct block_row_mark pending = {0};
+        block_batch_put(batch, &key, &pending, sizeof(pending));
+    }
+    block_add_charge(s, batch, b->mount, delta);
+}
+
+/* Lock held. What readers and fills move meanwhile is left alone. */
+static void install(struct block_store *s, struct block *b, const struct block_change *x)
+{
+    b->version = x->version;
+    b->base_version = x->base_version;
+    b->epoch = x->epoch;
+    b->length = x->length;
+    b->base_length = x->base_length;
+    b->room = x->room;
+    b->mount = x->mount;
+    b->present = (b->present | x->opened) & ~x->gone;
+    b->open = (b->open | x->opened) & ~x->gone;
+    if (x->all_clean)
+        b->written = 0;
+    b->written = (b->written | x->opened) & ~x->gone;
+    b->checked &= ~(x->opened | x->gone);
+    b->doubt &= ~(x->opened | x->gone);
+    b->damaged &= ~(x->opened | x->gone);
+    if (x->row) {
+        b->exists = true;
+        b->unsaved = false;
+    }
+    if (x->file)
+        block_attach(s, b, x->file);
+}
+
+int block_change_reserve(struct block_store *s, const struct block *b, struct block_change *x)
+{
+    pthread_mutex_lock(&s->lock);
+    x->delta = charge_delta(b, x);
+    pthread_mutex_unlock(&s->lock);
+    int r = x->delta > 0 ? block_space_reserve(s, (uint64_t)x->delta) : 0;
+    x->reserved = r == 0;
+    return r;
+}
+
+void block_change_unreserve(struct block_store *s, struct block_change *x)
+{
+    pthread_mutex_lock(&s->lock);
+    if (x->reserved && x->delta > 0)
+        block_space_unreserve(s, (uint64_t)x->delta);
+    x->reserved = false;
+    pthread_mutex_unlock(&s->lock);
+}
+
+int block_change(struct block_store *s, struct block *b, struct block_change *x)
+{
+    int r = x->reserved ? 0 : block_change_reserve(s, b, x);
+    if (r < 0)
+        return r;
+    int64_t delta = x->delta;
+    struct block_batch *batch cleanup(block_batch_free_p) = block_batch_new();
+    if (!batch) {
+        block_change_unreserve(s, x);
+        return -ENOMEM;
+    }
+    pthread_mutex_lock(&s->lock);
+    put_rows(s, batch, b, x, delta);
+    pthread_mutex_unlock(&s->lock);
+    if (block_batch_count(batch))
+        r = block_store_commit(s, batch, x->sync);
+    pthread_mutex_lock(&s->lock);
+    if (delta > 0)
+        block_space_unreserve(s, (uint64_t)delta);
+    x->reserved = false;
+    if (r == 0) {
+        if (delta > 0)
+            s->used += (uint64_t)delta;
+        install(s, b, x);
+    }
+    struct block_file *f = b->file;
+    pthread_mutex_unlock(&s->lock);
+    if (r == 0 && x->gone) {
+        r = block_drop_punch(s, f, b->index, x->gone);
+        if (r == 0)
+            r = block_drop_settled(s, b);
+    }
+    if (r == 0 && delta < 0) {
+        pthread_mutex_lock(&s->lock);
+        s->used -= (uint64_t)-delta;
+        pthread_mutex_unlock(&s->lock);
+    }
+    return r;
+}

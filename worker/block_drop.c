@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Giving up chunks: they leave memory, then the index (synced), then the disk. A pending row says at the next start
+ * what was not punched any more.
+ */
+#include "worker/block_state.h"
+
+#include "base/bytes.h"
+
+/* Punch runs of chunks; the last one to the end of the block. */
+static int punch(const struct block_file *f, uint32_t index, uint64_t chunks)
+{
+    uint64_t start = (uint64_t)index << f->shift;
+    while (chunks) {
+        uint32_t first = (uint32_t)__builtin_ctzll(chunks);
+        uint64_t run = ~(chunks >> first);
+        uint32_t n = run ? (uint32_t)__builtin_ctzll(run) : 64 - first;
+        n = min(n, 64 - first);
+        int r = block_io_punch(f->fd, start + (uint64_t)first * BLOCK_CHUNK_BYTES, (uint64_t)n * BLOCK_CHUNK_BYTES);
+        if (r < 0)
+            return r;
+        chunks &= ~block_bits(first, n);
+    }
+    return 0;
+}
+
+int block_drop_punch(struct block_store *s, struct block_file *f, uint32_t index, uint64_t chunks)
+{
+    if (!chunks)
+        return 0;
+    int r = block_file_use(s, f);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    r = punch(f, index, chunks);
+    block_file_unuse(s, f);
+    return r < 0 ? block_store_fail(s, r, "giving back space") : 0;
+}
+
+static void leave_memory(struct block *b, uint64_t chunks)
+{
+    b->present &= ~chunks;
+    b->open &= ~chunks;
+    b->checked &= ~chunks;
+    b->written &= ~chunks;
+    b->doubt &= ~chunks;
+    b->damaged &= ~chunks;
+    block_heat_reset(&b->heat, chunks);
+}
+
+/* The rows of chunks, and the block's own when nothing is left. Lock held. */
+static void put_drop(struct block_store *s, struct block_batch *batch, struct block *b, uint64_t chunks, bool last,
+                     bool forget)
+{
+    if (b->packed) {
+        struct block_row_key mount = block_key_u32(BLOCK_ROW_MOUNT, b->mount);
+        struct block_row_key dead = block_key_u64(BLOCK_ROW_DEAD, b->file->key);
+        block_batch_add(batch, &mount, -block_packed_bytes(b->length));
+        block_batch_add(batch, &dead, block_packed_bytes(b->length));
+    } else {
+        for (uint64_t left = chunks; left; left &= left - 1) {
+            struct block_row_key key = block_key_chunk(b->inode, b->index, (uint8_t)__builtin_ctzll(left));
+            block_batch_delete(batch, &key);
+        }
+        block_add_charge(s, batch, b->mount, -(int64_t)block_charge(b, chunks));
+        struct block_row_key key = block_key_block(BLOCK_ROW_PENDING, b->inode, b->index);
+        struct block_row_mark pending = {0};
+        block_batch_put(batch, &key, &pending, sizeof(pending));
+    }
+    if (!last)
+        return;
+    struct block_row_key key = block_key_block(BLOCK_ROW_BLOCK, b->inode, b->index);
+    if (b->epoch && !forget) {
+        struct block copy = *b;
+        copy.packed = false;
+        copy.file = NULL;
+        block_put_row(s, batch, &copy);
+    } else {
+        block_batch_delete(batch, &key);
+    }
+}
+
+int block_drop_settled(struct block_store *s, struct block *b)
+{
+    struct block_batch *batch cleanup(block_batch_free_p) = block_batch_new();
+    if (!batch)
+        return 0; /* the next start looks again */
+    struct block_row_key key = block_key_block(BLOCK_ROW_PENDING, b->inode, b->index);
+    block_batch_delete(batch, &key);
+    return block_store_commit(s, batch, false);
+}
+
+int block_drop(struct block_store *s, struct block *b, uint64_t chunks)
+{
+    struct block_batch *batch cleanup(block_batch_free_p) = block_batch_new();
+    if (!batch)
+        return -ENOMEM;
+    pthread_mutex_lock(&s->lock);
+    struct block_file *f = b->file;
+    bool packed = b->packed;
+    chunks &= b->present;
+    if (!f || !chunks) {
+        pthread_mutex_unlock(&s->lock);
+        return 0;
+    }
+    if (!packed && block_file_exported(s, f)) {
+        pthread_mutex_unlock(&s->lock);
+        return block_retire(s, f, b);
+    }
+    bool last = !(b->present & ~chunks) && !b->filling && !block_dirty(b);
+    uint64_t bytes = block_charge(b, chunks);
+    f->refs++;
+    put_drop(s, batch, b, chunks, last, false);
+    leave_memory(b, chunks);
+    if (last) {
+        b->exists = b->epoch != 0;
+        b->packed = b->unsaved = false;
+        block_attach(s, b, NULL);
+    }
+    pthread_mutex_unlock(&s->lock);
+
+    int r = block_store_commit(s, batch, !packed);
+    if (r == 0 && !packed)
+        r = block_drop_punch(s, f, b->index, chunks);
+    if (r == 0 && !packed) {
+        pthread_mutex_lock(&s->lock);
+        s->used -= bytes;
+        bool settled = !b->filling;
+        pthread_mutex_unlock(&s->lock);
+        if (settled)
+            r = block_drop_settled(s, b);
+        if (r == 0 && last)
+            r = block_file_reap(s, f);
+    }
+    block_file_unhold(s, f);
+    return r;
+}
+
+int block_forget(struct block_store *s, struct block *b)
+{
+    struct block_batch *batch cleanup(block_batch_free_p) = block_batch_new();
+    if (!batch)
+        return -ENOMEM;
+    pthread_mutex_lock(&s->lock);
+    if (b->packed || b->exists) {
+        if (b->file && !b->packed)
+            b->file->condemned += block_charge(b, b->present);
+        put_drop(s, batch, b, b->present, true, true);
+    }
+    leave_memory(b, ~0ull);
+    b->exists = b->packed = b->unsaved = b->pinned = false;
+    b->epoch = 0;
+    block_attach(s, b, NULL);
+    pthread_mutex_unlock(&s->lock);
+    return block_batch_count(batch) ? block_store_commit(s, batch, false) : 0;
+}
+
+static int recover_one(struct block_store *s, uint64_t inode, uint32_t index)
+{
+    struct block *b;
+    struct block_file *f;
+    int r = block_file_hold(s, BLOCK_FILE_BACKING, inode, &f);
+    if (r < 0)
+        return r;
+    r = f->exists ? block_take(s, inode, index, &b) : 0;
+    if (r == 0 && f->exists) {
+        uint64_t all = block_bits(0, 1u << (f->shift - 20));
+        if (!block_file_exported(s, f))
+            r = block_drop_punch(s, f, index, all & ~b->present);
+        bool nothing = !b->file;
+        block_give_back(s, b);
+        if (r == 0 && nothing)
+            r = block_file_reap(s, f);
+    }
+    block_file_unhold(s, f);
+    return r;
+}
+
+int block_drop_recover(struct block_store *s)
+{
+    struct block_row_key prefix = block_key_plain(BLOCK_ROW_PENDING), key;
+    struct block_batch *done cleanup(block_batch_free_p) = block_batch_new();
+    if (!done)
+        return -ENOMEM;
+    struct block_iter *i cleanup(block_iter_free_p) = NULL;
+    int r = block_iter_new(s->index, &prefix, NULL, &i);
+    while (r >= 0 && (r = block_iter_next(i, &key)) == 1) {
+        r = recover_one(s, get_be64(key.p + 1), get_be32(key.p + 9));
+        block_batch_delete(done, &key);
+    }
+    if (r == 0 && block_batch_count(done))
+        r = block_store_commit(s, done, true);
+    return r;
+}
