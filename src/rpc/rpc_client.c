@@ -58,6 +58,13 @@ struct rpc_client {
 
 static void call_end(struct rpc_call *call, int result, const struct rpc_frame *f)
 {
+    struct rpc_metrics *metrics = call->client->options.limits.metrics;
+    if (!f && result == -CV_DEADLINE)
+        RPC_COUNT(metrics, calls_deadline, 1);
+    else if (!f && call->sent && result == -CV_CLOSED)
+        RPC_COUNT(metrics, calls_broken, 1);
+    else if (!f && !call->sent)
+        RPC_COUNT(metrics, calls_unsent, 1);
     list_remove(&call->link);
     loop_timer_stop(call->client->loop, &call->timer);
     free(call->body);
@@ -185,6 +192,7 @@ static void begin(struct rpc_client *c, struct rpc_call *call, uint16_t type, ui
 {
     assert_on_loop(c->loop);
     assert(!rpc_call_busy(call));
+    RPC_COUNT(c->options.limits.metrics, calls, 1);
     call->client = c;
     call->type = type;
     call->deadline_ns = deadline_ns;
@@ -269,6 +277,12 @@ void rpc_client_cancel(struct rpc_call *call)
         abandon_place(call);
     if (call->state == CALL_WAITING || call->state == CALL_SENT)
         fail_later(call, -CV_CANCELLED);
+}
+
+uint8_t *rpc_client_take_buffer(struct rpc_client *c)
+{
+    assert_on_loop(c->loop);
+    return rpc_conn_take_buffer(c->conn);
 }
 
 int rpc_client_one_way(struct rpc_client *c, uint16_t type, const struct wire_desc *desc, const void *record)

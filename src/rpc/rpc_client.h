@@ -86,5 +86,9 @@ void rpc_client_call_body(struct rpc_client *c, struct rpc_call *call, uint16_t 
 /* done runs soon with -CV_CANCELLED, unless it was faster. The server is told. */
 void rpc_client_cancel(struct rpc_call *call);
 
+/* From done(): keep body and data of this answer. Returns what to give to rpc_buffer_free() in the end, or NULL: the answer
+ * is too small to have a buffer of its own, copy it. */
+uint8_t *rpc_client_take_buffer(struct rpc_client *c);
+
 /* Send a one-way message. Errors: -CV_UNREACHABLE not connected; as rpc_conn_send(). */
 int rpc_client_one_way(struct rpc_client *c, uint16_t type, const struct wire_desc *desc, const void *record);

@@ -174,13 +174,11 @@ void rpc_conn_finish(struct rpc_conn *c, int reason)
         rpc_conn_close(c, reason);
 }
 
-static void describe_peer(struct rpc_conn *c)
+static void describe_peer(struct rpc_conn *c, const struct net_credentials *who)
 {
     struct net_address address;
-    struct net_credentials who;
-    c->is_unix = net_credentials(c->fd, &who) == 0;
     if (c->is_unix)
-        snprintf(c->peer, sizeof(c->peer), "unix:pid %d", (int)who.pid);
+        snprintf(c->peer, sizeof(c->peer), "unix:pid %d", (int)who->pid);
     else if (net_peer(c->fd, &address) == 0)
         net_text(&address, c->peer);
     else
@@ -214,7 +212,8 @@ int rpc_conn_new(struct loop *loop, int fd, const struct rpc_conn_ops *ops, void
 {
     struct rpc_conn *c = calloc(1, sizeof(*c));
     uint8_t *own = malloc(RECEIVE_BYTES);
-    bool fds = limits && limits->receive_fds;
+    struct net_credentials who;
+    bool is_unix = net_credentials(fd, &who) == 0, fds = is_unix && limits && limits->receive_fds;
     struct fd_set_in *fd_sets = fds ? calloc(FD_SETS_MAX, sizeof(*fd_sets)) : NULL;
     if (!c || !own || (fds && !fd_sets)) {
         free(c);
@@ -225,6 +224,7 @@ int rpc_conn_new(struct loop *loop, int fd, const struct rpc_conn_ops *ops, void
     }
     c->loop = loop;
     c->fd = fd;
+    c->is_unix = is_unix;
     c->ops = ops;
     c->user = user;
     if (limits)
@@ -238,8 +238,9 @@ int rpc_conn_new(struct loop *loop, int fd, const struct rpc_conn_ops *ops, void
     list_init(&c->queue);
     loop_hook_init(&c->flush, on_flush);
     loop_timer_init(&c->again, on_again);
-    describe_peer(c);
-    if (!c->is_unix)
+    describe_peer(c, &who);
+    RPC_COUNT(c->limits.metrics, connections_opened, 1);
+    if (!is_unix)
         net_keepalive(fd, KEEPALIVE_S); /* without it: a peer that lost power is never missed */
     start_receive(c);
     *ret = c;
@@ -371,6 +372,7 @@ static int deliver(struct rpc_conn *c, struct rpc_frame *f, uint32_t total)
         f->fd_count = c->fd_sets[c->fd_first].n;
     }
     c->in_taken += total;
+    RPC_COUNT(c->limits.metrics, frames_in, 1);
     c->ops->frame(c, f, c->user);
     if (with_fds)
         fd_set_drop(c);
@@ -404,12 +406,14 @@ static void parse(struct rpc_conn *c)
         r = take_frame(c);
     c->parsing = false;
     if (r == -EAGAIN) {
+        RPC_COUNT(c->limits.metrics, memory_waits, 1);
         if (!c->closing)
             loop_timer_start(c->loop, &c->again, loop_now(c->loop) + MEMORY_PAUSE);
         return;
     }
     if (r < 0 && !c->closing) {
         log_warn(r, "closing the connection to %s", c->peer);
+        RPC_COUNT(c->limits.metrics, connections_broken, 1);
         rpc_conn_close(c, r);
     }
     if (c->in_taken == c->in_filled)
@@ -451,6 +455,8 @@ static void on_receive(struct io_op *op, int result)
     }
     if (result > 0 && !c->closing) {
         c->in_filled += (uint32_t)result;
+        RPC_COUNT(c->limits.metrics, receives, 1);
+        RPC_COUNT(c->limits.metrics, bytes_in, (uint64_t)result);
         if (may_take(c))
             parse(c);
         return;
@@ -502,6 +508,8 @@ static void on_sent(struct io_op *op, int result)
         return;
     }
     uint64_t left = (uint64_t)result;
+    RPC_COUNT(c->limits.metrics, sends, 1);
+    RPC_COUNT(c->limits.metrics, bytes_out, left);
     c->queued -= left;
     while (!list_empty(&c->queue)) {
         struct segment *s = list_entry(c->queue.next, struct segment, link);
@@ -613,15 +621,17 @@ static int put_frame(struct rpc_conn *c, const struct frame_header *header, cons
     return 0;
 }
 
-/* Something was queued: send it at the end of this turn, and see to the bounds. */
+/* A frame was queued: send it at the end of this turn, and see to the bounds. */
 static void queued(struct rpc_conn *c)
 {
+    RPC_COUNT(c->limits.metrics, frames_out, 1);
     if (!c->sending)
         loop_at_turn_end(c->loop, &c->flush);
-    if (c->queued >= c->limits.send_high)
-        c->congested = true;
-    if (c->congested && c->limits.hold_when_congested)
-        c->congested_in = true;
+    if (c->queued < c->limits.send_high || c->congested)
+        return;
+    RPC_COUNT(c->limits.metrics, congestions, 1);
+    c->congested = true;
+    c->congested_in = c->limits.hold_when_congested;
 }
 
 int rpc_conn_send(struct rpc_conn *c, const struct frame_header *header, const struct wire_desc *desc,

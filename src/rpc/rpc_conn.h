@@ -22,6 +22,7 @@
 #include "base/text.h"
 #include "io/loop.h"
 #include "io/net.h"
+#include "rpc/rpc_metrics.h"
 #include "wire/frame.h"
 #include "wire/message.h"
 
@@ -56,7 +57,8 @@ struct rpc_conn_limits {
     uint32_t body_max;  /* largest body accepted; 0: FRAME_BODY_MAX */
     uint32_t data_max;  /* largest data part accepted; 0: FRAME_DATA_MAX */
     bool hold_when_congested;
-    bool receive_fds; /* unix sockets: take descriptors that come along */
+    bool receive_fds;            /* unix sockets: take descriptors that come along */
+    struct rpc_metrics *metrics; /* the loop thread's; NULL: none */
 };
 
 /* Take a connected socket (owned from here on, also on error) and start receiving. limits may be NULL.

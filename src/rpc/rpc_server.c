@@ -179,6 +179,8 @@ static void answered(struct rpc_request *q)
     struct rpc_peer *p = q->peer;
     struct rpc_server *s = p->server;
     list_remove(&q->of_peer);
+    if (atomic_load_explicit(&q->cancelled, memory_order_relaxed))
+        RPC_COUNT(s->options.limits.metrics, requests_cancelled, 1);
     if (p->in_flight-- == in_flight_max(s) && p->conn)
         rpc_conn_resume(p->conn);
     count(&s->in_flight, -1);
@@ -273,6 +275,7 @@ static void greet(struct rpc_peer *p, const struct rpc_frame *f)
     int r = f->header.type != MSG_hello ? -CV_BAD_MESSAGE : msg_hello_decode(f->body, f->header.body_len, &hello);
     if (r < 0) {
         log_warn(r, "%s: '%s' before HELLO", rpc_conn_peer(p->conn), message_name(f->header.type));
+        RPC_COUNT(s->options.limits.metrics, connections_refused, 1);
         rpc_conn_close(p->conn, r);
         return;
     }
@@ -292,6 +295,7 @@ static void greet(struct rpc_peer *p, const struct rpc_frame *f)
     if (r < 0) {
         log_warn(r, "%s (" TEXT_FMT " on " TEXT_FMT ") refused", rpc_conn_peer(p->conn), TEXT_ARG(hello.program),
                  TEXT_ARG(hello.host));
+        RPC_COUNT(s->options.limits.metrics, connections_refused, 1);
         rpc_conn_finish(p->conn, r);
         return;
     }
@@ -355,7 +359,9 @@ static void on_frame(struct rpc_conn *c, const struct rpc_frame *f, void *user)
     }
     struct rpc_request *q = NULL;
     int r = s->stopping ? -CV_STOPPING : request_new(s, c, f, &q);
+    RPC_COUNT(s->options.limits.metrics, requests, 1);
     if (r < 0) {
+        RPC_COUNT(s->options.limits.metrics, requests_refused, 1);
         refuse(p, f, r);
         return;
     }
@@ -389,6 +395,7 @@ static void on_hello_late(struct loop_timer *timer)
 {
     struct rpc_peer *p = container_of(timer, struct rpc_peer, hello_timer);
     log_warn(0, "%s: no HELLO in time", rpc_conn_peer(p->conn));
+    RPC_COUNT(p->server->options.limits.metrics, connections_refused, 1);
     rpc_conn_close(p->conn, -CV_DEADLINE);
 }
 
@@ -397,6 +404,7 @@ void rpc_server_adopt(struct rpc_server *s, int fd)
     assert_on_loop(s->loop);
     uint32_t limit = s->options.connections_max ? s->options.connections_max : 10000;
     if (s->stopping || atomic_load_explicit(&s->connections, memory_order_relaxed) >= limit) {
+        RPC_COUNT(s->options.limits.metrics, connections_refused, 1);
         if (!s->stopping)
             log_warn(0, "%u connections are open: refusing another", limit);
         loop_close(s->loop, fd);

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "rpc/rpc_buffer.h"
 #include "rpc/rpc_client.h"
 #include "rpc/rpc_server.h"
 
@@ -33,6 +34,7 @@ static bool have(enum loop_backend backend)
 /* ---- a server: ping-like session_renew echoes, readlink is held back, getattr answers with data -------------------------- */
 
 struct server {
+    struct rpc_metrics metrics;
     struct loop *loop;
     struct rpc_server *server;
     char address[160];
@@ -54,6 +56,10 @@ static void close_file(struct rpc_release *r)
     free(f);
 }
 
+static void release_nothing(struct rpc_release *r)
+{
+}
+
 static void on_request(struct rpc_request *q, void *user)
 {
     struct server *s = user;
@@ -70,6 +76,10 @@ static void on_request(struct rpc_request *q, void *user)
         *f = (struct file_release){.release.run = close_file, .fd = dup(s->file)};
         struct msg_getattr_answer a = {.lease_ms = 1};
         rpc_answer_file(q, 0, msg_getattr_answer_desc(), &a, f->fd, 100, 300000, &f->release);
+    } else if (q->header.type == MSG_listxattr) { /* the file itself */
+        static struct rpc_release nothing = {release_nothing};
+        int fd = s->file;
+        rpc_answer_fds(q, 0, NULL, NULL, &fd, 1, &nothing);
     } else if (q->header.type == MSG_setxattr) { /* echo the data part */
         struct iovec v = {(void *)(uintptr_t)q->data, q->header.data_len};
         rpc_answer_data(q, 0, 0, NULL, NULL, &v, 1);
@@ -102,6 +112,7 @@ static void server_start(struct server *s, enum loop_backend backend, const char
         .gone = on_gone,
         .user = s,
         .in_flight_max = 500,
+        .limits = {.metrics = &s->metrics},
         .hello_ms = 100,
     };
     ck_assert_int_eq(rpc_server_new(s->loop, &o, &s->server), 0);
@@ -159,6 +170,9 @@ struct caller {
     _Atomic bool finished;
     const char *address;
     _Atomic uint32_t crc, data_n;
+    _Atomic int fd; /* that came with the answer */
+    uint8_t *kept;  /* the answer's buffer */
+    const uint8_t *data;
 };
 
 struct one {
@@ -181,6 +195,7 @@ static int make_client(void *arg)
         .address = c->address,
         .self = {.role = RPC_CLIENT, .program = "test"},
         .connect_timeout_ms = 2000,
+        .limits = {.receive_fds = true},
         .state = on_state,
         .user = c,
     };
@@ -290,6 +305,10 @@ TEST_TIMEOUT(many_calls_in_flight_are_answered_each_once, 60)
             UNTIL(atomic_load(&c.finished));
             ck_assert_int_eq(c.ok, 20000);
             ck_assert_int_eq(c.connects, 1);
+            ck_assert_uint_eq(counter_get(&s.metrics.requests), 20000);
+            ck_assert_uint_eq(counter_get(&s.metrics.frames_in), 20001); /* and HELLO */
+            ck_assert_uint_eq(counter_get(&s.metrics.frames_out), 20001);
+            ck_assert_uint_lt(counter_get(&s.metrics.sends), 10000); /* many answers in one */
             caller_stop(&c);
             server_stop(&s);
         }
@@ -315,6 +334,9 @@ static void on_single(struct rpc_call *call, int result, const struct rpc_frame 
     if (f) {
         c->data_n = f->header.data_len;
         c->crc = crc32c(0, f->data, f->header.data_len);
+        c->fd = f->fd_count ? take_fd(f->fds[0]) : -1;
+        c->data = f->data;
+        c->kept = rpc_client_take_buffer(c->client);
     }
     atomic_store(&c->finished, true);
 }
@@ -506,12 +528,21 @@ TEST_TIMEOUT(data_goes_out_of_files_and_memory, 60)
             ck_assert_int_eq(call_once(&c, MSG_getattr, 0, 5 * NS_PER_S), 0);
             ck_assert_uint_eq(c.data_n, 300000);
             ck_assert_uint_eq(c.crc, crc32c(0, bytes + 100, 300000));
+            ck_assert_uint_eq(c.crc, crc32c(0, c.data, 300000)); /* kept */
+            rpc_buffer_free(c.kept);
             ask.data = bytes;
             ask.data_n = 399999;
             ck_assert_int_eq(call_once(&c, MSG_setxattr, 0, 5 * NS_PER_S), 0);
             ck_assert_uint_eq(c.crc, crc32c(0, bytes, 399999));
+            rpc_buffer_free(c.kept);
             ask.data_n = 0;
         }
+        ck_assert_int_eq(call_once(&c, MSG_listxattr, 0, 5 * NS_PER_S), 0);
+        ck_assert_ptr_null(c.kept);
+        uint8_t some[1000];
+        ck_assert_int_eq(pread(c.fd, some, sizeof(some), 5000), sizeof(some));
+        ck_assert_mem_eq(some, bytes + 5000, sizeof(some));
+        close(c.fd);
         /* A file shorter than promised ends the connection; the next call has a new one. */
         ck_assert_int_eq(ftruncate(s.file, 1000), 0);
         ck_assert_int_eq(call_once(&c, MSG_getattr, 0, 5 * NS_PER_S), -CV_CLOSED);
@@ -619,6 +650,9 @@ TEST_TIMEOUT(corrupted_and_oversized_frames_close_the_connection_only, 60)
         frame_encode(&h, raw);
         expect_closed(path, raw, 48);
         expect_closed(path, raw, 40); /* says nothing more, in time */
+        UNTIL(counter_get(&s.metrics.connections_refused) == 2);
+        ck_assert_uint_eq(counter_get(&s.metrics.connections_broken), 6);
+        ck_assert_uint_eq(counter_get(&s.metrics.requests), 0);
         struct caller c;
         caller_start(&c, b, path, NULL);
         ck_assert_int_eq(call_once(&c, MSG_session_renew, 1, 5 * NS_PER_S), 0);
