@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cv local up, down, status: a cluster on this machine. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "cli/connect.h"
+#include "cli/local.h"
+
+#define UP_MS   60000
+#define DOWN_MS 60000
+
+static int find_dir(struct cli *cli, int argc, char **argv, char *dir, size_t size)
+{
+    if (cli_option(cli, argc, argv, "", NULL) != -1)
+        return cli_option_status() == CLI_OK ? -1 : cli_option_status();
+    if (argc != optind)
+        return cli_usage(cli, "takes no arguments");
+    int r = local_dir(cli, dir, size);
+    if (r == -ENAMETOOLONG)
+        return cli_fail(cli, r, "unix sockets live in it, whose names are short: choose --dir of at most 80 bytes",
+                        "directory");
+    return r < 0 ? cli_fail(cli, r, "say which: --dir DIR", "directory") : CLI_OK;
+}
+
+static uint64_t deadline(const struct cli *cli, uint64_t otherwise_ms)
+{
+    return clock_ns() + (cli->timeout_ms ? cli->timeout_ms : otherwise_ms) * NS_PER_MS;
+}
+
+/* ---- up ---------------------------------------------------------------------------------------------------------------------- */
+
+static int start_all(struct cli *cli, const char *dir)
+{
+    uint64_t until = deadline(cli, UP_MS);
+    for (const struct local_daemon *d = local_daemons; d->name; d++) {
+        pid_t pid = local_pid(dir, d);
+        uint64_t start = clock_ns();
+        if (pid) {
+            fprintf(stderr, "%-8s runs already (pid %d)\n", d->name, (int)pid);
+            continue;
+        }
+        int status = local_start(cli, dir, d, until);
+        if (status != CLI_OK)
+            return status;
+        fprintf(stderr, "%-8s ready after %llu ms (pid %d)\n", d->name,
+                (unsigned long long)((clock_ns() - start) / NS_PER_MS), (int)local_pid(dir, d));
+    }
+    return CLI_OK;
+}
+
+int cmd_local_up(struct cli *cli, int argc, char **argv)
+{
+    char dir[4096];
+    int status = find_dir(cli, argc, argv, dir, sizeof(dir));
+    if (status != CLI_OK)
+        return max(status, CLI_OK);
+    if (!local_is_set_up(dir)) {
+        fprintf(stderr, "setting up a cluster in %s\n", dir);
+        status = local_set_up(cli, dir);
+    }
+    if (status == CLI_OK)
+        status = start_all(cli, dir);
+    if (status != CLI_OK)
+        return status;
+    const char *home = getenv("HOME");
+    char usual[4096];
+    snprintf(usual, sizeof(usual), "%s/.curvine", home ? home : "");
+    fprintf(stderr,
+            "\nTry it:    cv --dir %s fs mkdir :/hello && cv --dir %s fs ls\n"
+            "See it:    cv --dir %s cluster status\n"
+            "Stop it:   cv local down%s%s\n",
+            dir, dir, dir, strcmp(dir, usual) ? " --dir " : "", strcmp(dir, usual) ? dir : "");
+    return CLI_OK;
+}
+
+/* ---- down -------------------------------------------------------------------------------------------------------------------- */
+
+int cmd_local_down(struct cli *cli, int argc, char **argv)
+{
+    char dir[4096];
+    int status = find_dir(cli, argc, argv, dir, sizeof(dir));
+    if (status != CLI_OK)
+        return max(status, CLI_OK);
+    if (!local_is_set_up(dir))
+        return cli_fail(cli, -ENOENT, "which one? --dir DIR", "no cluster in '%s'", dir);
+    uint64_t until = deadline(cli, DOWN_MS);
+    size_t n = 0;
+    while (local_daemons[n].name)
+        n++;
+    while (n-- > 0) {
+        const struct local_daemon *d = &local_daemons[n];
+        pid_t pid = local_pid(dir, d);
+        int r = pid ? local_stop(pid, until) : 0;
+        if (r < 0)
+            return cli_fail(cli, r, "it goes on stopping; look at its log, or kill it: nothing acknowledged is lost",
+                            "stop %s (pid %d)", d->program, (int)pid);
+        fprintf(stderr, pid ? "%-8s stopped\n" : "%-8s did not run\n", d->name);
+    }
+    return CLI_OK;
+}
+
+/* ---- status ------------------------------------------------------------------------------------------------------------------ */
+
+/* From /proc: resident bytes and when the process began. */
+static bool process_facts(pid_t pid, uint64_t *rss, uint64_t *uptime_ms)
+{
+    char path[64], line[1024];
+    unsigned long long pages = 0, start = 0;
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return false;
+    char *got = fgets(line, sizeof(line), f);
+    fclose(f);
+    char *p = got ? strrchr(line, ')') : NULL;
+    /* Fields behind the name: 3 state ... 22 start, 23 size, 24 resident pages. */
+    if (!p ||
+        sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu %*u %llu",
+               &start, &pages) != 2)
+        return false;
+    *rss = pages * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t began_ms = start * 1000 / (uint64_t)sysconf(_SC_CLK_TCK), now_ms = clock_ms();
+    *uptime_ms = now_ms > began_ms ? now_ms - began_ms : 0;
+    return true;
+}
+
+int cmd_local_status(struct cli *cli, int argc, char **argv)
+{
+    static const struct out_column columns[] = {
+        {"daemon", OUT_TEXT},     {"state", OUT_TEXT},  {"pid", OUT_NUMBER},
+        {"uptime", OUT_DURATION}, {"memory", OUT_SIZE}, {"log", OUT_TEXT},
+    };
+    char dir[4096], log[4200];
+    int status = find_dir(cli, argc, argv, dir, sizeof(dir));
+    if (status != CLI_OK)
+        return max(status, CLI_OK);
+    if (!local_is_set_up(dir))
+        return cli_fail(cli, -ENOENT, "make one: cv local up", "no cluster in '%s'", dir);
+    struct out *o = out_table(columns, array_size(columns));
+    int running = 0, all = 0;
+    for (const struct local_daemon *d = local_daemons; d->name; d++, all++) {
+        pid_t pid = local_pid(dir, d);
+        uint64_t rss, uptime_ms;
+        out_text(o, d->program);
+        out_text(o, pid ? "running" : "stopped");
+        out_colour(o, pid ? OUT_GOOD : OUT_BAD);
+        running += pid != 0;
+        if (pid && process_facts(pid, &rss, &uptime_ms)) {
+            out_number(o, (uint64_t)pid);
+            out_number(o, uptime_ms);
+            out_number(o, rss);
+        } else {
+            for (int i = 0; i < 3; i++)
+                out_text(o, NULL);
+        }
+        snprintf(log, sizeof(log), "%s/log/%s.log", dir, d->name);
+        out_text(o, log);
+    }
+    status = cli_print(cli, o);
+    if (status == CLI_OK && running < all) {
+        fprintf(stderr, "\n  try: cv local up%s%s\n", cli->dir ? " --dir " : "", cli->dir ? cli->dir : "");
+        status = running ? CLI_DEGRADED : CLI_UNREACHABLE;
+    }
+    return status;
+}
