@@ -449,6 +449,7 @@ struct meta_payload *meta_batch_close(struct meta *m)
     b->payload->op_count = o->op_count;
     b->totals = m->now;
     b->time_ns = m->time_ns;
+    b->feature_level = m->options.feature_level;
     b->rows_at = REDO_HEADER_SIZE + (uint32_t)o->ops.n;
     const struct redo_header h = {
         .feature_level = m->options.feature_level,
@@ -524,6 +525,8 @@ static void batch_absorb(struct meta *m, struct batch *b, uint64_t index)
     m->state.orphans = b->totals.orphans;
     m->state.bytes = b->totals.bytes;
     m->state.applied = index;
+    m->state.incarnation = m->incarnation;
+    m->state.feature_level = b->feature_level;
     delta_hold(m->delta, b->payload, b->memory, b->payload->op_count);
 }
 
@@ -721,8 +724,8 @@ int meta_apply(struct meta *m, struct text payload, uint64_t index)
         tree_follow(m, &b->rows[i]);
     m->now = b->totals;
     m->time_ns = b->time_ns;
-    m->incarnation = m->state.incarnation = r.header.incarnation;
-    m->state.feature_level = r.header.feature_level;
+    m->incarnation = r.header.incarnation;
+    b->feature_level = r.header.feature_level;
     batch_absorb(m, b, index);
     m->has_root = m->root_committed;
     return 0;

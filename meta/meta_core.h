@@ -39,6 +39,7 @@ struct batch {
     struct row *rows;
     uint32_t row_count;
     uint32_t rows_at; /* where the rows begin in the payload */
+    uint32_t feature_level;
     struct totals totals;
     uint64_t time_ns;
     uint64_t memory; /* of the block */

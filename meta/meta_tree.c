@@ -316,7 +316,7 @@ static uint32_t tree_alloc(struct tree *t, uint32_t n, uint8_t kind)
 {
     uint32_t limit = slab_limit(t), handle = arena_alloc(&t->arena, n, limit);
     for (int i = 0; !handle && i < EVICT_SLABS; i++) {
-        sweep_slab(t, i >= EVICT_SLABS / 2);
+        sweep_slab(t, i >= EVICT_SLABS / 4);
         handle = arena_alloc(&t->arena, n, limit);
     }
     if (handle) {
