@@ -149,8 +149,8 @@ struct scan {
     const struct row **overlay;
     uint32_t overlay_count, overlay_at;
     struct order_cursor delta, sealed;
-    struct meta_need *need;
-    uint32_t need_row, need_at; /* next row of the base's page */
+    uint32_t need;              /* the page of the base, + 1: an index, since needs move when one is added */
+    uint32_t need_row, need_at; /* its next row */
 };
 int scan_init(struct scan *s, struct run *u, enum meta_table table, struct text from, uint32_t prefix_n, uint32_t page,
               bool keys_only);

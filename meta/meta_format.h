@@ -231,24 +231,12 @@ struct redo_header {
 };
 
 /* KIND(name, code): what an operation of a redo record was. Codes are retired, never reused. */
-#define REDO_KINDS_(KIND)                                                                                              \
-    KIND(format, 1)                                                                                                    \
-    KIND(grant, 2)                                                                                                     \
-    KIND(session_open, 3)                                                                                              \
-    KIND(session_close, 4)                                                                                             \
-    KIND(create, 5)                                                                                                    \
-    KIND(mkdir, 6)                                                                                                     \
-    KIND(mknod, 7)                                                                                                     \
-    KIND(symlink, 8)                                                                                                   \
-    KIND(link, 9)                                                                                                      \
-    KIND(unlink, 10)                                                                                                   \
-    KIND(rmdir, 11)                                                                                                    \
-    KIND(rename, 12)                                                                                                   \
-    KIND(setattr, 13)                                                                                                  \
-    KIND(truncate, 14)                                                                                                 \
-    KIND(setxattr, 15)                                                                                                 \
-    KIND(removexattr, 16)                                                                                              \
-    KIND(purge, 17)
+// clang-format off
+#define REDO_KINDS_(KIND)                                                                                               \
+    KIND(format, 1) KIND(grant, 2) KIND(session_open, 3) KIND(session_close, 4) KIND(create, 5) KIND(mkdir, 6)          \
+    KIND(mknod, 7) KIND(symlink, 8) KIND(link, 9) KIND(unlink, 10) KIND(rmdir, 11) KIND(rename, 12)                     \
+    KIND(setattr, 13) KIND(truncate, 14) KIND(setxattr, 15) KIND(removexattr, 16) KIND(purge, 17)
+// clang-format on
 enum redo_kind {
 #define KIND(name, code) REDO_##name = code,
     REDO_KINDS_(KIND)

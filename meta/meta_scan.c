@@ -90,25 +90,27 @@ static const uint8_t *page_row(const struct scan *s, struct text *key, struct te
 /* The next row of the base into key and value; *more says if there is one. Asks for the next page when one is used up. */
 static int base_at(struct scan *s, bool *more, struct text *key, struct text *value)
 {
+    struct meta_request *q = s->u->q;
     for (;;) {
         if (!s->need) {
             struct text from = {(const char *)s->from, s->from_n};
-            s->need = need_find(s->u->q, true, s->table, from);
-            if (!s->need)
+            const struct meta_need *n = need_find(q, true, s->table, from);
+            if (!n)
                 return need_scan(s->u, s->table, from, s->prefix_n, s->page, s->keys_only);
-            if (!s->need->done)
+            if (!n->done)
                 return -CV_NOT_PREPARED;
+            s->need = (uint32_t)(n - q->needs) + 1;
             s->need_row = 0;
-            s->need_at = s->need->value_at;
+            s->need_at = n->value_at;
         }
-        *more = s->need_row < s->need->rows;
+        *more = s->need_row < q->needs[s->need - 1].rows;
         if (*more) {
             page_row(s, key, value);
             return 0;
         }
-        if (s->need->end)
+        if (q->needs[s->need - 1].end)
             return 0;
-        s->need = NULL; /* from has moved behind the last row of the page */
+        s->need = 0; /* from has moved behind the last row of the page */
     }
 }
 

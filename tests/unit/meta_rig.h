@@ -272,7 +272,7 @@ static void rig_close(struct rig *g)
 static void rig_commit_to(struct rig *g, uint64_t count)
 {
     for (; g->committed < count; g->committed++)
-        meta_batch_committed(g->m, g->log[g->committed]->batch, g->committed + 1);
+        meta_batch_committed(g->m, g->log[g->committed]->batch, meta_applied(g->m) + 1);
 }
 
 static void rig_commit(struct rig *g)
