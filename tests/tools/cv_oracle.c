@@ -135,7 +135,7 @@ static int expected(struct model *m, enum op op, int a, int b)
     case OP_CREATE:
     case OP_MKDIR:
     case OP_SYMLINK: return ta ? -EEXIST : 0;
-    case OP_LINK: return !ta ? -ENOENT : ta->kind == DIR_ ? -EPERM : tb ? -EEXIST : 0;
+    case OP_LINK: return !ta ? -ENOENT : tb ? -EEXIST : ta->kind == DIR_ ? -EPERM : 0; /* in the order of link(2) */
     case OP_UNLINK: return !ta ? -ENOENT : ta->kind == DIR_ ? -EISDIR : 0;
     case OP_RMDIR: return !ta ? -ENOENT : ta->kind != DIR_ ? -ENOTDIR : 0;
     case OP_RENAME:
