@@ -19,6 +19,8 @@
 #include "meta/master_health.h"
 #include "rpc/rpc_conn.h"
 
+#define RECONNECT_FIRST_MS 5u /* doubled up to reconnect_ms: both ends are often started together */
+
 enum link_state { LINK_DOWN, LINK_CONNECTING, LINK_ATTACHING, LINK_UP, LINK_CLOSING, LINK_STOPPED };
 
 struct master_link {
@@ -28,8 +30,9 @@ struct master_link {
     struct net_address address;
     struct master_health *health;
     enum link_state state;
-    bool said; /* that it cannot be reached, once */
-    int fd;    /* while connecting; then the connection's */
+    bool said;        /* that it cannot be reached, once */
+    uint32_t wait_ms; /* before the last attempt */
+    int fd;           /* while connecting; then the connection's */
     struct io_op connect_op;
     struct rpc_conn *conn;      /* ATTACHING, UP, CLOSING */
     struct loop_timer timer;    /* reconnect */
@@ -182,6 +185,7 @@ static int handle_welcome(struct master_link *l, const uint8_t *body, size_t n)
     if (l->said)
         log_info("link to the journal at %s is up", l->o.socket);
     l->said = false;
+    l->wait_ms = 0;
     atomic_fetch_add_explicit(&l->connects, 1, memory_order_relaxed);
     l->events->attached(l->events->arg, &m);
     return 0;
@@ -242,7 +246,8 @@ static void went_down(struct master_link *l, int error)
     if (!l->said)
         log_warn(error, "link to the journal at %s is down, retrying", l->o.socket);
     l->said = true;
-    loop_timer_start(l->loop, &l->timer, clock_ns() + l->o.reconnect_ms * NS_PER_MS);
+    l->wait_ms = min(l->wait_ms ? l->wait_ms * 2 : RECONNECT_FIRST_MS, l->o.reconnect_ms);
+    loop_timer_start(l->loop, &l->timer, clock_ns() + l->wait_ms * NS_PER_MS);
     l->events->lost(l->events->arg, error);
 }
 
@@ -303,7 +308,7 @@ int master_link_new(struct loop *loop, const struct master_link_options *options
     l->o = *options;
     l->events = options->events;
     l->fd = -1;
-    l->o.reconnect_ms = l->o.reconnect_ms ? l->o.reconnect_ms : 100;
+    l->o.reconnect_ms = l->o.reconnect_ms ? l->o.reconnect_ms : 50;
     loop_timer_init(&l->timer, timer_fired);
     char text[NET_TEXT_MAX];
     int r = snprintf(text, sizeof(text), "unix:%s", options->socket);

@@ -6,7 +6,7 @@
  *
  *      DOWN --connect--> CONNECTING --attach--> ATTACHING --welcome--> UP --> CLOSING
  *        ^                    |                     |                           |
- *        '---- after 100 ms --+---------------------+--- any error: lost() -----'
+ *        '---- after a while --+---------------------+--- any error: lost() -----'
  *
  * Owner: one loop (the scribe's). Health has a thread and a connection of its own.
  */
