@@ -157,7 +157,7 @@ san: ## unit tests of the pure parts under address+undefined and thread sanitize
 	@$(MAKE) --no-print-directory SAN=address,undefined unit
 	@$(MAKE) --no-print-directory SAN=thread unit
 
-bats: all tools ## the programs from outside (T=10-config: one file; T="10-config 20-*": several)
+bats: all tools bench-build ## the programs from outside (T=10-config: one file; T="10-config 20-*": several)
 	@CV_BIN=$(abspath $(O))/bin bats $(if $(T),$(patsubst %,tests/bats/%.bats,$(T)),tests/bats)
 
 # The same programs built without fsync must fail there, or the tests show nothing: build/nosync.

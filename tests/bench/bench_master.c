@@ -2,7 +2,7 @@
 /*
  * What a master with its journal does for clients: operations a second, latency, and CPU per operation by thread.
  *
- *      bench_master [-t seconds a round] [-r rounds] [-s socket -p pid,pid] [-a ack mode] [workload...]
+ *      bench_master [-t seconds a round] [-r rounds] [-n files at most] [-c in flight] [-s socket -p pid,pid] [-a ack mode] [workload...]
  *
  * Starts cv-journal and cv-master of the same build in a directory of its own (TMPDIR), or uses a running master. One
  * client process, one connection on the unix socket, 1 or 40 requests in flight. Workloads:
@@ -58,7 +58,7 @@ static struct {
         uint64_t dir;
         uint32_t number;
     } * files;
-    uint64_t made;
+    uint64_t made, files_max;
     uint32_t *samples, sample_count;
     struct prng prng;
     bool want_dir;
@@ -124,17 +124,21 @@ static void next_op(struct lane *l)
     call(l, MSG_lookup, &m);
 }
 
+static struct loop_timer renew_timer;
+
 static void finished(struct lane *l)
 {
     uint64_t now = clock_ns();
     if (b.sample_count < SAMPLES)
         b.samples[b.sample_count++] = (uint32_t)min((now - l->began_ns) / 10, (uint64_t)UINT32_MAX);
     b.done++;
-    if (now < b.until_ns && b.made + SLOTS < FILES_MAX)
+    if (now < b.until_ns && b.made + SLOTS < b.files_max)
         return next_op(l);
     b.took_ns = now - b.began_ns;
-    if (--b.running == 0)
-        loop_stop(b.loop);
+    if (--b.running > 0)
+        return;
+    loop_timer_stop(b.loop, &renew_timer);
+    loop_stop(b.loop);
 }
 
 static void keep(uint64_t file, uint64_t inode)
@@ -258,8 +262,27 @@ static int by_double(const void *x, const void *y)
     return (p > q) - (p < q);
 }
 
+/* The session must not end in a long round. */
+static struct rpc_call renew_call;
+
+static void renewed(struct rpc_call *c, int result, const struct rpc_frame *f)
+{
+}
+
+static void renew(struct loop_timer *timer)
+{
+    struct msg_session_renew m = {.session = b.session};
+    if (!rpc_call_busy(&renew_call)) {
+        renew_call.done = renewed;
+        rpc_client_call(b.client, &renew_call, MSG_session_renew, msg_session_renew_desc(), &m, UINT64_MAX);
+    }
+    loop_timer_start(b.loop, timer, clock_ns() + 5 * NS_PER_S);
+}
+
 static void start_lanes(struct loop_job *job)
 {
+    loop_timer_init(&renew_timer, renew);
+    renew(&renew_timer);
     b.began_ns = clock_ns();
     for (uint32_t i = 0; i < b.in_flight; i++)
         next_op(&b.lanes[i]);
@@ -471,13 +494,17 @@ static void stop_daemons(void)
 int main(int argc, char **argv)
 {
     double seconds = 1;
+    b.files_max = FILES_MAX;
     int rounds = 5;
+    uint32_t only = 0;
     char socket[300] = "";
     const char *ack_mode = "local";
-    for (int c; (c = getopt(argc, argv, "t:r:s:p:a:")) != -1;)
+    for (int c; (c = getopt(argc, argv, "t:r:n:c:s:p:a:")) != -1;)
         switch (c) {
         case 't': seconds = atof(optarg); break;
         case 'r': rounds = min(max(atoi(optarg), 1), 64); break;
+        case 'n': b.files_max = min((uint64_t)atol(optarg) + SLOTS, (uint64_t)FILES_MAX); break;
+        case 'c': only = min((uint32_t)atoi(optarg), (uint32_t)SLOTS); break;
         case 's': snprintf(socket, sizeof(socket), "%s", optarg); break;
         case 'p': pid_count = sscanf(optarg, "%d,%d", &pids[0], &pids[1]); break;
         case 'a': ack_mode = optarg; break;
@@ -503,8 +530,10 @@ int main(int argc, char **argv)
             wanted |= !strcmp(argv[i], names[w]);
         if (!wanted)
             continue;
-        run(socket, (enum workload)w, 1, seconds, rounds);
-        run(socket, (enum workload)w, 40, seconds, rounds);
+        if (!only || only != 40)
+            run(socket, (enum workload)w, only ? only : 1, seconds, rounds);
+        if (!only || only == 40)
+            run(socket, (enum workload)w, 40, seconds, rounds);
     }
     if (own)
         stop_daemons();
