@@ -567,7 +567,7 @@ int journal_driver_message(struct journal_driver *d, const struct raft_message *
     return step(d, &in, NULL);
 }
 
-int journal_driver_attach(struct journal_driver *d, struct raft_message *message,
+int journal_driver_attach(struct journal_driver *d, struct raft_message *message, uint64_t bytes_max,
                           struct journal_record *records[RAFT_APPEND_ENTRIES_MAX])
 {
     assert(message->type == RAFT_MSG_APPEND);
@@ -578,12 +578,14 @@ int journal_driver_attach(struct journal_driver *d, struct raft_message *message
         message->append.prev_index + 1 < d->view.first)
         return -ENOENT;
     uint32_t count = 0;
+    uint64_t bytes = 0;
     for (; count < message->append.count; count++) {
         struct journal_record *record = journal_ring_find(d->ring, message->append.prev_index + 1 + count);
-        if (!record)
+        if (!record || (count > 0 && bytes + record->entry.size > bytes_max))
             break;
         journal_ring_pin(d->ring, record);
         records[count] = record;
+        bytes += record->entry.size;
     }
     if (count == 0)
         return -EAGAIN;

@@ -104,10 +104,10 @@ int journal_driver_change(struct journal_driver *d, enum raft_conf_op op, const 
 /* A message from a peer, entries included, which are copied. Errors: -CV_BAD_MESSAGE; -CV_BUSY: dropped. */
 int journal_driver_message(struct journal_driver *d, const struct raft_message *message);
 
-/* Attach entries to an APPEND: pinned records of a prefix of the range it names; count and last_term of the message are
- * set to what was found. Returns how many. Errors: -ENOENT the range is not in the log any more: drop the message;
+/* Attach entries to an APPEND: pinned records of a prefix of the range it names, of up to bytes_max payload (one at
+ * least); count and last_term of the message are set to what was taken. Returns how many. Errors: -ENOENT the range is not in the log any more: drop the message;
  * -EAGAIN it is no longer in memory: read it from the store. */
-int journal_driver_attach(struct journal_driver *d, struct raft_message *message,
+int journal_driver_attach(struct journal_driver *d, struct raft_message *message, uint64_t bytes_max,
                           struct journal_record *records[RAFT_APPEND_ENTRIES_MAX]);
 
 /* ---- any thread ---- */

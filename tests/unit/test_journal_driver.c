@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The driver with several voters in one process: real cores, logs and writers, and a transport made of encoded messages
+ * handed from one to another on their common loop. RocksDB: not for the thread sanitizer.
+ */
+#include "raft/journal_driver.h"
+#include "tests/unit/journal_log.h"
+
+#include "base/clock.h"
+
+enum { NODES = 3, WAIT_MS = 30000, MESSAGE_MAX = 3 << 20 };
+
+struct node {
+    uint32_t at; /* in nodes */
+    char dir[200];
+    struct journal_store *store;
+    struct journal_driver *driver;
+    bool cut; /* nothing comes in or goes out */
+    bool stopped;
+    uint64_t truncated, roles, read_index;
+    uint32_t from_disk; /* messages whose entries were read from disk */
+};
+
+struct wire_message {
+    struct loop_job job;
+    uint32_t to;
+    size_t n;
+    uint8_t bytes[];
+};
+
+static struct loop *loop;
+static struct node nodes[NODES];
+static uint64_t cache_bytes = 16 << 20;
+
+static uint64_t id_of(uint32_t at)
+{
+    return 100 + at;
+}
+
+/* ---- the transport ---- */
+
+static void deliver(struct loop_job *job)
+{
+    struct wire_message *w = container_of(job, struct wire_message, job);
+    struct node *n = &nodes[w->to];
+    struct raft_entry entries[RAFT_APPEND_ENTRIES_MAX];
+    struct raft_message m;
+    if (n->driver && !n->cut && !n->stopped) {
+        ck_assert_int_eq(raft_message_decode(w->bytes, w->n, entries, &m), 0);
+        int r = journal_driver_message(n->driver, &m);
+        ck_assert_msg(r == 0 || r == -CV_BUSY || r == -CV_STOPPING, "%d", r);
+    }
+    free(w);
+}
+
+static void append_entries(uint8_t **at, const struct journal_entry *const *entries, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct raft_entry e = {.term = entries[i]->term, .size = entries[i]->size, .type = entries[i]->type};
+        raft_entry_header_encode(&e, *at);
+        *at += RAFT_ENTRY_HEADER_SIZE;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy(*at, entries[i]->data, entries[i]->size);
+        *at += entries[i]->size;
+    }
+}
+
+static void transport_send(void *arg, const struct raft_message *message)
+{
+    struct node *n = arg;
+    struct raft_message m = *message;
+    uint32_t to = (uint32_t)(m.to - id_of(0));
+    if (n->cut || to >= NODES || nodes[to].cut)
+        return;
+    struct journal_record *records[RAFT_APPEND_ENTRIES_MAX];
+    const struct journal_entry *entries[RAFT_APPEND_ENTRIES_MAX];
+    struct journal_read read = {.count = 0};
+    int count = 0;
+    if (m.type == RAFT_MSG_APPEND) {
+        count = journal_driver_attach(n->driver, &m, 1 << 20, records);
+        if (count == -ENOENT)
+            return;
+        for (int i = 0; i < count; i++)
+            entries[i] = &records[i]->entry;
+        if (count == -EAGAIN) {
+            uint64_t from = m.append.prev_index + 1;
+            if (journal_store_read(n->store, from, from + m.append.count - 1, 1 << 20, &read) < 0)
+                return;
+            n->from_disk++;
+            m.append.count = read.count;
+            m.append.last_term = read.entries[read.count - 1].term;
+            for (uint32_t i = 0; i < read.count; i++)
+                entries[i] = &read.entries[i];
+        }
+    }
+    struct wire_message *w = malloc(sizeof(*w) + MESSAGE_MAX);
+    *w = (struct wire_message){.job.run = deliver, .to = to};
+    uint8_t *at = w->bytes + raft_message_encode(&m, w->bytes);
+    if (m.type == RAFT_MSG_APPEND)
+        append_entries(&at, entries, m.append.count);
+    w->n = (size_t)(at - w->bytes);
+    ck_assert_uint_le(w->n, MESSAGE_MAX);
+    for (int i = 0; i < count; i++)
+        journal_ring_unpin(journal_driver_ring(n->driver), records[i]);
+    journal_read_fini(&read);
+    loop_post(loop, &w->job);
+}
+
+static void transport_members(void *arg, const struct raft_conf *conf)
+{
+    ck_assert_uint_eq(conf->count, NODES);
+}
+
+static const struct journal_transport_ops transport = {.send = transport_send, .members = transport_members};
+
+/* ---- the application ---- */
+
+static void on_role(void *arg)
+{
+    ((struct node *)arg)->roles++;
+}
+
+static void on_truncated(void *arg, uint64_t from)
+{
+    ((struct node *)arg)->truncated = from;
+}
+
+/* A follower's master: applies what is committed, and is always able. */
+static void on_progress(void *arg)
+{
+}
+
+static void on_read(void *arg, uint64_t context, uint64_t index, int result)
+{
+    struct node *n = arg;
+    ck_assert_uint_eq(context, 5);
+    n->read_index = result < 0 ? UINT64_MAX : index;
+}
+
+static const struct journal_app app = {on_role, on_truncated, on_progress, on_read};
+
+/* ---- life: everything on the loop ---- */
+
+static int start_node(void *arg)
+{
+    struct node *n = arg;
+    n->store = open_log(n->dir);
+    n->cut = n->stopped = false;
+    struct journal_driver_options options = {
+        .loop = loop,
+        .store = n->store,
+        .app = &app,
+        .app_arg = n,
+        .transport = &transport,
+        .transport_arg = n,
+        .seed = 7 + n->at,
+        .cache_bytes = cache_bytes,
+        .tick_ms = 10,
+        .heartbeat_ms = 30,
+        .election_ms = 300,
+        .keep_entries = 1000000,
+        .log_bytes_max = 1ull << 40,
+    };
+    ck_assert_int_eq(journal_driver_new(&options, &n->driver), 0);
+    ck_assert_int_eq(journal_driver_start(n->driver), 0);
+    ck_assert_int_eq(journal_driver_applied(n->driver, 0, 0, true), 0);
+    return 0;
+}
+
+static void node_stopped(void *arg)
+{
+    ((struct node *)arg)->stopped = true;
+}
+
+static int stop_node(void *arg)
+{
+    struct node *n = arg;
+    journal_driver_stop(n->driver, node_stopped, n);
+    return 0;
+}
+
+static int is_stopped(void *arg)
+{
+    return ((struct node *)arg)->stopped;
+}
+
+static void wait_until(int (*condition)(void *arg), void *arg, const char *what)
+{
+    uint64_t until = clock_ms() + WAIT_MS;
+    while (!loop_call(loop, condition, arg)) {
+        ck_assert_msg(clock_ms() < until, "not in time: %s", what);
+        usleep(2000);
+    }
+}
+
+static int free_node(void *arg)
+{
+    struct node *n = arg;
+    n->driver = journal_driver_free(n->driver);
+    n->store = journal_store_free(n->store);
+    return 0;
+}
+
+static void kill_node(struct node *n)
+{
+    (void)loop_call(loop, stop_node, n);
+    wait_until(is_stopped, n, "stop");
+    (void)loop_call(loop, free_node, n);
+}
+
+static void start_all(void)
+{
+    struct raft_conf conf = {.count = 0};
+    for (uint32_t i = 0; i < NODES; i++) {
+        struct raft_member member = {.id = id_of(i), .role = RAFT_VOTER, .raft_address = "x:1"};
+        ck_assert_int_eq(raft_conf_put(&conf, &member), 0);
+    }
+    uint8_t encoded[RAFT_CONF_ENCODED_MAX];
+    struct journal_format format = {.cluster = test_cluster, .conf = encoded};
+    format.conf_size = (uint32_t)raft_conf_encode(&conf, encoded);
+    struct loop_options options = {.name = "test"};
+    ck_assert_int_eq(loop_new(&options, &loop), 0);
+    for (uint32_t i = 0; i < NODES; i++) {
+        nodes[i].at = i;
+        snprintf(nodes[i].dir, sizeof(nodes[i].dir), "%s/n%u", unit_tempdir(), i);
+        format.node = id_of(i);
+        ck_assert_int_eq(journal_store_format(nodes[i].dir, &format, NULL), 0);
+        start_node(&nodes[i]);
+    }
+    ck_assert_int_eq(loop_start(loop), 0);
+}
+
+static void stop_all(void)
+{
+    for (uint32_t i = 0; i < NODES; i++) {
+        if (nodes[i].driver)
+            kill_node(&nodes[i]);
+    }
+    loop_stop(loop);
+    ck_assert_int_eq(loop_join(loop), 0);
+    loop = loop_free(loop);
+}
+
+/* ---- what the tests ask ---- */
+
+static struct node *leader_now; /* of the highest term among those that are reachable */
+
+static int find_leader(void *arg)
+{
+    leader_now = NULL;
+    uint64_t term = 0;
+    for (uint32_t i = 0; i < NODES; i++) {
+        struct node *n = &nodes[i];
+        const struct journal_view *v = n->driver && !n->cut ? journal_driver_view(n->driver) : NULL;
+        if (v && v->role == RAFT_LEADER && v->term > term) {
+            term = v->term;
+            leader_now = n;
+        }
+    }
+    return leader_now != NULL && leader_now != arg;
+}
+
+static struct node *wait_leader(struct node *other_than)
+{
+    wait_until(find_leader, other_than, "a leader");
+    return leader_now;
+}
+
+static struct {
+    struct node *node;
+    uint32_t count, size;
+    uint64_t first;
+    int result;
+} proposal;
+
+static int do_propose(void *arg)
+{
+    struct journal_record *records[RAFT_APPEND_ENTRIES_MAX];
+    struct journal_driver *d = proposal.node->driver;
+    const struct journal_view *v = journal_driver_view(d);
+    uint32_t made = 0;
+    proposal.result = 0;
+    for (uint32_t i = 0; i < proposal.count && proposal.result == 0; i++) {
+        proposal.result = journal_ring_alloc(journal_driver_ring(d), proposal.size, &records[i]);
+        if (proposal.result < 0)
+            break;
+        made++;
+        memset(records[i]->data, (int)(v->last + i), proposal.size);
+        records[i]->entry.type = RAFT_BATCH;
+        records[i]->entry.data_crc = crc32c(0, records[i]->data, proposal.size);
+    }
+    if (proposal.result == 0)
+        proposal.result = journal_driver_propose(d, v->term, records, proposal.count, &proposal.first);
+    for (uint32_t i = 0; i < made && proposal.result < 0; i++)
+        journal_ring_unpin(journal_driver_ring(d), records[i]);
+    return 0;
+}
+
+/* Returns the last index proposed. */
+static uint64_t propose(struct node *n, uint32_t count, uint32_t size)
+{
+    uint64_t until = clock_ms() + WAIT_MS;
+    do {
+        proposal.node = n;
+        proposal.count = count;
+        proposal.size = size;
+        (void)loop_call(loop, do_propose, NULL);
+        if (proposal.result == -CV_BUSY)
+            usleep(1000);
+    } while (proposal.result == -CV_BUSY && clock_ms() < until);
+    ck_assert_msg(proposal.result == 0, "propose: %d", proposal.result);
+    return proposal.first + count - 1;
+}
+
+static uint64_t wanted;
+
+static int all_committed(void *arg)
+{
+    for (uint32_t i = 0; i < NODES; i++) {
+        const struct node *n = &nodes[i];
+        if (n->driver && !n->cut && journal_driver_view(n->driver)->apply_to < wanted)
+            return 0;
+    }
+    return 1;
+}
+
+static void wait_all(uint64_t index)
+{
+    wanted = index;
+    wait_until(all_committed, NULL, "committed everywhere");
+}
+
+/* The logs on disk are equal up to index, and sound. */
+static void compare_logs(uint64_t index)
+{
+    uint64_t chain = 0;
+    for (uint32_t i = 0; i < NODES; i++) {
+        struct journal_store *s = open_log(nodes[i].dir);
+        struct journal_read read = {.count = 0};
+        struct journal_check check = {.problem = NULL};
+        ck_assert_int_eq(journal_check_entries(journal_store_db(s), journal_store_state(s), 1, &check), 0);
+        ck_assert_int_eq(journal_store_read(s, index, index, 1, &read), 0);
+        if (i > 0)
+            ck_assert_uint_eq(read.entries[0].chain, chain);
+        chain = read.entries[0].chain;
+        journal_read_fini(&read);
+        s = journal_store_free(s);
+    }
+}
+
+static int set_cut(void *arg)
+{
+    ((struct node *)arg)->cut = true;
+    return 0;
+}
+
+static int set_joined(void *arg)
+{
+    ((struct node *)arg)->cut = false;
+    return 0;
+}
+
+/* ---- tests ---- */
+
+TEST(three_voters_elect_one_and_replicate)
+{
+    start_all();
+    struct node *l = wait_leader(NULL);
+    uint64_t last = 0;
+    for (int i = 0; i < 50; i++)
+        last = propose(l, 1 + (uint32_t)i % 7, 3000);
+    wait_all(last);
+    stop_all();
+    compare_logs(last);
+}
+
+TEST(a_dead_leader_is_replaced_and_comes_back_as_follower)
+{
+    start_all();
+    uint64_t last = 0;
+    struct node *l = NULL;
+    for (int round = 0; round < 3; round++) {
+        l = wait_leader(NULL);
+        for (int i = 0; i < 20; i++)
+            last = propose(l, 5, 500);
+        kill_node(l);
+        struct node *next = wait_leader(NULL);
+        ck_assert_ptr_ne(next, l);
+        last = propose(next, 10, 100);
+        wait_all(last);
+        (void)loop_call(loop, start_node, l);
+        wait_all(last);
+    }
+    stop_all();
+    compare_logs(last);
+}
+
+TEST(a_voter_that_was_away_is_fed_from_disk)
+{
+    cache_bytes = 4 << 20;
+    start_all();
+    struct node *l = wait_leader(NULL);
+    struct node *away = &nodes[(l->at + 1) % NODES];
+    kill_node(away);
+    uint64_t last = 0;
+    for (int i = 0; i < 60; i++)
+        last = propose(l, 4, 60000); /* 14 MiB through a cache of 4 */
+    wait_all(last);
+    (void)loop_call(loop, start_node, away);
+    wait_all(last);
+    uint32_t from_disk = 0;
+    for (uint32_t i = 0; i < NODES; i++)
+        from_disk += nodes[i].from_disk;
+    ck_assert_uint_gt(from_disk, 0);
+    stop_all();
+    compare_logs(last);
+}
+
+TEST(what_a_cut_off_leader_appended_is_truncated_and_told)
+{
+    start_all();
+    struct node *old = wait_leader(NULL);
+    uint64_t last = propose(old, 10, 100);
+    wait_all(last);
+    (void)loop_call(loop, set_cut, old);
+    uint64_t lost = propose(old, 20, 100);
+    ck_assert_uint_eq(lost, last + 20);
+    struct node *l = wait_leader(old);
+    last = propose(l, 3, 100);
+    wait_all(last);
+    (void)loop_call(loop, set_joined, old);
+    last = propose(l, 30, 100);
+    wait_all(last);
+    ck_assert_uint_gt(old->truncated, 0);
+    ck_assert_uint_le(old->truncated, lost);
+    stop_all();
+    compare_logs(last);
+}
+
+static int do_transfer(void *arg)
+{
+    return journal_driver_transfer(((struct node *)arg)->driver, 0);
+}
+
+static int do_read(void *arg)
+{
+    return journal_driver_read(((struct node *)arg)->driver, 5);
+}
+
+static int has_read(void *arg)
+{
+    return ((struct node *)arg)->read_index != 0;
+}
+
+TEST(leadership_is_handed_over_and_reads_are_answered)
+{
+    start_all();
+    struct node *l = wait_leader(NULL);
+    uint64_t last = propose(l, 10, 100);
+    wait_all(last);
+    uint64_t until = clock_ms() + WAIT_MS;
+    int r;
+    while ((r = loop_call(loop, do_transfer, l)) == -CV_UNREACHABLE && clock_ms() < until)
+        usleep(1000);
+    ck_assert_int_eq(r, 0);
+    struct node *next = wait_leader(l);
+    last = propose(next, 1, 10);
+    wait_all(last);
+    ck_assert_int_eq(loop_call(loop, do_read, next), 0);
+    wait_until(has_read, next, "an answer to the read");
+    ck_assert_uint_ge(next->read_index, last);
+    ck_assert_int_eq(loop_call(loop, do_read, l), 0); /* a follower asks the leader */
+    wait_until(has_read, l, "an answer to the follower's read");
+    ck_assert_uint_ge(l->read_index, last);
+    stop_all();
+    compare_logs(last);
+}
+
+static int apply_too_much(void *arg)
+{
+    struct node *n = arg;
+    return journal_driver_applied(n->driver, journal_driver_view(n->driver)->last + 100, 0, true);
+}
+
+TEST(a_state_ahead_of_the_log_is_refused)
+{
+    start_all();
+    struct node *l = wait_leader(NULL);
+    ck_assert_int_eq(loop_call(loop, apply_too_much, l), -CV_LOG_DAMAGED);
+    ck_assert_int_eq(loop_call(loop, apply_too_much, &nodes[(l->at + 1) % NODES]), -CV_LOG_DAMAGED);
+    stop_all();
+}
