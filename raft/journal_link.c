@@ -61,7 +61,7 @@ static void detach(struct journal_link *l)
     journal_driver_attached(l->driver, false);
 }
 
-static void finish_stop(struct journal_link *l)
+void link_finish_stop(struct journal_link *l)
 {
     if (!l->stopping || l->peer_count || l->disk.busy || io_op_busy(&l->accept) || !l->stopped)
         return;
@@ -87,7 +87,7 @@ static void conn_closed(struct rpc_conn *c, int reason, void *user)
     list_remove(&p->link);
     l->peer_count--;
     free(p);
-    finish_stop(l);
+    link_finish_stop(l);
 }
 
 /* ---- attach ---- */
@@ -298,7 +298,7 @@ static void accept_done(struct io_op *op, int result)
         add_peer(l, result);
     if (!l->stopping && result != -EMFILE && result != -ENFILE)
         start_accept(l); /* out of descriptors: the timer tries again */
-    finish_stop(l);
+    link_finish_stop(l);
 }
 
 static void start_accept(struct journal_link *l)
@@ -439,5 +439,5 @@ void journal_link_stop(struct journal_link *l, void (*stopped)(void *arg), void 
     io_cancel(&l->accept);
     list_for_each (e, &l->peers)
         rpc_conn_close(list_entry(e, struct link_peer, link)->conn, -CV_STOPPING);
-    finish_stop(l);
+    link_finish_stop(l);
 }

@@ -115,6 +115,9 @@ void link_send(struct journal_link *l, uint16_t type, const void *message);
 /* End the attached master's connection: it broke the rules, or we cannot go on with it. */
 void link_drop_master(struct journal_link *l, int reason, const char *what);
 
+/* Something that was in flight has ended: if it was the last, the link has stopped. */
+void link_finish_stop(struct journal_link *l);
+
 static inline bool link_has_master(const struct journal_link *l)
 {
     return l->master && rpc_conn_is_open(l->master->conn);

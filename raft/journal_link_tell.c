@@ -116,7 +116,10 @@ static void disk_done(struct io_op *op, int result)
     int r = result < 0 ? result : l->disk.result;
     if (!link_has_master(l) || l->stopping || l->disk.generation != l->generation) {
         journal_read_fini(&l->disk.read);
-        link_tell(l); /* another master may wait for its own */
+        if (l->stopping)
+            link_finish_stop(l);
+        else
+            link_tell(l); /* another master may wait for its own */
         return;
     }
     if (r < 0) {
