@@ -34,7 +34,8 @@ struct journal {
 static int open_store(struct journal *j)
 {
     const char *dir = j->config.options->dir;
-    int r = journal_store_open(dir, NULL, &j->reason, &j->store);
+    struct journal_store_options options = {.memtable_bytes = j->config.options->memtable_bytes};
+    int r = journal_store_open(dir, &options, &j->reason, &j->store);
     int e = buf_append(&j->reason, "", 1);
     if (e < 0)
         return e;
