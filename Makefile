@@ -147,15 +147,17 @@ $(O)/test/%: $(O)/obj/tests/unit/%.o $(O)/obj/tests/unit/unit.o $(libs)
 	$(Q)$(CC) $(ldflags) $(LDFLAGS) $< $(O)/obj/tests/unit/unit.o -Wl,--start-group $(libs) -Wl,--end-group \
 	    $(all_libs) $(call pkg_libs,check) -o $@
 
+include tests/sim/sim.mk
+
 check: deps ## everything a change must pass: layers, unit tests, sanitizers, bats (under 10 minutes)
 	@$(MAKE) --no-print-directory layers
-	@$(MAKE) --no-print-directory WERROR=1 all unit
+	@$(MAKE) --no-print-directory WERROR=1 all unit sim-check
 	@$(MAKE) --no-print-directory san
 	@$(MAKE) --no-print-directory WERROR=1 bats
 
 san: ## unit tests of the pure parts under address+undefined and thread sanitizers
-	@$(MAKE) --no-print-directory SAN=address,undefined unit
-	@$(MAKE) --no-print-directory SAN=thread unit
+	@$(MAKE) --no-print-directory SAN=address,undefined unit sim-check
+	@$(MAKE) --no-print-directory SAN=thread unit sim-check
 
 bats: all tools bench-build ## the programs from outside (T=10-config: one file; T="10-config 20-*": several)
 	@CV_BIN=$(abspath $(O))/bin bats $(if $(T),$(patsubst %,tests/bats/%.bats,$(T)),tests/bats)

@@ -1,0 +1,57 @@
+# The simulator: build/test/sim runs the very object files of the core; build/test/sim-mutants is the same built once
+# more with deliberate bugs that can be switched on (raft/raft_mutants.def, tests/sim/sim_mutants.def).
+sim_src   := $(wildcard tests/sim/*.c)
+sim_libs  := $(O)/lib/libcv_raft.a $(O)/lib/libcv_base.a
+SIM       := $(O)/test/sim
+SIM_MUTANTS := $(O)/test/sim-mutants
+# How much "make check" does: about a minute of one core with everything, less under sanitizers.
+SIM_SEEDS ?= $(if $(SAN),400,5000)
+
+$(SIM): $(call objs,$(sim_src)) $(sim_libs)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ldflags) $(LDFLAGS) $^ $(all_libs) -o $@
+
+$(O)/mutants/%.o: %.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(flags) -DRAFT_MUTANTS $(all_cflags) $(CFLAGS) -c $< -o $@
+
+$(SIM_MUTANTS): $(patsubst %.c,$(O)/mutants/%.o,$(sim_src) $(raft_src)) $(O)/lib/libcv_base.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ldflags) $(LDFLAGS) $^ $(all_libs) -o $@
+
+.PHONY: sim sim-check sim-cases sim-nightly sim-coverage sim-mutants
+sim: $(SIM) $(if $(SEED),,$(SIM_MUTANTS)) ## simulate the cluster: 10,000 seeds and all mutants (SEED=42: replay one; SIM_ARGS="-v crash=0")
+ifneq ($(SEED),)
+	@$(SIM) seed $(SEED) $(SIM_ARGS)
+else
+	@$(SIM) cases
+	@$(SIM) file tests/sim/seeds.txt
+	@$(SIM) seeds 1 10000 $(SIM_ARGS)
+	@$(SIM_MUTANTS) gate tests/sim/mutants.txt
+endif
+
+# Part of "make check", also under sanitizers: scripted cases, seeds that failed once, some seeds, mutants by cases.
+sim-check: $(SIM) $(if $(SAN),,$(SIM_MUTANTS))
+	@$(SIM) cases
+	@$(SIM) file tests/sim/seeds.txt
+	@$(SIM) seeds 1 $(SIM_SEEDS) -j 2
+	@$(if $(SAN),,$(SIM_MUTANTS) gate tests/sim/mutants.txt --cases)
+
+sim-nightly: $(SIM) ## simulate a million seeds
+	@$(SIM) seeds 1 1000000 $(SIM_ARGS)
+
+# Measure the gate's rates anew, after faults or parameters changed.
+sim-mutants: $(SIM_MUTANTS)
+	@$(SIM_MUTANTS) measure tests/sim/mutants.txt
+
+sim-coverage: ## branches of the core that scripted cases and seeds reach
+	@$(MAKE) --no-print-directory O=build/coverage CFLAGS="-O1 -g --coverage" LDFLAGS=--coverage build/coverage/test/sim
+	@find build/coverage -name '*.gcda' -delete
+	@build/coverage/test/sim cases
+	@build/coverage/test/sim seeds 1 4000
+	@gcovr --root . --filter 'raft/raft_.*' --exclude-throw-branches --branches --object-directory build/coverage/obj build/coverage/obj/raft
+
+-include $(shell find $(O)/mutants -name '*.d' 2>/dev/null)
