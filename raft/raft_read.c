@@ -146,6 +146,7 @@ static void notice_loss(struct raft *r, struct raft_peer *p, uint64_t accepted)
     case RAFT_REPLICATE:
         if (accepted + 1 >= p->next || !stands)
             break;
+        raft_peer_slow(p);
         if (accepted && accepted >= p->match)
             raft_peer_replicate(r, p, accepted + 1);
         else /* it restarted, and does not know yet that what it has is ours */

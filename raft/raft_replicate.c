@@ -3,11 +3,14 @@
  * Entries from the leader to its followers (3.5), and what is committed (3.6.2).
  *
  *          a reply shows where the logs part or agree            everything up to next - 1 is there or under way
- *   PROBE ------------------------------------------> REPLICATE: pipelined, at most inflight_entries_max behind match
+ *   PROBE ------------------------------------------> REPLICATE: pipelined, at most window behind match
  *     ^ one message at a time                          |    |
  *     +------- a gap (message lost, peer restarted) ---+    |
  *     |                                                     v
  *     +---- SNAPSHOT: its log ends before ours begins <-----+      (raft_snapshot.c)
+ *
+ * The window is inflight_entries_max; it halves with each gap and grows again by what is acknowledged, so that where
+ * messages overtake each other they become few instead of many.
  *
  * Messages may be lost without a word. A rejection shows a gap; without further traffic the heartbeat's answer shows
  * it: it says how far the follower's log agrees, durable or not, so that a slow disk is not taken for a lost message.
@@ -37,6 +40,7 @@ void raft_peer_init(struct raft *r, struct raft_peer *p, uint64_t id)
         .id = id,
         .state = RAFT_PROBE,
         .next = r->log.last + 1,
+        .window = r->options.inflight_entries_max,
         .target = r->log.last,
         .target_ms = r->now_ms,
     };
@@ -53,6 +57,11 @@ void raft_peer_probe(struct raft_peer *p, uint64_t next)
     p->state = RAFT_PROBE;
     p->next = next;
     p->probing = false;
+}
+
+void raft_peer_slow(struct raft_peer *p)
+{
+    p->window = max(p->window / 2, 1u);
 }
 
 void raft_peer_replicate(struct raft *r, struct raft_peer *p, uint64_t next)
@@ -100,8 +109,8 @@ void raft_peer_send(struct raft *r, struct raft_peer *p)
         p->moved_ms = r->now_ms;
         return;
     }
-    while (p->next <= last && p->next - 1 - p->match < o->inflight_entries_max) {
-        uint64_t room = o->inflight_entries_max - (p->next - 1 - p->match);
+    while (p->next <= last && p->next - 1 - p->match < p->window) {
+        uint64_t room = p->window - (p->next - 1 - p->match);
         uint64_t count = min(most, last + 1 - p->next);
         count = min(count, room);
         if (!send_entries(r, p, count))
@@ -152,6 +161,7 @@ void raft_peer_acked(struct raft *r, struct raft_peer *p, uint64_t index)
 {
     if (index <= p->match)
         return;
+    p->window = (uint32_t)min(p->window + (index - p->match), (uint64_t)r->options.inflight_entries_max);
     p->match = index;
     p->moved_ms = r->now_ms;
     p->next = max(p->next, index + 1);
@@ -165,6 +175,10 @@ static void on_rejected(struct raft *r, struct raft_peer *p, const struct raft_m
     if (a->index <= p->match || a->index >= p->next || p->state == RAFT_SNAPSHOT ||
         (p->state == RAFT_PROBE && a->index != p->next - 1))
         return;
+    /* A gap: everything behind it is refused, message by message. With a full window each of those refusals could make
+     * us send the window again, and so on without end. */
+    if (p->state == RAFT_REPLICATE)
+        raft_peer_slow(p);
     uint64_t next = a->index;
     if (!r->options.pessimistic_hints) {
         /* Where the follower's term ends in our log, or where it begins in its log, or where its log ends. */

@@ -58,6 +58,7 @@ struct raft_peer {
     uint64_t next;     /* the next entry to send */
     uint64_t accepted; /* as in its last heartbeat reply: reached its log, durable or not */
     uint64_t moved_ms; /* when accepted or match last grew, or sending began */
+    uint32_t window;   /* REPLICATE: entries sent and not acknowledged, at most */
     bool probing;      /* PROBE: its one message is under way */
     bool can_lead, log_full;
     uint64_t heard_ms;    /* last answer in this term, 0 never */
@@ -250,6 +251,9 @@ void raft_peer_acked(struct raft *r, struct raft_peer *p, uint64_t index);
 /* Next entry to send to it: first one message to see, or many. */
 void raft_peer_probe(struct raft_peer *p, uint64_t next);
 void raft_peer_replicate(struct raft *r, struct raft_peer *p, uint64_t next);
+
+/* Messages were lost or overtook each other: fewer at a time. */
+void raft_peer_slow(struct raft_peer *p);
 
 /* Time without progress after which what was sent counts as lost. */
 uint64_t raft_resend_ms(const struct raft *r);

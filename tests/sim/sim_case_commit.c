@@ -202,3 +202,37 @@ CASE(stale_term_proposal, 3, "what was executed under an older term is appended"
     int r = node_step(w->nodes[0], &in);
     expect(w, r == -ESTALE, "a proposal of an older term gets %s", r ? cv_error_name(r) : "appended");
 }
+
+static void pipelined(struct params *p)
+{
+    p->append_entries_max = 1;
+    p->inflight_entries_max = 256;
+    p->net_jitter_us = 3000; /* messages overtake each other */
+}
+
+/* Found by seed 5726: every message behind a gap was refused, and every refusal had the whole window sent again. */
+CASE_WITH(overtaking_multiplies, 2, pipelined, "messages that overtake each other multiply without end")
+{
+    elect(w, 0);
+    run_ms(w, 20);
+    cut(w, N(1), ALL);
+    /* One voter of two is no majority: the entries wait. */
+    for (int i = 0; i < 300; i++)
+        propose(w, 0);
+    run_ms(w, 10);
+    heal(w);
+    uint64_t before = w->counters.messages;
+    for (int i = 0; i < 100; i++) {
+        if (i % 5 == 0)
+            tick(w, 0);
+        run_ms(w, 10);
+    }
+    uint64_t messages = w->counters.messages - before;
+    expect(w, messages < 6000, "%llu messages for 300 entries", (unsigned long long)messages);
+    for (int i = 0; i < 1000 && commit_of(w, 0) < last_of(w, 0); i++) {
+        if (i % 5 == 0)
+            tick(w, 0);
+        run_ms(w, 10);
+    }
+    expect(w, commit_of(w, 0) == last_of(w, 0), "the entries do not arrive");
+}
