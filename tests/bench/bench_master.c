@@ -324,7 +324,8 @@ static double sync_us(void)
     close(fd);
     unlink(path);
     qsort(took, N, sizeof(took[0]), by_number);
-    return took[N / 2] / 1000.0;
+    size_t middle = N / 2;
+    return took[middle] / 1000.0;
 }
 
 static void run(const char *socket, enum workload w, uint32_t in_flight, double seconds, int rounds)
@@ -343,9 +344,9 @@ static void run(const char *socket, enum workload w, uint32_t in_flight, double 
     qsort(syncs, (size_t)rounds, sizeof(double), by_double);
     qsort(rates, (size_t)rounds, sizeof(double), by_double);
     qsort(b.samples, b.sample_count, sizeof(uint32_t), by_number);
+    size_t p50 = b.sample_count / 2, p99 = (size_t)b.sample_count * 99 / 100;
     printf("%-8s %2u in flight: %8.0f /s (%.0f to %.0f)   p50 %.0f us, p99 %.0f us\n", names[w], in_flight,
-           rates[rounds / 2], rates[0], rates[rounds - 1], b.samples[b.sample_count / 2] / 100.0,
-           b.samples[(uint64_t)b.sample_count * 99 / 100] / 100.0);
+           rates[rounds / 2], rates[0], rates[rounds - 1], b.samples[p50] / 100.0, b.samples[p99] / 100.0);
     if (w < GETATTR)
         printf("    a 4 KiB append with fdatasync took %.0f us between the rounds\n", syncs[rounds / 2]);
     print_cpu(ops);

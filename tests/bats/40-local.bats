@@ -1,0 +1,126 @@
+#!/usr/bin/env bats
+# cv local and cv fs: a whole cluster in one directory, from outside.
+load lib
+
+# Unix sockets want short names: the cluster lives in a directory of its own below /tmp.
+setup_file() {
+    CLUSTER=$(mktemp -d /tmp/cv-bats-XXXXXX)
+    export CLUSTER
+    PATH=${CV_BIN:-$(cd "$BATS_TEST_DIRNAME/../.." && pwd)/build/bin}:$PATH cv local up --dir "$CLUSTER" 3>&-
+}
+
+teardown_file() {
+    PATH=${CV_BIN:-$(cd "$BATS_TEST_DIRNAME/../.." && pwd)/build/bin}:$PATH cv local down --dir "$CLUSTER" 3>&- || true
+    rm -rf "$CLUSTER"
+}
+
+c() {
+    cv --dir "$CLUSTER" "$@"
+}
+
+@test "local up a second time finds everything running" {
+    run -0 cv local up --dir "$CLUSTER"
+    has "journal  runs already"
+    has "master   runs already"
+    run -0 cv local status --dir "$CLUSTER" -o json
+    [ "$(jq -r '[.[].state] | unique | join(" ")' <<<"$output")" = running ]
+}
+
+@test "cluster status says OK and counts" {
+    run -0 c cluster status -o json
+    [ "$(jq -r .status <<<"$output")" = OK ]
+    [ "$(jq -r .inodes <<<"$output")" -ge 1 ]
+    run -0 c node list -o json
+    [ "$(jq -r '.[0].role' <<<"$output")" = master ]
+}
+
+@test "names are made, listed, renamed and removed" {
+    c fs mkdir -p :/d/e/f
+    c fs touch :/d/a :/d/b
+    c fs ln :/d/a :/d/hard
+    c fs ln -s a :/d/soft
+    run -0 c fs ls :/d -o json
+    [ "$(jq -r '[.[].name] | join(" ")' <<<"$output")" = "a b e hard soft" ]
+    [ "$(jq -r '.[] | select(.name == "hard") | .links' <<<"$output")" = 2 ]
+    c fs mv :/d/b :/d/e
+    run -0 c fs ls -R :/d -o json
+    [ "$(jq -r '[.[].name] | sort | join(" ")' <<<"$output")" = "a e e/b e/f hard soft" ]
+    run -0 c fs stat :/d/soft -o json
+    [ "$(jq -r .target <<<"$output")" = a ]
+    c fs rm -r :/d
+    run -1 c fs stat :/d
+    has "no such file or directory" || has "No such file or directory"
+}
+
+@test "modes, owners, sizes and attributes are kept" {
+    c fs mkdir :/m
+    c fs touch :/m/x
+    c fs chmod -R u=rwX,go= :/m
+    c fs chown -R 7:8 :/m
+    c fs truncate --size 5MiB :/m/x
+    c fs setxattr :/m/x user.colour blue
+    run -0 c fs ls :/m -o json
+    [ "$(jq -r '.[0] | [.mode, .owner, .size] | join(" ")' <<<"$output")" = "-rw------- $(getent passwd 7 | cut -d: -f1 | grep . || echo 7) 5242880" ]
+    run -0 c fs xattr :/m/x -o json
+    [ "$(jq -r '.[0] | [.name, .value] | join("=")' <<<"$output")" = "user.colour=blue" ]
+    c fs rmxattr :/m/x user.colour
+    run -0 c fs xattr :/m/x -o json
+    [ "$(jq length <<<"$output")" = 0 ]
+    c fs rm -r :/m
+}
+
+@test "find selects by name, type, size and age" {
+    c fs mkdir -p :/f/sub
+    c fs touch :/f/a.tmp :/f/sub/b.tmp :/f/c
+    c fs truncate --size 2KiB :/f/c
+    run -0 c fs find :/f --name '*.tmp'
+    [ "$output" = ":/f/a.tmp
+:/f/sub/b.tmp" ]
+    run -0 c fs find :/f --type f --size +1KiB
+    [ "$output" = ":/f/c" ]
+    run -0 c fs find :/f --mtime +1h
+    [ "$output" = "" ]
+    c fs rm -r :/f
+}
+
+@test "wrong input is refused with what to do" {
+    run -2 c fs ls /etc
+    has "paths of the namespace begin with a colon: ':/etc'"
+    run -1 c fs mkdir :/no/such
+    has "cv fs mkdir -p"
+    c fs mkdir :/dir
+    run -1 c fs rm :/dir
+    has "cv fs rm -r"
+    run -2 c fs rm -r :/
+    run -2 c fs chmod 99 :/dir
+    run -1 c fs mkdir :/dir
+    run -1 c fs rm :/nothing
+    run -0 c fs rm -f :/nothing
+    c fs rm -r :/dir
+}
+
+@test "a directory of 3000 names is listed whole and removed" {
+    c fs mkdir :/many
+    for i in 1 2 3; do
+        (cd /tmp && seq -f ":/many/name-$i-%04g" 1 1000 | xargs cv --dir "$CLUSTER" fs touch)
+    done
+    run -0 c fs ls :/many -o json
+    [ "$(jq length <<<"$output")" = 3000 ]
+    [ "$(jq -r '.[0].name' <<<"$output")" = name-1-0001 ]
+    c fs rm -r :/many
+    run -1 c fs stat :/many
+}
+
+@test "nobody there: exit status 4 and where to look" {
+    run -4 cv --cluster "unix:$BATS_TEST_TMPDIR/none" --timeout 1s fs ls
+    has "is it running?"
+}
+
+@test "what was acknowledged is there after down and up" {
+    c fs mkdir :/kept
+    cv local down --dir "$CLUSTER"
+    run -4 cv local status --dir "$CLUSTER"
+    cv local up --dir "$CLUSTER" 3>&-
+    c fs stat :/kept
+    c fs rm -r :/kept
+}
