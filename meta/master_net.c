@@ -136,8 +136,7 @@ static void wait_for_release(struct net_request *q)
 /* Answer what may leave; look again at what rests on batches that were taken back. */
 static void release_some(struct master_net *n, uint64_t released, uint64_t view, uint64_t now)
 {
-    list_for_each_safe(e, &n->waiting)
-    {
+    list_for_each_safe (e, &n->waiting) {
         struct net_request *q = list_entry(e, struct net_request, link);
         bool safe = q->base.meta.depends <= released;
         if (!safe && q->view == view)
