@@ -177,6 +177,8 @@ static int handle_welcome(struct master_link *l, const uint8_t *body, size_t n)
     int r = msg_link_welcome_decode(body, n, &m);
     if (r < 0)
         return r;
+    if (m.error && m.reason.n)
+        log_warn(0, "the journal at %s refuses this master: " TEXT_FMT, l->o.socket, TEXT_ARG(m.reason));
     if (m.error)
         return -(int)(m.error & INT32_MAX);
     if (!uuid_equal(uuid_from_bytes(m.cluster), l->o.cluster))

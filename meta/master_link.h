@@ -36,8 +36,8 @@ struct master_link_events {
     void (*rejected)(void *arg, const struct msg_link_rejected *rejected);
     void (*durable)(void *arg, uint64_t index, uint64_t term);
     void (*committed)(void *arg, uint64_t index, uint64_t term);
-    /* One committed entry that is not ours. more: others follow in this message. Returns 0, or an error after which
-     * nothing further can be applied: the link goes down for good. */
+    /* One committed entry that is not ours. more: others follow in this message. Returns 0, or an error: then the
+     * link goes down, as nothing further can be applied. */
     int (*entry)(void *arg, const struct rec_link_entry *entry, struct text payload, bool more);
     void (*truncated)(void *arg, uint64_t from);
     void (*credit)(void *arg, uint64_t bytes, uint32_t entries);

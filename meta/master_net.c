@@ -18,9 +18,10 @@
 #include "base/log.h"
 #include "meta/master_sessions.h"
 
-#define GROUP_MAX  64 /* looked at under one lock: bounds how long the scribe waits */
-#define ROUNDS_MAX 16 /* a request that finds its rows in the database's memory this often goes to a thread */
-#define SPARE_MAX  4096
+#define GROUP_MAX   64 /* looked at under one lock: bounds how long the scribe waits */
+#define ROUNDS_MAX  16 /* a request that finds its rows in the database's memory this often goes to a thread */
+#define SPARE_MAX   4096
+#define SPARE_BYTES (128u << 10)
 
 #define COUNT(n, name, by)                                                                                             \
     do {                                                                                                               \
@@ -49,10 +50,13 @@ static struct net_request *request_new(struct master_net *n)
     return q;
 }
 
+/* Those that have grown (by long listings) are not kept. */
 static void request_drop(struct net_request *q)
 {
     struct master_net *n = q->net;
-    if (n->spare_count >= SPARE_MAX) {
+    const struct meta_request *m = &q->base.meta;
+    bool large = m->store.room + m->data.room + m->need_room * sizeof(*m->needs) > SPARE_BYTES;
+    if (n->spare_count >= SPARE_MAX || large) {
         meta_request_fini(&q->base.meta);
         free(q);
         return;

@@ -13,8 +13,8 @@
 #include "base/random.h"
 #include "meta/master_scribe_internal.h"
 
-#define GROUP_MAX   256 /* requests executed under one lock: bounds how long readers wait */
-#define DELTA_STALL 4   /* times flush_bytes: above it nothing is executed until the writer caught up */
+#define GROUP_MAX   64 /* requests executed under one lock: bounds how long readers wait */
+#define DELTA_STALL 4  /* times flush_bytes: above it nothing is executed until the writer caught up */
 #define QUEUE_MAX   8192
 #define TICK_MS     1000
 
@@ -435,15 +435,18 @@ static void pushed_run(struct loop_job *job)
     scribe_ask_for_turn(s);
 }
 
+/* Counting comes before asking whether we refuse, and stopping refuses before it looks at the count: so either the
+ * pusher sees that we stop, or stopping waits for what was pushed. */
 int master_scribe_push(struct master_scribe *s, struct master_chain *chain)
 {
     if (!chain->first)
         return 0;
-    if (atomic_load_explicit(&s->refusing, memory_order_relaxed))
-        return -CV_STOPPING;
-    if (atomic_load_explicit(&s->queued, memory_order_relaxed) >= s->o.queue_max)
-        return -CV_BUSY;
-    atomic_fetch_add_explicit(&s->queued, chain->n, memory_order_relaxed);
+    uint32_t before = atomic_fetch_add(&s->queued, chain->n);
+    int r = atomic_load(&s->refusing) ? -CV_STOPPING : before >= s->o.queue_max ? -CV_BUSY : 0;
+    if (r < 0) {
+        atomic_fetch_sub(&s->queued, chain->n);
+        return r;
+    }
     struct master_request *first = chain->first;
     *chain = (struct master_chain){0};
     first->scribe = s;
@@ -469,7 +472,7 @@ static void link_stopped(void *arg)
 
 static void stop_step(struct master_scribe *s)
 {
-    if (s->link_stopped || s->inner_fetching)
+    if (s->link_stopped || s->inner_fetching || atomic_load(&s->queued) > 0)
         return;
     if (s->batches.count && !s->grace_over)
         return;
@@ -511,7 +514,7 @@ void master_scribe_stop(struct master_scribe *s, uint32_t grace_ms)
 {
     if (!s->started)
         return;
-    s->refusing = true;
+    atomic_store(&s->refusing, true);
     struct stop_call call = {s, grace_ms};
     loop_call(s->loop, stop_on_loop, &call);
     loop_join(s->loop);

@@ -79,7 +79,9 @@ void scribe_step_down(struct master_scribe *s, bool lost)
     s->state = lost ? SCRIBE_DETACHED : SCRIBE_FOLLOWING;
     if (!led && !s->batches.count)
         return;
+    scribe_release(s); /* what was told committed is, whatever comes now */
     master_core_write_lock(s->core);
+    scribe_commit_some(s);
     s->core->leading = 0;
     /* Requests wait no longer: their outcome is not known to us, a retry with the same slot finds it. */
     struct master_chain chain = {0};

@@ -67,8 +67,9 @@ struct master_server *master_server_free(struct master_server *s)
     return NULL;
 }
 
-static int listen_all(struct master_server *s)
+static int listen_on_loop(void *arg)
 {
+    struct master_server *s = arg;
     const struct master_options *o = s->o.options;
     char address[320];
     struct rpc_server *first = s->nets[0].rpc;
@@ -85,14 +86,14 @@ static int listen_all(struct master_server *s)
 
 int master_server_start(struct master_server *s)
 {
-    int r = listen_all(s);
-    for (; r == 0 && s->running < s->count; s->running++) {
+    int r = 0;
+    for (; r == 0 && s->running < s->count; s->running += r == 0)
         r = loop_start(s->nets[s->running].loop);
-        if (r < 0) {
-            master_server_stop(s, 0);
-            master_server_end(s);
-            return r;
-        }
+    if (r == 0)
+        r = loop_call(s->nets[0].loop, listen_on_loop, s);
+    if (r < 0) {
+        master_server_stop(s, 0);
+        master_server_end(s);
     }
     return r;
 }
@@ -121,12 +122,12 @@ void master_server_stop(struct master_server *s, uint32_t grace_ms)
     s->stopping = s->running;
     for (uint32_t i = 0; i < s->running; i++)
         loop_call(s->nets[i].loop, stop_on_loop, &(struct stop_call){s, &s->nets[i], grace_ms});
-    while (s->stopping)
-        usleep(1000);
 }
 
 void master_server_end(struct master_server *s)
 {
+    while (s->stopping)
+        usleep(1000);
     for (uint32_t i = 0; i < s->running; i++)
         loop_stop(s->nets[i].loop);
     for (uint32_t i = 0; i < s->running; i++)

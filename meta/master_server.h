@@ -48,10 +48,11 @@ DEFINE_CLEANUP(struct master_server *, master_server_free)
 /* Listen and start the loops. Errors: -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, ... (logged) */
 int master_server_start(struct master_server *s);
 
-/* Stop listening, answer what is in flight within grace_ms, close connections. The scribe must still run. */
+/* Begin to stop: no new connections and requests; what is in flight is answered, connections are closed when theirs are,
+ * or after grace_ms. The scribe must still run; stop it next: it gives back what it has. */
 void master_server_stop(struct master_server *s, uint32_t grace_ms);
 
-/* End the loops: when the scribe has stopped and gives nothing back any more. */
+/* Wait until all is answered and end the loops. The scribe has stopped and gives nothing back any more. */
 void master_server_end(struct master_server *s);
 
 /* The TCP port, when the options asked for any. */

@@ -113,6 +113,8 @@ tools() {
     run -1 cv-master
     has "listen on 127.0.0.1:$port"
     has "EADDRINUSE"
+    run -1 cv-master --set master.port=0 --set "cluster.run_dir=$PWD/nowhere"
+    has "nowhere/master.sock: No such file or directory"
 }
 
 @test "a journal of another cluster is refused" {

@@ -318,6 +318,108 @@ TEST(master_lets_local_users_speak_for_themselves_only)
     cluster_fini(&k);
 }
 
+TEST(master_stops_although_nothing_is_committed_any_more)
+{
+    struct cluster k;
+    cluster_init(&k);
+    cluster_start(&k);
+    ck_assert_int_eq(create(k.c, "safe"), 0);
+    fake_journal_hold(k.journal, true);
+    struct asked *a = ask_create(k.c, "x", 0);
+    until(k.journal->last > k.journal->commit);
+    uint64_t began = clock_ns();
+    k.master = master_free(k.master);
+    ck_assert_uint_lt(clock_ns() - began, 10 * NS_PER_S);
+    int r = finish(a);
+    ck_assert_msg(r == -CV_UNKNOWN_OUTCOME || r == -CV_CLOSED, "%d", r);
+    fake_journal_hold(k.journal, false);
+    cluster_start_master(&k);
+    until((r = lookup(k.c, "safe")) != -CV_NOT_LEADER && r != -CV_CLOSED && r != -CV_UNREACHABLE);
+    ck_assert_int_eq(r, 0);
+    cluster_fini(&k);
+}
+
+static uint64_t metric_of(struct cluster *k, const char *name)
+{
+    char line[100];
+    snprintf(line, sizeof(line), "\ncurvine_master_%s ", name);
+    struct buf page = {0};
+    ck_assert_int_eq(metrics_write_text(k->metrics, &page), 0);
+    ck_assert_int_eq(buf_append(&page, "", 1), 0);
+    const char *at = strstr((char *)page.p, line);
+    ck_assert_msg(at != NULL, "no %s", name);
+    uint64_t value = strtoull(at + strlen(line), NULL, 10);
+    buf_fini(&page);
+    return value;
+}
+
+/* 64 requests in flight over names 0..count-1. */
+static void each_name(struct cluster *k, int count, struct asked *(*ask_one)(struct caller *c, int i, uint32_t slot),
+                      int expected)
+{
+    struct asked *a[64] = {0};
+    for (int i = 0; i < count + 64; i++) {
+        if (a[i % 64])
+            ck_assert_int_eq(finish(a[i % 64]), expected);
+        a[i % 64] = i < count ? ask_one(k->c, i, (uint32_t)i % 64) : NULL;
+    }
+}
+
+static char *file_name(int i)
+{
+    static char name[32];
+    snprintf(name, sizeof(name), "a-name-of-some-length-%06d", i);
+    return name;
+}
+
+static struct asked *create_one(struct caller *c, int i, uint32_t slot)
+{
+    struct msg_mknod m = {
+        .head = head_of(c, slot), .parent = META_ROOT, .name = text_of(file_name(i)), .mode = S_IFREG | 0644};
+    return ask(c, MSG_mknod, &m);
+}
+
+static struct asked *lookup_one(struct caller *c, int i, uint32_t slot)
+{
+    return ask_lookup(c, file_name(i));
+}
+
+static struct asked *unlink_one(struct caller *c, int i, uint32_t slot)
+{
+    struct msg_unlink m = {.head = head_of(c, slot), .parent = META_ROOT, .name = text_of(file_name(i))};
+    return ask(c, MSG_unlink, &m);
+}
+
+/* A tree and a block cache too small for the rows, deltas written all the time: every way a row can take. */
+TEST_TIMEOUT(master_serves_rows_that_are_not_in_memory, 60)
+{
+    enum { FILES = 20000 };
+    struct cluster k;
+    cluster_init(&k);
+    k.options.memory_bytes = 1 << 20;
+    k.options.cache_bytes = 64 << 10;
+    k.options.flush_interval_ms = 20;
+    cluster_start(&k);
+    each_name(&k, FILES, create_one, 0);
+    each_name(&k, FILES, create_one, -EEXIST);
+    master_free(k.master);
+    cluster_start_master(&k);
+    int r;
+    until((r = lookup(k.c, file_name(0))) != -CV_NOT_LEADER && r != -CV_CLOSED && r != -CV_UNREACHABLE);
+    uint64_t blocking = metric_of(&k, "fetches_blocking_total");
+    each_name(&k, FILES, lookup_one, 0);
+    ck_assert_uint_gt(metric_of(&k, "fetches_blocking_total"), blocking);
+    ck_assert_uint_gt(metric_of(&k, "fetches_total"), metric_of(&k, "fetches_blocking_total"));
+    each_name(&k, FILES, unlink_one, 0);
+    each_name(&k, FILES, lookup_one, -ENOENT);
+    until(inodes(k.c) == 1);
+    printf("%llu fetched, %llu from disk, %llu executed before they were prepared\n",
+           (unsigned long long)metric_of(&k, "fetches_total"),
+           (unsigned long long)metric_of(&k, "fetches_blocking_total"),
+           (unsigned long long)metric_of(&k, "not_prepared_total"));
+    cluster_fini(&k);
+}
+
 TEST(master_refuses_the_journal_of_another_cluster)
 {
     struct cluster k;
