@@ -180,7 +180,8 @@ static void on_durable(void *arg, uint64_t index, uint64_t term)
 {
     struct master_scribe *s = arg;
     s->durable_index = max(s->durable_index, index);
-    scribe_ask_for_turn(s);
+    if (s->options->ack_mode != ACK_QUORUM)
+        scribe_ask_for_turn(s);
 }
 
 static void on_committed(void *arg, uint64_t index, uint64_t term)

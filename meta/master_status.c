@@ -73,6 +73,7 @@ void master_status_gauges(void *arg, void *gauges)
     read_stats(s, &meta);
     g->leading = s->core->leading != 0;
     g->applied_index = (int64_t)scribe.applied;
+    g->committed_index = (int64_t)scribe.committed;
     g->flushed_index = (int64_t)scribe.flushed;
     g->inodes = (int64_t)meta.state.inodes;
     g->directories = (int64_t)meta.state.directories;

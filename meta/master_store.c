@@ -451,14 +451,18 @@ int master_store_write(struct master_store *s, struct master_batch *b, uint64_t 
 int master_store_flush(struct master_store *s)
 {
     uint64_t began = clock_ns();
+    uint64_t flushed = 0;
+#ifdef CV_TEST_NO_FSYNC /* a build that must fail the power cut tests */
+    int r = get_applied(s, s->read_blocking, &flushed);
+#else
     char *error = NULL;
     master_flush_all(s->db, s->path, s->families, META_FAMILY_COUNT, &error);
     int r = take_error(&error);
     if (r < 0)
         return r;
     /* Believe the files, not the call. */
-    uint64_t flushed = 0;
     r = get_applied(s, s->read_persisted, &flushed);
+#endif
     if (r < 0)
         return r;
     if (flushed != s->applied)
