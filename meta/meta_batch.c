@@ -304,7 +304,7 @@ void put_name(struct run *u, uint64_t parent, struct text name, uint64_t child, 
     uint32_t hash = (uint32_t)hash_bytes(parent, name.p, name.n);
     struct text row = key_of(value, child ? meta_dentry_encode(&d, value) : 0);
     put(u, META_TABLE_dentry, key_of(key, meta_key_dentry(parent, name, key)), hash, child ? &row : NULL);
-    tree_put_name(&u->m->tree, parent, name, hash, child, type, (uint32_t)u->m->open.number);
+    tree_put_name(&u->m->tree, parent, name, hash, child, type);
 }
 
 void put_op(struct run *u, enum redo_kind kind, uint64_t inode, uint64_t other, uint64_t extra)
@@ -576,9 +576,9 @@ static void row_restore(struct meta *m, const struct row *gone)
         if (!top)
             tree_forget_name(&m->tree, parent, name, gone->hash);
         else if (top->deleted)
-            tree_put_name(&m->tree, parent, name, gone->hash, 0, 0, top->batch);
+            tree_put_name(&m->tree, parent, name, gone->hash, 0, 0);
         else if (meta_dentry_decode(row_value(top), &d) == 0)
-            tree_put_name(&m->tree, parent, name, gone->hash, d.child, d.type, top->batch);
+            tree_put_name(&m->tree, parent, name, gone->hash, d.child, d.type);
     } else {
         row_now(m, gone, top);
     }

@@ -111,6 +111,7 @@ struct run {
  * q->depends to the batch of what they saw, also of an absence. --------------------------------------------------- */
 
 int see_inode(struct run *u, uint64_t id, struct meta_inode *ret);
+/* The row of the directory must have been seen: its batch is that of the last change of any of its names. */
 int see_name(struct run *u, uint64_t parent, struct text name, struct meta_dentry *ret);
 /* Any row; its value stays until the request is run again. */
 int see_row(struct run *u, enum meta_table table, struct text key, struct text *ret);

@@ -184,7 +184,7 @@ static void install_name(struct meta *m, struct text key, const struct meta_need
         return;
     if (!n->absent && meta_dentry_decode(value, &d) < 0)
         return;
-    tree_put_name(&m->tree, parent, name, hash, d.child, d.type, 0);
+    tree_put_name(&m->tree, parent, name, hash, d.child, d.type);
     m->installed++;
 }
 
@@ -206,10 +206,8 @@ static void install_directory(struct meta *m, struct meta_request *q, uint64_t i
         struct text name = {k.p + 8, k.n - 8};
         uint32_t hash = row_hash(META_TABLE_dentry, k);
         r = meta_dentry_decode(value, &e);
-        if (r == 0 && !tree_name(&m->tree, id, name, hash)) {
-            const struct row *row = layers_find(m, META_TABLE_dentry, k, hash);
-            tree_put_name(&m->tree, id, name, hash, e.child, e.type, row ? row->batch : 0);
-        }
+        if (r == 0 && !tree_name(&m->tree, id, name, hash))
+            tree_put_name(&m->tree, id, name, hash, e.child, e.type);
         m->installed++;
     }
     if (r != -ENODATA)

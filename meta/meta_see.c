@@ -178,23 +178,18 @@ int see_name(struct run *u, uint64_t parent, struct text name, struct meta_dentr
     uint32_t hash = (uint32_t)hash_bytes(parent, name.p, name.n), batch;
     const struct name *n = tree_name(&m->tree, parent, name, hash);
     if (n) {
-        see_depend(u, n->batch);
         *ret = (struct meta_dentry){name_child(n), n->object.type};
         return ret->child ? 0 : -ENOENT;
     }
-    uint8_t key[META_KEY_MAX];
-    struct text k = key_of(key, meta_key_dentry(parent, name, key)), value;
     const struct node *d = tree_node(&m->tree, parent);
-    if (d && d->flags & NODE_COMPLETE) { /* it does not exist; since when? */
-        const struct row *r = m->overlay.count ? row_table_find(&m->overlay, META_TABLE_dentry, k, hash) : NULL;
-        if (r)
-            see_depend(u, r->batch);
+    if (d && d->flags & NODE_COMPLETE)
         return -ENOENT;
-    }
-    int r = see_below(u, META_TABLE_dentry, k, hash, &value, &batch);
+    uint8_t key[META_KEY_MAX];
+    struct text value;
+    int r = see_below(u, META_TABLE_dentry, key_of(key, meta_key_dentry(parent, name, key)), hash, &value, &batch);
     if (r == 0)
         r = meta_dentry_decode(value, ret);
     if ((r == 0 || r == -ENOENT) && !u->dry)
-        tree_put_name(&u->m->tree, parent, name, hash, r ? 0 : ret->child, r ? 0 : ret->type, batch);
+        tree_put_name(&u->m->tree, parent, name, hash, r ? 0 : ret->child, r ? 0 : ret->type);
     return r;
 }

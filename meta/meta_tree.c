@@ -13,7 +13,7 @@
 
 static_assert(offsetof(struct node, row) == 19, "a node is 19 bytes and its row");
 static_assert(offsetof(struct directory, row) == 28, "a directory is 28 bytes and its row");
-static_assert(offsetof(struct name, text) == 32, "a name is 32 bytes and its text");
+static_assert(offsetof(struct name, text) == 28, "a name is 28 bytes and its text");
 static_assert(offsetof(struct directory, row) + META_INODE_MAX <= ARENA_OBJECT_MAX, "rows fit");
 
 #define SEGMENT     4096u /* buckets */
@@ -455,16 +455,14 @@ void tree_set_complete(struct tree *t, uint64_t id, bool complete)
 
 /* --- names ---------------------------------------------------------------------------------------------------------- */
 
-static void name_fill(struct name *n, uint64_t child, uint8_t type, uint32_t batch)
+static void name_fill(struct name *n, uint64_t child, uint8_t type)
 {
     n->child_low = (uint32_t)child;
     n->child_high = (uint16_t)(child >> 32);
     n->object.type = type;
-    n->batch = batch;
 }
 
-void tree_put_name(struct tree *t, uint64_t parent, struct text name, uint32_t hash, uint64_t child, uint8_t type,
-                   uint32_t batch)
+void tree_put_name(struct tree *t, uint64_t parent, struct text name, uint32_t hash, uint64_t child, uint8_t type)
 {
     uint32_t handle = name_find(t, parent, name, hash);
     if (handle) {
@@ -474,13 +472,13 @@ void tree_put_name(struct tree *t, uint64_t parent, struct text name, uint32_t h
         if (child == 0 && d->node.flags & NODE_COMPLETE)
             name_free(t, handle); /* what is not here does not exist */
         else
-            name_fill(n, child, type, batch);
+            name_fill(n, child, type);
         return;
     }
     struct directory *d = directory_of(t, parent);
     if (!d || (child == 0 && d->node.flags & NODE_COMPLETE))
         return;
-    handle = tree_alloc(t, (uint32_t)sizeof(struct name) + name.n, TREE_NAME);
+    handle = tree_alloc(t, (uint32_t)offsetof(struct name, text) + name.n, TREE_NAME);
     d = directory_of(t, parent); /* eviction may have taken it */
     if (!handle || !d) {
         if (d && child)
@@ -494,7 +492,7 @@ void tree_put_name(struct tree *t, uint64_t parent, struct text name, uint32_t h
     memcpy(n->text, name.p, name.n);
     n->parent_low = (uint32_t)parent;
     n->parent_high = (uint16_t)(parent >> 32);
-    name_fill(n, child, type, batch);
+    name_fill(n, child, type);
     n->sibling_previous = 0;
     n->sibling_next = d->first;
     if (d->first)

@@ -49,13 +49,13 @@ struct directory {
     uint8_t row[];
 };
 
-/* 32 bytes, then the name. child 0: absent. */
+/* 28 bytes, then the name. child 0: absent. Which batch changed it last is not kept: every change of a name changes the row
+ * of its directory too, and whoever asks for a name has seen that. */
 struct name {
     struct arena_object object; /* next: in its bucket; length of the name; type: DT_* */
     uint32_t sibling_next, sibling_previous;
     uint32_t parent_low, child_low;
     uint16_t parent_high, child_high;
-    uint32_t batch;
     char text[];
 };
 
@@ -121,8 +121,7 @@ void tree_set_complete(struct tree *t, uint64_t id, bool complete);
 
 /* Keep a name; child 0: known to be absent. Not kept when its directory is not here or there is no room; a directory
  * that could not keep a name is complete no longer. */
-void tree_put_name(struct tree *t, uint64_t parent, struct text name, uint32_t hash, uint64_t child, uint8_t type,
-                   uint32_t batch);
+void tree_put_name(struct tree *t, uint64_t parent, struct text name, uint32_t hash, uint64_t child, uint8_t type);
 void tree_forget_name(struct tree *t, uint64_t parent, struct text name, uint32_t hash);
 
 /* Evict about n objects whatever their bit says: for tests. */

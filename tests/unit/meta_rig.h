@@ -189,15 +189,41 @@ struct rig {
     struct rec_op_head head; /* given to requests that have none */
     uint64_t sequence;       /* counted up for each of them; 0: leave it alone */
     struct prng prng;
-    uint32_t evict_chance; /* one in so many steps evicts something; 0: never */
-    uint32_t rounds;       /* of the last request: how often it had to fetch */
-    uint32_t epoch;        /* of the last leadership */
+    uint32_t evict_chance;      /* one in so many steps evicts something; 0: never */
+    uint32_t rounds;            /* of the last request: how often it had to fetch */
+    void (*between)(void *arg); /* now and then called while a request is under way: another may overtake it */
+    void *between_arg;
+    bool inside;
+    uint32_t epoch; /* of the last leadership */
 };
 
 static void rig_shake(struct rig *g)
 {
     if (g->evict_chance && prng_below(&g->prng, g->evict_chance) == 0)
         tree_evict(&g->m->tree, 1 + prng_below(&g->prng, 20));
+}
+
+static void rig_between(struct rig *g)
+{
+    if (!g->between || g->inside || prng_below(&g->prng, 4))
+        return;
+    struct meta_request q = g->q;
+    struct buf body = g->body;
+    struct rec_op_head head = g->head;
+    uint64_t sequence = g->sequence;
+    uint32_t rounds = g->rounds;
+    g->inside = true;
+    g->body = (struct buf){0};
+    meta_request_init(&g->q);
+    g->between(g->between_arg);
+    meta_request_fini(&g->q);
+    buf_fini(&g->body);
+    g->q = q;
+    g->body = body;
+    g->head = head;
+    g->sequence = sequence;
+    g->rounds = rounds;
+    g->inside = false;
 }
 
 /* Take a prepared or read request all the way; what went wrong outside of it, or q->error. */
@@ -216,6 +242,7 @@ static int rig_run(struct rig *g, struct meta_request *q)
                 r = meta_fetch(&g->base, q, false);
             if (r < 0)
                 return r;
+            rig_between(g);
             continue;
         }
         if (q->op_class == META_READ) {
@@ -223,6 +250,7 @@ static int rig_run(struct rig *g, struct meta_request *q)
             return q->error;
         }
         rig_shake(g);
+        rig_between(g);
         g->wall_ns += 10;
         r = meta_execute(g->m, q, g->wall_ns);
         if (r == 0)

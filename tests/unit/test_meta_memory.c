@@ -75,7 +75,7 @@ static uint32_t name_hash(uint64_t parent, struct text name)
 
 static void put_name_of(struct tree *t, uint64_t parent, const char *name, uint64_t child, uint8_t type)
 {
-    tree_put_name(t, parent, text_of(name), name_hash(parent, text_of(name)), child, type, 0);
+    tree_put_name(t, parent, text_of(name), name_hash(parent, text_of(name)), child, type);
 }
 
 static const struct name *name_of(const struct tree *t, uint64_t parent, const char *name)

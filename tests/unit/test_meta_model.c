@@ -22,11 +22,14 @@ struct play {
     uint64_t seed;
     struct prng prng;
     struct m_caller caller;
-    struct held held[HANDLES];
+    struct held held[HANDLES + 2];
     int held_count;
     struct buf last; /* the last message that changed something */
     uint16_t last_type;
-    uint64_t last_entry; /* log entry it went into */
+    uint64_t last_entry;    /* log entry it went into */
+    struct meta_delta *out; /* sealed */
+    bool out_written;       /* and in the base */
+    uint64_t sequence_between;
     int step;
 };
 
@@ -80,9 +83,11 @@ static uint64_t any_dir(struct play *p)
 static const char *any_name(struct play *p)
 {
     static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g", "hh", "i i", "j.txt", "k", "l"};
-    static char long_name[257], other[8];
+    static char long_name[257], others[8][8];
+    static int turn;
+    char *other = others[turn++ % 8]; /* they live while a few others are asked for */
     uint32_t x = below(p, 200);
-    memset(long_name, 'n', 256);
+    memset(long_name, 'n', 256); /* 256, or without its first 255 */
     if (x == 0)
         return "";
     if (x == 1)
@@ -90,11 +95,10 @@ static const char *any_name(struct play *p)
     if (x == 2)
         return "x/y";
     if (x <= 4) {
-        long_name[x == 3 ? 255 : 256] = 0;
-        return long_name;
+        return x == 3 ? long_name + 1 : long_name;
     }
     if (x < 15) {
-        snprintf(other, sizeof(other), "o%u", below(p, 40));
+        snprintf(other, sizeof(others[0]), "o%u", below(p, 40));
         return other;
     }
     return names[below(p, array_size(names))];
@@ -111,7 +115,9 @@ static void any_caller(struct play *p)
 {
     static const struct m_caller callers[] = {{0, 0, 0}, {0, 0, 0}, {1, 1, 100}, {2, 2, 100}, {3, 100, 3}};
     p->caller = callers[below(p, array_size(callers))];
-    static uint8_t groups[4];
+    static uint8_t all_groups[8][4]; /* as the names */
+    static int turn;
+    uint8_t *groups = all_groups[turn++ % 8];
     put_le32(groups, p->caller.group);
     p->g.head.uid = p->caller.uid;
     p->g.head.gid = p->caller.gid;
@@ -231,7 +237,7 @@ static void do_setattr(struct play *p)
 {
     uint64_t id = any_node(p), handle = 0;
     uint32_t valid = 0;
-    bool by_handle = false;
+    bool writable = false, by_handle = false;
     static const uint32_t bits[] = {SETATTR_MODE,
                                     SETATTR_UID,
                                     SETATTR_GID,
@@ -244,12 +250,14 @@ static void do_setattr(struct play *p)
         const struct held *h = &p->held[below(p, (uint32_t)p->held_count)];
         id = h->inode;
         handle = h->handle;
-        by_handle = (h->flags & O_ACCMODE) != O_RDONLY;
+        writable = (h->flags & O_ACCMODE) != O_RDONLY;
     }
     uint32_t mode = any_mode(p), uid = below(p, 4), gid = below(p, 2) ? 100 : below(p, 4);
     uint64_t size = below(p, 10000);
     int r = SEND(&p->g, setattr, .inode = id, .valid = valid, .mode = mode, .uid = uid, .gid = gid, .size = size,
                  .atime_ns = 1, .mtime_ns = 2, .handle = handle);
+    for (int i = 0; i < p->held_count; i++) /* still */
+        by_handle |= writable && p->held[i].handle == handle;
     same(p, "setattr", r, m_setattr(&p->now, &p->caller, id, valid, mode, uid, gid, size, by_handle));
     if (r == 0)
         attr_equals(p, &p->g.q.answer.setattr.attr, id);
@@ -322,9 +330,11 @@ static void do_close(struct play *p)
 {
     if (!p->held_count)
         return;
-    int i = (int)below(p, (uint32_t)p->held_count);
-    same(p, "close", SEND(&p->g, close, .inode = p->held[i].inode, .handle = p->held[i].handle), 0);
-    p->held[i] = p->held[--p->held_count];
+    struct held h = p->held[below(p, (uint32_t)p->held_count)];
+    same(p, "close", SEND(&p->g, close, .inode = h.inode, .handle = h.handle), 0);
+    for (int i = 0; i < p->held_count; i++)
+        if (p->held[i].handle == h.handle)
+            p->held[i] = p->held[--p->held_count];
 }
 
 static void do_look(struct play *p)
@@ -499,6 +509,7 @@ static void crash(struct play *p)
 {
     uint64_t keep = p->g.committed + below(p, (uint32_t)(p->g.log_count - p->g.committed) + 1);
     back_to(p, keep);
+    p->out = NULL; /* gone with the process, whether the base has it or not */
     rig_crash(&p->g, keep);
     p->after = realloc(p->after, p->g.log_count * sizeof(*p->after));
     for (uint64_t i = keep; i < p->g.log_count; i++)
@@ -566,18 +577,39 @@ static void purge(struct play *p)
 
 /* --- playing ------------------------------------------------------------------------------------------------------------------ */
 
-static void play_op(struct play *p)
+static void any_op(struct play *p)
 {
-    static void (*const ops[])(struct play *) = {do_make,   do_make,   do_make,   do_make,   do_link,    do_remove,
-                                                 do_remove, do_remove, do_rename, do_rename, do_setattr, do_xattr,
-                                                 do_open,   do_open,   do_close,  do_look};
+    static void (*const ops[])(struct play *) = {
+        do_make,   do_make,   do_make,    do_make,  do_link, do_remove, do_remove, do_remove,
+        do_rename, do_rename, do_setattr, do_xattr, do_open, do_open,   do_close,  do_look,
+    };
     static void (*const removing[])(struct play *) = {do_remove, do_remove, do_close, do_rename, do_make};
     any_caller(p);
-    uint64_t sequence = p->g.sequence;
     if (p->now.count > 120)
         removing[below(p, array_size(removing))](p);
     else
         ops[below(p, array_size(ops))](p);
+}
+
+/* Another client's request overtakes the one under way. */
+static void overtake(void *arg)
+{
+    struct play *p = arg;
+    struct m_caller caller = p->caller;
+    p->g.head.slot = 1;
+    p->g.sequence = p->sequence_between + 1;
+    any_op(p);
+    p->sequence_between = p->g.sequence;
+    p->caller = caller;
+}
+
+static void play_op(struct play *p)
+{
+    uint64_t sequence = p->g.sequence;
+    p->g.between = overtake;
+    p->g.between_arg = p;
+    any_op(p);
+    p->g.between = NULL;
     if (p->g.sequence == sequence)
         return;
     int r = p->g.q.error;
@@ -591,6 +623,21 @@ static void play_op(struct play *p)
     }
     if (below(p, 10) == 0)
         do_again(p, r);
+}
+
+/* The three steps of writing a delta, each at its own time. */
+static void flush_step(struct play *p)
+{
+    if (!p->out) {
+        p->out = meta_delta_seal(p->g.m);
+        p->out_written = false;
+    } else if (!p->out_written) {
+        store_write(&p->g.store, p->out);
+        p->out_written = true;
+    } else {
+        meta_delta_written(p->g.m, p->out);
+        p->out = meta_delta_free(p->out);
+    }
 }
 
 static void play(uint64_t seed, int steps, const struct meta_options *o, uint32_t evict_chance)
@@ -617,15 +664,15 @@ static void play(uint64_t seed, int steps, const struct meta_options *o, uint32_
             close_batch(&p);
         else if (x < 250)
             commit_some(&p);
-        else if (x < 280)
-            rig_flush(&p.g);
-        else if (x < 285)
+        else if (x < 310)
+            flush_step(&p);
+        else if (x < 315)
             undo_some(&p);
-        else if (x < 288)
+        else if (x < 318)
             crash(&p);
-        else if (x < 298)
+        else if (x < 328)
             purge(&p);
-        else if (x < 308)
+        else if (x < 338)
             compare_all(&p, &p.g);
     }
     purge(&p);
