@@ -224,6 +224,7 @@ static void rig_between(struct rig *g)
     g->sequence = sequence;
     g->rounds = rounds;
     g->inside = false;
+    rig_shake(g); /* also what the other has just used may leave */
 }
 
 /* Take a prepared or read request all the way; what went wrong outside of it, or q->error. */

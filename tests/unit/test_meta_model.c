@@ -591,11 +591,36 @@ static void any_op(struct play *p)
         ops[below(p, array_size(ops))](p);
 }
 
-/* Another client's request overtakes the one under way. */
+/* The three steps of writing a delta, each at its own time. */
+static void flush_step(struct play *p)
+{
+    if (!p->out) {
+        p->out = meta_delta_seal(p->g.m);
+        p->out_written = false;
+    } else if (!p->out_written) {
+        store_write(&p->g.store, p->out);
+        p->out_written = true;
+    } else {
+        meta_delta_written(p->g.m, p->out);
+        p->out = meta_delta_free(p->out);
+    }
+}
+
+/* Another client's request overtakes the one under way; or what was fetched for it grows old. */
 static void overtake(void *arg)
 {
     struct play *p = arg;
     struct m_caller caller = p->caller;
+    uint32_t x = below(p, 6);
+    if (x < 3) {
+        close_batch(p);
+        rig_commit_to(&p->g, p->g.log_count);
+        flush_step(p);
+        if (x == 0)
+            flush_step(p);
+        if (below(p, 2))
+            return;
+    }
     p->g.head.slot = 1;
     p->g.sequence = p->sequence_between + 1;
     any_op(p);
@@ -623,21 +648,6 @@ static void play_op(struct play *p)
     }
     if (below(p, 10) == 0)
         do_again(p, r);
-}
-
-/* The three steps of writing a delta, each at its own time. */
-static void flush_step(struct play *p)
-{
-    if (!p->out) {
-        p->out = meta_delta_seal(p->g.m);
-        p->out_written = false;
-    } else if (!p->out_written) {
-        store_write(&p->g.store, p->out);
-        p->out_written = true;
-    } else {
-        meta_delta_written(p->g.m, p->out);
-        p->out = meta_delta_free(p->out);
-    }
 }
 
 static void play(uint64_t seed, int steps, const struct meta_options *o, uint32_t evict_chance)
