@@ -42,24 +42,26 @@ static int lock(struct journal_store *s, const char *dir, struct buf *why)
     return s->dir_fd < 0 ? -errno : 0;
 }
 
-/* Bytes of RocksDB's write-ahead log, and whether there is a database at all. */
-static int look_at_log(const char *log_dir, uint64_t *ret_wal_bytes, bool *ret_exists)
+/* Is there a database at all, and how many bytes does its write-ahead log have? */
+static int look_at_log(const struct journal_store *s, uint64_t *ret_wal_bytes, bool *ret_exists)
 {
     *ret_wal_bytes = 0;
-    *ret_exists = false;
-    DIR *d = opendir(log_dir);
-    if (!d)
+    *ret_exists = faccessat(s->dir_fd, LOG_FOLDER "/CURRENT", F_OK, 0) == 0;
+    if (!*ret_exists)
         return errno == ENOENT ? 0 : -errno;
-    for (struct dirent *e; (e = readdir(d));) {
+    DIR *d = opendir(s->log_dir);
+    if (!d)
+        return -errno;
+    errno = 0;
+    for (struct dirent *e; (e = readdir(d)); errno = 0) {
         size_t n = strlen(e->d_name);
         struct stat st;
-        if (strcmp(e->d_name, "CURRENT") == 0)
-            *ret_exists = true;
-        else if (n > 4 && strcmp(e->d_name + n - 4, ".log") == 0 && fstatat(dirfd(d), e->d_name, &st, 0) == 0)
+        if (n > 4 && strcmp(e->d_name + n - 4, ".log") == 0 && fstatat(dirfd(d), e->d_name, &st, 0) == 0)
             *ret_wal_bytes += (uint64_t)st.st_size;
     }
+    int r = -errno;
     closedir(d);
-    return 0;
+    return r;
 }
 
 static int new_store(const char *dir, struct journal_store **ret)
@@ -191,9 +193,11 @@ static int open_checked(struct journal_store *s, const struct journal_store_opti
 {
     uint64_t wal_bytes;
     bool exists;
-    int r = look_at_log(s->log_dir, &wal_bytes, &exists);
-    if (r < 0)
+    int r = look_at_log(s, &wal_bytes, &exists);
+    if (r < 0) {
+        (void)buf_printf(why, "look into %s: %s", s->log_dir, cv_error_text(r));
         return r;
+    }
     if (!exists) {
         bool lost = faccessat(s->dir_fd, JOURNAL_MARK_FILE, F_OK, 0) == 0;
         (void)buf_printf(why, lost ? "there is a " JOURNAL_MARK_FILE " but no log" : "there is no log in it");

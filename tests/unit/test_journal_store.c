@@ -252,6 +252,40 @@ TEST(a_truncated_log_takes_its_terms_and_configurations_with_it)
     s = journal_store_free(s);
 }
 
+TEST(entries_that_were_added_and_not_yet_synced_can_be_truncated)
+{
+    const char *dir = test_dir("j");
+    format_log(dir);
+    struct journal_store *s = open_log(dir);
+    ck_assert_int_eq(add_entries(s, 1, 10, 100), 0); /* 2..11 */
+    replace(s, 6, 2, RAFT_BATCH);
+    ck_assert_uint_eq(journal_store_state(s)->last, 6);
+    check_whole(s);
+    s = journal_store_free(s);
+    s = open_log(dir);
+    ck_assert_uint_eq(journal_store_state(s)->last, 6);
+    check_whole(s);
+    s = journal_store_free(s);
+}
+
+TEST(a_vote_is_kept_also_without_a_new_term)
+{
+    const char *dir = test_dir("j");
+    format_log(dir);
+    struct journal_unit units[] = {{.term = 4}, {.term = 4, .vote = 9}, {.term = 5}};
+    static const uint64_t votes[] = {0, 9, 0};
+    for (size_t i = 0; i < array_size(units); i++) {
+        struct journal_store *s = open_log(dir);
+        ck_assert_int_eq(journal_store_add(s, &units[i]), 0);
+        ck_assert_int_eq(journal_store_sync(s, 0), 0);
+        s = journal_store_free(s);
+        s = open_log(dir);
+        ck_assert_uint_eq(journal_store_state(s)->term, units[i].term);
+        ck_assert_uint_eq(journal_store_state(s)->vote, votes[i]);
+        s = journal_store_free(s);
+    }
+}
+
 TEST(compaction_forgets_the_beginning_and_gives_its_space_back)
 {
     const char *dir = test_dir("j");
