@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The store on a real RocksDB (not for the thread sanitizer, which it is not built for). */
 #include "tests/unit/block_test.h"
 
 /* Write the pattern of k to [offset, offset + n). */
