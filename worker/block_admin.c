@@ -180,6 +180,14 @@ static int forget_lost(struct block_store *s, struct block_file *f)
     pthread_mutex_lock(&s->lock);
     f->condemned += (uint64_t)st.st_blocks * 512;
     f->lost = false;
+    list_for_each_safe (e, &s->lru) {
+        struct block *b = list_entry(e, struct block, lru);
+        if (b->inode != f->key || !b->lost)
+            continue;
+        b->lost = false;
+        b->refs++; /* goes with the last reference */
+        block_unhold_locked(s, b);
+    }
     pthread_mutex_unlock(&s->lock);
     return r;
 }

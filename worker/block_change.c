@@ -73,11 +73,8 @@ static void put_rows(struct block_store *s, struct block_batch *batch, const str
         block_put_row(s, batch, &after);
     if (x->file)
         block_file_put_row(s, batch, x->file);
-    if (x->gone) {
-        struct block_row_key key = block_key_block(BLOCK_ROW_PENDING, b->inode, b->index);
-        struct block_row_mark pending = {0};
-        block_batch_put(batch, &key, &pending, sizeof(pending));
-    }
+    if (x->cutting)
+        block_drop_put_pending(batch, b, x->length);
     block_add_charge(s, batch, b->mount, delta);
 }
 
@@ -153,8 +150,8 @@ int block_change(struct block_store *s, struct block *b, struct block_change *x)
     }
     struct block_file *f = b->file;
     pthread_mutex_unlock(&s->lock);
-    if (r == 0 && x->gone) {
-        r = block_drop_punch(s, f, b->index, x->gone);
+    if (r == 0 && x->cutting) {
+        r = block_drop_cut(s, f, b->index, x->length);
         if (r == 0)
             r = block_drop_settled(s, b);
     }

@@ -17,6 +17,7 @@ struct block_change {
     uint32_t length, base_length, room;
     uint64_t version, base_version, epoch;
     uint32_t mount;
+    bool cutting;   /* the bytes from `length` on become zeros: nobody else writes to the file */
     bool row;       /* the block's own row changes */
     bool all_clean; /* what is here counts as base from now on */
     bool sync;

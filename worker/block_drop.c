@@ -5,6 +5,8 @@
  */
 #include "worker/block_state.h"
 
+#include <sys/stat.h>
+
 #include "base/bytes.h"
 
 /* Punch runs of chunks; the last one to the end of the block. */
@@ -36,6 +38,25 @@ int block_drop_punch(struct block_store *s, struct block_file *f, uint32_t index
     return r < 0 ? block_store_fail(s, r, "giving back space") : 0;
 }
 
+int block_drop_cut(struct block_store *s, struct block_file *f, uint32_t index, uint32_t length)
+{
+    uint64_t start = (uint64_t)index << f->shift, end = start + (1ull << f->shift);
+    struct stat st;
+    int r = length < end - start ? block_io_punch(f->fd, start + length, end - start - length) : 0;
+    if (r == 0)
+        r = fstat(f->fd, &st) < 0 ? -errno : 0;
+    if (r == 0 && (uint64_t)st.st_size > start + length && (uint64_t)st.st_size <= end)
+        r = block_io_cut(f->fd, start + length);
+    return r < 0 ? block_store_fail(s, r, "cutting a file") : 0;
+}
+
+void block_drop_put_pending(struct block_batch *batch, const struct block *b, uint32_t cut)
+{
+    struct block_row_key key = block_key_block(BLOCK_ROW_PENDING, b->inode, b->index);
+    struct block_row_pending row = {.cut = cut};
+    block_batch_put(batch, &key, &row, sizeof(row));
+}
+
 static void leave_memory(struct block *b, uint64_t chunks)
 {
     b->present &= ~chunks;
@@ -62,9 +83,7 @@ static void put_drop(struct block_store *s, struct block_batch *batch, struct bl
             block_batch_delete(batch, &key);
         }
         block_add_charge(s, batch, b->mount, -(int64_t)block_charge(b, chunks));
-        struct block_row_key key = block_key_block(BLOCK_ROW_PENDING, b->inode, b->index);
-        struct block_row_mark pending = {0};
-        block_batch_put(batch, &key, &pending, sizeof(pending));
+        block_drop_put_pending(batch, b, BLOCK_CUT_NONE);
     }
     if (!last)
         return;
@@ -154,14 +173,30 @@ int block_forget(struct block_store *s, struct block *b)
     return block_batch_count(batch) ? block_store_commit(s, batch, false) : 0;
 }
 
-static int recover_one(struct block_store *s, uint64_t inode, uint32_t index)
+/* Before the block is loaded: the file's size says how long it is. */
+static int recover_cut(struct block_store *s, struct block_file *f, uint32_t index, uint32_t cut)
+{
+    if (cut == BLOCK_CUT_NONE)
+        return 0;
+    int r = block_file_use(s, f);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    r = block_drop_cut(s, f, index, cut);
+    block_file_unuse(s, f);
+    return r;
+}
+
+static int recover_one(struct block_store *s, uint64_t inode, uint32_t index, uint32_t cut)
 {
     struct block *b;
     struct block_file *f;
     int r = block_file_hold(s, BLOCK_FILE_BACKING, inode, &f);
     if (r < 0)
         return r;
-    r = f->exists ? block_take(s, inode, index, &b) : 0;
+    if (f->exists)
+        r = recover_cut(s, f, index, cut);
+    if (r == 0 && f->exists)
+        r = block_take(s, inode, index, &b);
     if (r == 0 && f->exists) {
         uint64_t all = block_bits(0, 1u << (f->shift - 20));
         if (!block_file_exported(s, f))
@@ -184,7 +219,10 @@ int block_drop_recover(struct block_store *s)
     struct block_iter *i cleanup(block_iter_free_p) = NULL;
     int r = block_iter_new(s->index, &prefix, NULL, &i);
     while (r >= 0 && (r = block_iter_next(i, &key)) == 1) {
-        r = recover_one(s, get_be64(key.p + 1), get_be32(key.p + 9));
+        struct block_row_pending row;
+        r = block_iter_row(i, &row, sizeof(row));
+        if (r == 0)
+            r = recover_one(s, get_be64(key.p + 1), get_be32(key.p + 9), row.cut);
         block_batch_delete(done, &key);
     }
     if (r == 0 && block_batch_count(done))

@@ -335,6 +335,10 @@ int block_file_unlink(struct block_store *s, struct block_file *f, uint64_t byte
     f->retired = true;
     f->exists = false;
     leave_table(s, f);
+    if (!list_empty(&f->unsynced)) { /* no need to bring it to the disk any more */
+        list_remove(&f->unsynced);
+        block_file_unhold_locked(s, f);
+    }
     pthread_mutex_unlock(&s->lock);
     if (f->written) {
         block_dir_written_name(f->key, f->id, name);

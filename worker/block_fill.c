@@ -42,7 +42,9 @@ static int make_way(struct block_store *s, struct block *b, const struct block_k
                     const struct block_place *place, uint64_t range)
 {
     pthread_mutex_lock(&s->lock);
-    bool other = b->exists && b->version != key->version;
+    bool other = b->exists && (b->version != key->version ||
+                               /* the same content, of which we knew another part of the zeros at its end */
+                               (b->present && !block_dirty(b) && b->length != place->length));
     uint64_t drop = other ? b->present : b->damaged & ~b->written & range;
     bool exported = b->file && !b->packed && block_file_exported(s, b->file);
     int r = 0;
@@ -52,8 +54,7 @@ static int make_way(struct block_store *s, struct block *b, const struct block_k
         r = -ESTALE;
     else if (other && (block_dirty(b) || b->filling || b->writers || (b->readers && !exported && !b->packed)))
         r = -CV_BUSY;
-    else if (b->exists && !other && !block_dirty(b) && b->present && b->length != place->length)
-        r = -EINVAL;
+
     pthread_mutex_unlock(&s->lock);
     return r < 0 || !drop ? r : block_drop(s, b, drop);
 }
@@ -133,9 +134,7 @@ static int begin_in_file(struct block_fill *f)
         block_put_row(s, batch, b);
     if (f->file->fresh)
         block_file_put_row(s, batch, f->file);
-    struct block_row_key key = block_key_block(BLOCK_ROW_PENDING, b->inode, b->index);
-    struct block_row_mark pending = {0};
-    block_batch_put(batch, &key, &pending, sizeof(pending));
+    block_drop_put_pending(batch, b, BLOCK_CUT_NONE);
     pthread_mutex_unlock(&s->lock);
     r = block_store_commit(s, batch, false);
     pthread_mutex_lock(&s->lock);

@@ -95,7 +95,7 @@ enum block_row_kind {
     BLOCK_ROW_LEFT = 'x',     /* file id be64                           struct block_row_left */
     BLOCK_ROW_BLOCK = 'b',    /* inode be64, block be32                 struct block_row_block */
     BLOCK_ROW_CHUNK = 'k',    /* inode be64, block be32, chunk u8       struct block_row_chunk */
-    BLOCK_ROW_PENDING = 'p',  /* inode be64, block be32                 struct block_row_mark: see below */
+    BLOCK_ROW_PENDING = 'p',  /* inode be64, block be32                 struct block_row_pending */
     /* Sums: a bare u64 changed by RocksDB's uint64add merge, in the batch whose rows change it. */
     BLOCK_ROW_USED = 'u',  /* directory id be32: bytes charged */
     BLOCK_ROW_MOUNT = 'm', /* mount be32: bytes cached or written of this mount */
@@ -226,8 +226,17 @@ struct block_row_chunk {
 } __attribute__((packed));
 static_assert(sizeof(struct block_row_chunk) == 92, "disk format");
 
-/* A row that only has to be there. PENDING: chunks of this block are being filled, or were dropped and are being
- * punched: the next start punches what is absent. ACTIVE: the next start closes this segment at its length. */
+/* Chunks of this block are being filled, or were dropped and are being punched: the next start punches what is absent.
+ * With a cut the block is being cut to that length: the next start does it. */
+#define BLOCK_CUT_NONE UINT32_MAX
+struct block_row_pending {
+    uint8_t version;
+    uint32_t cut; /* bytes of the block, or BLOCK_CUT_NONE */
+    uint32_t crc;
+} __attribute__((packed));
+static_assert(sizeof(struct block_row_pending) == 9, "disk format");
+
+/* A row that only has to be there. ACTIVE: the next start closes this segment at its length. */
 struct block_row_mark {
     uint8_t version;
     uint32_t crc;

@@ -135,15 +135,14 @@ static int drop_other(struct block_store *s, struct block *b, const struct block
     return used ? -CV_BUSY : block_drop(s, b, ~0ull);
 }
 
-/* Lock held. *ret_cut: bytes from there on become zeros, in the chunk that is cut. */
-static struct block_change plan_begin(const struct block *b, const struct block_grant *g, uint32_t *ret_cut)
+/* Lock held. */
+static struct block_change plan_begin(const struct block *b, const struct block_grant *g)
 {
     struct block_change x = block_change_none(b);
     uint32_t length = g->place.length;
     x.row = x.sync = true;
     x.version = g->key.version;
     x.epoch = g->epoch;
-    *ret_cut = 0;
     if (!b->exists || (!block_dirty(b) && b->version != g->base_version)) { /* nothing carries over */
         x.base_version = g->base_version;
         x.base_length = min(g->base_length, length);
@@ -158,12 +157,10 @@ static struct block_change plan_begin(const struct block *b, const struct block_
     }
     if (length < b->length) {
         uint32_t whole = block_chunk_count(length);
+        x.cutting = true;
         x.gone = whole < 64 ? ~0ull << whole & b->present : 0;
         x.base_length = min(x.base_length, length);
-        if (length % BLOCK_CHUNK_BYTES) { /* what is left of this chunk no longer matches its CRC */
-            x.opened = block_change_short_tail(b, length);
-            *ret_cut = length;
-        }
+        x.opened = block_change_short_tail(b, length); /* what is left of this chunk no longer matches its CRC */
         if ((b->open | x.opened) & ~x.gone)
             x.room = block_change_room(b, length);
     } else if (length > b->length) {
@@ -193,22 +190,16 @@ static int link_written(struct block_store *s, struct block_file *f)
     return 0;
 }
 
-static int begin_in_file(struct block_store *s, struct block *b, struct block_change *x, uint32_t cut)
+static int begin_in_file(struct block_store *s, struct block *b, struct block_change *x)
 {
     struct block_file *f = x->file;
     pthread_mutex_lock(&s->lock);
     f->written = true;
+    while (x->cutting && f->writers) /* to other blocks of it: they see that it is claimed */
+        pthread_cond_wait(&s->changed, &s->lock);
     pthread_mutex_unlock(&s->lock);
     int r = block_change(s, b, x);
-    if (r == 0)
-        r = link_written(s, f);
-    if (r == 0 && cut) {
-        uint32_t end = (cut / BLOCK_CHUNK_BYTES + 1) * BLOCK_CHUNK_BYTES;
-        r = block_io_punch(f->fd, block_place_of(b, cut), end - cut);
-        if (r < 0)
-            r = block_store_fail(s, r, "cutting a file");
-    }
-    return r;
+    return r < 0 ? r : link_written(s, f);
 }
 
 static int begin(struct block_store *s, struct block *b, const struct block_grant *g)
@@ -226,9 +217,8 @@ static int begin(struct block_store *s, struct block *b, const struct block_gran
         r = unpack(s, b, g->place.block_bytes);
     if (r < 0)
         return r;
-    uint32_t cut;
     pthread_mutex_lock(&s->lock);
-    struct block_change x = plan_begin(b, g, &cut);
+    struct block_change x = plan_begin(b, g);
     pthread_mutex_unlock(&s->lock);
     r = block_change_reserve(s, b, &x);
     if (r < 0)
@@ -239,7 +229,7 @@ static int begin(struct block_store *s, struct block *b, const struct block_gran
         return r;
     }
     struct block_file *f = x.file;
-    r = begin_in_file(s, b, &x, cut);
+    r = begin_in_file(s, b, &x);
     let_file_go(s, f);
     return r;
 }
@@ -297,7 +287,9 @@ static int seal_chunks(struct block_store *s, struct block *b)
         return -ENOMEM;
     uint64_t all = block_bits(0, block_chunk_count(b->length));
     uint64_t open = b->open & all, beyond = b->open & ~all;
+    pthread_mutex_lock(&s->lock);
     struct block sealed = *b;
+    pthread_mutex_unlock(&s->lock);
     sealed.open = 0;
     int64_t delta = (int64_t)block_charge(&sealed, open) - (int64_t)block_charge(b, b->open);
     int r = block_file_sync(s, b->file); /* before the record that says so */

@@ -196,7 +196,10 @@ static int make_index(struct healing *h, const char *path)
         r = block_index_open(new_path, BLOCK_INDEX_CREATE, CACHE_BYTES, &h->fresh);
     if (r < 0)
         return r;
-    if (block_index_open(old_path, BLOCK_INDEX_READ_ONLY, CACHE_BYTES, &h->old) < 0)
+    r = block_index_open(old_path, BLOCK_INDEX_READ_ONLY, CACHE_BYTES, &h->old);
+    if (r < 0 && block_index_repair(old_path) == 0)
+        r = block_index_open(old_path, BLOCK_INDEX_READ_ONLY, CACHE_BYTES, &h->old);
+    if (r < 0)
         h->old = NULL;
     h->batch = block_batch_new();
     r = h->batch ? read_limits(h) : -ENOMEM;

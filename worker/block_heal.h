@@ -3,7 +3,8 @@
  * Healing a directory whose index is damaged. Clean data can be fetched again, so nothing is repaired: a new index takes
  * over what the old one still says about backing files with written data (DIR/written names them), everything
  * else is forgotten and its files removed. A written file whose rows cannot be read is kept, charged and marked lost:
- * its inode answers -CV_DATA_DAMAGED. Can be cut short at any point and begun again. BLOCKING.
+ * its inode answers -CV_DATA_DAMAGED. Rows that are older than they should be do no harm: what they say is there is verified, and
+ * versions say what it is. Can be cut short at any point and begun again. BLOCKING.
  */
 #pragma once
 

@@ -91,6 +91,17 @@ int block_index_open(const char *path, enum block_index_mode mode, uint64_t cach
     return 0;
 }
 
+int block_index_repair(const char *path)
+{
+    rocksdb_cache_t *cache;
+    rocksdb_options_t *o = make_options(8 << 20, &cache);
+    char *error = NULL;
+    rocksdb_repair_db(o, path, &error);
+    rocksdb_options_destroy(o);
+    rocksdb_cache_destroy(cache);
+    return error ? take_error(error, "repair") : 0;
+}
+
 struct block_index *block_index_free(struct block_index *x)
 {
     if (!x)

@@ -26,6 +26,9 @@ int block_index_open(const char *path, enum block_index_mode mode, uint64_t cach
 struct block_index *block_index_free(struct block_index *x); /* NULL is fine */
 DEFINE_CLEANUP(struct block_index *, block_index_free)
 
+/* Make what can be read of an index that does not open readable again. Rows may be missing or older than they were. */
+int block_index_repair(const char *path);
+
 /* Copy the row under key. Errors: -ENOENT; -CV_NOT_PREPARED it is not in memory and must_not_block. */
 int block_index_get(struct block_index *x, const struct block_row_key *key, bool must_not_block, void *row, size_t n);
 

@@ -197,19 +197,20 @@ int block_read_prepare(struct block_store *s, const struct block_key *key, uint3
         r = block_take(s, key->inode, key->index, &b);
     if (r < 0)
         return r;
-    if (b->lost)
-        r = -CV_DATA_DAMAGED;
-    else if (!b->exists || b->version != key->version)
-        r = -ENODATA;
-    else if (offset < b->length && b->file)
-        r = check_range(s, b, offset, length, flags);
     pthread_mutex_lock(&s->lock);
-    bool missing = r == 0 && b->file && b->file->missing;
-    if (missing) /* checked or not, nothing can be read */
+    bool here = b->exists && b->version == key->version;
+    bool missing = here && b->file && b->file->missing;
+    if (missing)
         b->damaged |= b->present;
     pthread_mutex_unlock(&s->lock);
-    if (missing)
+    if (b->lost)
+        r = -CV_DATA_DAMAGED;
+    else if (!here)
+        r = -ENODATA;
+    else if (missing)
         r = block_check_settle(s, b);
+    else if (offset < b->length && b->file)
+        r = check_range(s, b, offset, length, flags);
     block_give_back(s, b);
     return r;
 }

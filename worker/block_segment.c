@@ -274,7 +274,9 @@ static void put_move(struct clearing *c, const struct move *m, const struct bloc
     struct block_row_key mount = block_key_u32(BLOCK_ROW_MOUNT, b->mount);
     block_batch_add(c->batch, &mount, -block_packed_bytes(b->length));
     if (b->epoch) {
+        pthread_mutex_lock(&c->s->lock);
         struct block copy = *b;
+        pthread_mutex_unlock(&c->s->lock);
         copy.packed = false;
         copy.file = NULL;
         block_put_row(c->s, c->batch, &copy);

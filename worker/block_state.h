@@ -42,6 +42,7 @@ struct block_file {
     uint64_t condemned;   /* bytes that leave `used` when the file is unlinked */
     uint32_t refs;        /* blocks and operations */
     uint32_t users;       /* of fd */
+    uint32_t writers;     /* of them */
     int fd;               /* -1: not open */
     uint8_t type;         /* enum block_file_type */
     uint8_t shift;        /* block_shift */
@@ -317,6 +318,13 @@ int block_drop(struct block_store *s, struct block *b, uint64_t chunks);
 
 /* Forget all of a claimed block, written data and epoch too. The bytes stay in the file, condemned, until it is reaped. */
 int block_forget(struct block_store *s, struct block *b);
+
+/* Something of this block is pending. */
+void block_drop_put_pending(struct block_batch *batch, const struct block *b, uint32_t cut);
+
+/* Cut a block's bytes to length: zeros from there on, and the file ends there if this was its last block. In use; nobody
+ * else writes to the file. BLOCKING. */
+int block_drop_cut(struct block_store *s, struct block_file *f, uint32_t index, uint32_t length);
 
 /* Punch chunks of a block that are absent. Lock not held, BLOCKING. */
 int block_drop_punch(struct block_store *s, struct block_file *f, uint32_t index, uint64_t chunks);

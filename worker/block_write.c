@@ -35,7 +35,7 @@ static uint64_t chunks_of(uint32_t offset, uint32_t end)
 static bool ready(const struct block *b, uint32_t offset, uint32_t end)
 {
     uint64_t chunks = chunks_of(offset, end), tail = growing_past(b, end);
-    if (b->busy || b->file->fd < 0 || (b->open & chunks) != chunks || b->damaged & chunks)
+    if (b->busy || b->file->busy || b->file->fd < 0 || (b->open & chunks) != chunks || b->damaged & chunks)
         return false;
     return end <= b->length || (end <= b->room && !(tail & b->filling) && !(tail & b->present & ~b->open));
 }
@@ -59,6 +59,7 @@ int block_write_start(struct block_store *s, const struct block_key *key, uint64
         block_store_unsynced(s, b->file);
         b->recent = true;
         b->writers++;
+        b->file->writers++;
         b->file->users++;
         *ret = (struct block_write){
             .fd = b->file->fd,
@@ -78,8 +79,9 @@ void block_write_end(struct block_store *s, struct block_write *w, int result)
     if (!w->block)
         return;
     pthread_mutex_lock(&s->lock);
-    assert(w->block->writers > 0);
-    if (--w->block->writers == 0)
+    assert(w->block->writers > 0 && w->file->writers > 0);
+    w->block->writers--;
+    if (--w->file->writers == 0 || w->block->writers == 0)
         pthread_cond_broadcast(&s->changed);
     block_file_unuse_locked(s, w->file);
     if (result >= 0)
@@ -100,7 +102,8 @@ static int plan(const struct block *b, uint32_t offset, uint32_t end, struct blo
         uint64_t bit = 1ull << c;
         uint32_t start = c * BLOCK_CHUNK_BYTES;
         uint32_t based = min(max(b->base_length, start), start + BLOCK_CHUNK_BYTES);
-        if (b->damaged & bit)
+        uint32_t reach = min(b->length, start + BLOCK_CHUNK_BYTES);
+        if (b->damaged & bit && !(offset <= start && end >= reach)) /* all of it anew is welcome */
             return b->written & bit ? -CV_DATA_DAMAGED : -ENODATA;
         if (!(b->present & bit) && based > start && !(offset <= start && end >= based))
             return -ENODATA;
@@ -156,7 +159,12 @@ int block_write_prepare(struct block_store *s, const struct block_key *key, uint
     } else if (r == -ENOENT) {
         r = -CV_DATA_DAMAGED;
     }
-    block_give_back(s, b);
+    pthread_mutex_lock(&s->lock);
+    block_unclaim(s, b);
+    while (r == 0 && b->file && b->file->busy) /* being cut, or exported */
+        pthread_cond_wait(&s->changed, &s->lock);
+    block_unhold_locked(s, b);
+    pthread_mutex_unlock(&s->lock);
     return r;
 }
 

@@ -91,7 +91,8 @@ static inline struct block_place place_of(uint32_t length, uint64_t file_bytes)
 }
 
 /* The byte at an offset of a block; cheap, and different everywhere. */
-static inline void pattern(const struct block_key *k, uint32_t offset, void *p, uint32_t n)
+__attribute__((no_sanitize("thread"))) static inline void pattern(const struct block_key *k, uint32_t offset, void *p,
+                                                                  uint32_t n)
 {
     uint8_t *out = p;
     for (uint32_t i = 0; i < n;) {

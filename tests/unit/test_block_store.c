@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The store on a real RocksDB (not for the thread sanitizer, which it is not built for). */
+/* On RocksDB: not for the thread sanitizer (test_block_threads.c is). */
 #include "tests/unit/block_test.h"
 
 TEST(block_store_reads_back_what_was_filled)
