@@ -73,6 +73,10 @@ static void transport_send(void *arg, const struct raft_message *message)
     uint32_t to = (uint32_t)(m.to - id_of(0));
     if (n->cut || to >= NODES || nodes[to].cut)
         return;
+    /* What it promises is on disk. */
+    const struct journal_view *v = journal_driver_view(n->driver);
+    if (m.type == RAFT_MSG_APPEND_REPLY && !m.append_reply.rejected)
+        ck_assert_uint_le(m.append_reply.index, v->durable);
     struct journal_record *records[RAFT_APPEND_ENTRIES_MAX];
     const struct journal_entry *entries[RAFT_APPEND_ENTRIES_MAX];
     struct journal_read read = {.count = 0};
@@ -375,6 +379,27 @@ TEST(three_voters_elect_one_and_replicate)
     compare_logs(last);
 }
 
+/* A shorter prefix names its own last term. */
+static int attach_short(void *arg)
+{
+    struct node *n = arg;
+    const struct journal_view *v = journal_driver_view(n->driver);
+    struct journal_record *records[RAFT_APPEND_ENTRIES_MAX];
+    struct raft_message m = {.type = RAFT_MSG_APPEND, .append = {.prev_index = v->last - 60, .count = 60}};
+    uint64_t term;
+    ck_assert_int_eq(journal_driver_term(n->driver, v->last, &m.append.last_term), 0);
+    ck_assert_int_eq(journal_driver_term(n->driver, v->last - 59, &term), 0);
+    ck_assert_uint_ne(term, m.append.last_term);
+    ck_assert_int_eq(journal_driver_attach(n->driver, &m, 1, records), 1);
+    ck_assert_uint_eq(m.append.count, 1);
+    ck_assert_uint_eq(m.append.last_term, term);
+    journal_ring_unpin(journal_driver_ring(n->driver), records[0]);
+    m.append.count = 60;
+    m.append.last_term = v->term + 1; /* not what is there: the log changed since the message was made */
+    ck_assert_int_eq(journal_driver_attach(n->driver, &m, 1, records), -ENOENT);
+    return 0;
+}
+
 TEST(a_dead_leader_is_replaced_and_comes_back_as_follower)
 {
     start_all();
@@ -389,6 +414,7 @@ TEST(a_dead_leader_is_replaced_and_comes_back_as_follower)
         ck_assert_ptr_ne(next, l);
         last = propose(next, 10, 100);
         wait_all(last);
+        (void)loop_call(loop, attach_short, next);
         (void)loop_call(loop, start_node, l);
         wait_all(last);
     }
