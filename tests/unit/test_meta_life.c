@@ -242,6 +242,21 @@ TEST(meta_life_a_failure_is_remembered_by_its_leader)
     rig_fini(&g);
 }
 
+TEST(meta_life_a_failure_is_forgotten_with_the_batch_it_was_seen_in)
+{
+    rig_init(&g, NULL);
+    ck_assert_int_eq(ONCE(1, 1, mkdir, .parent = META_ROOT, .name = TEXT("d")), 0);
+    uint64_t batch = g.q.depends;
+    ck_assert_int_eq(ONCE(2, 1, mkdir, .parent = META_ROOT, .name = TEXT("d")), -EEXIST);
+    ck_assert_uint_eq(g.q.depends, batch); /* so nobody has read that answer */
+    ck_assert_int_eq(ONCE(2, 1, mkdir, .parent = META_ROOT, .name = TEXT("d")), -EEXIST);
+    ck_assert(g.q.replayed && g.q.depends == batch);
+    meta_batch_undo(g.m, batch);
+    ck_assert_int_eq(ONCE(2, 1, mkdir, .parent = META_ROOT, .name = TEXT("d")), 0);
+    ck_assert(!g.q.replayed);
+    rig_fini(&g);
+}
+
 TEST(meta_life_slots_outlive_the_process_and_go_back_with_their_batch)
 {
     rig_init(&g, NULL);
@@ -620,6 +635,7 @@ TEST(meta_life_a_follower_refuses_what_it_cannot_read_and_applies_nothing_of_it)
     struct store store = {0};
     struct meta_base base = store_base(&store);
     struct meta *m;
+    uint64_t chain = 0;
     ck_assert_int_eq(meta_new(NULL, &base, &m), 0);
     ck_assert(!meta_is_formatted(m) && meta_applied(m) == 0);
     for (uint64_t i = 0; i < g.log_count; i++) {
@@ -641,6 +657,10 @@ TEST(meta_life_a_follower_refuses_what_it_cannot_read_and_applies_nothing_of_it)
         ck_assert_uint_eq(meta_digest(m), digest);
         ck_assert_uint_eq(meta_applied(m), i);
         ck_assert_int_eq(meta_apply(m, bytes, i + 1), 0);
+        struct redo_reader r;
+        ck_assert_int_eq(redo_reader_init(&r, bytes), 0);
+        chain = hash_bytes(chain, r.ops_end, (size_t)(r.end - r.ops_end));
+        ck_assert_uint_eq(meta_digest(m), chain);
     }
     ck_assert(meta_is_formatted(m) && meta_digest(m) == meta_digest(g.m));
     meta_skip(m, g.log_count + 1);

@@ -168,6 +168,35 @@ TEST(meta_tree_is_complete_no_longer_when_a_name_leaves_or_finds_no_room)
     tree_fini(&t);
 }
 
+TEST(meta_tree_that_is_full_of_ways_up_keeps_no_more_names_and_says_so)
+{
+    struct tree t;
+    uint64_t deepest = META_ROOT;
+    ck_assert_int_eq(tree_init(&t, 1 << 18), 0);
+    tree_put_node(&t, META_ROOT, true, TEXT("root"), 0);
+    tree_set_complete(&t, META_ROOT, true);
+    for (uint64_t i = 2; tree_node(&t, deepest) && i < 100000; i++) { /* one below the other: none may leave */
+        tree_put_node(&t, i, true, TEXT("a directory's row of thirty....."), 0);
+        put_name_of(&t, deepest, "down", i, DT_DIR);
+        if (!tree_node(&t, i) || !name_of(&t, deepest, "down"))
+            break;
+        deepest = i;
+    }
+    ck_assert_uint_gt(deepest, 1000);
+    ck_assert(tree_node(&t, META_ROOT)->flags & NODE_COMPLETE);
+    int kept = 0;
+    for (int i = 0; i < 3000; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "n%d", i);
+        put_name_of(&t, META_ROOT, name, 500000 + (uint64_t)i, DT_REG);
+        kept += name_of(&t, META_ROOT, name) != NULL;
+        if (kept <= i) /* one that is not kept, or one that left for it */
+            ck_assert(!(tree_node(&t, META_ROOT)->flags & NODE_COMPLETE));
+    }
+    ck_assert_uint_le(tree_bytes(&t), (1 << 18) + (128 << 10));
+    tree_fini(&t);
+}
+
 TEST(meta_tree_equals_a_plain_array_under_random_use)
 {
     enum { IDS = 500, NAMES = 300 };
