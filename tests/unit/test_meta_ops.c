@@ -520,6 +520,42 @@ TEST(meta_ops_list_small_and_large_directories_while_they_change)
     list_while_changing(2500, 4000, true);
 }
 
+TEST(meta_ops_list_past_pages_of_the_base_that_are_all_removed)
+{
+    const struct meta_options o = {.whole_dir_names = 20};
+    rig_init(&g, &o);
+    uint64_t d = make_dir(&g, META_ROOT, "d");
+    char name[16], after[16] = "";
+    for (int i = 0; i < 300; i++) {
+        snprintf(name, sizeof(name), "f%03d", i);
+        make_file(&g, d, name);
+    }
+    rig_commit(&g);
+    rig_flush(&g);
+    for (int i = 0; i < 300; i++) { /* two stretches go, some of the rest in delta and overlay */
+        snprintf(name, sizeof(name), "f%03d", i);
+        if (i < 150 || (i >= 200 && i < 290))
+            ck_assert_int_eq(SEND(&g, unlink, .parent = d, .name = text_of(name)), 0);
+        if (i == 100)
+            rig_commit(&g);
+    }
+    int next = 150;
+    for (bool end = false; !end;) {
+        ck_assert_int_eq(SEND(&g, readdir, .inode = d, .after = text_of(after), .max_entries = 7), 0);
+        end = g.q.answer.readdir.end;
+        rec_for_each(dir_entry, e, &g.q.answer.readdir.entries)
+        {
+            snprintf(name, sizeof(name), "f%03d", next);
+            ck_assert(text_equal(e.name, text_of(name)));
+            next = next == 199 ? 290 : next + 1;
+            memcpy(after, e.name.p, e.name.n);
+            after[e.name.n] = 0;
+        }
+    }
+    ck_assert_int_eq(next, 300);
+    rig_fini(&g);
+}
+
 TEST(meta_ops_list_within_the_bytes_asked_for)
 {
     struct place at = place_init();
