@@ -329,7 +329,8 @@ static int on_message(struct raft *r, const struct raft_message *m)
         return 0;
     }
     /* Nor did granting one raise the voter's term: it may well be older than ours. */
-    if (m->type == RAFT_MSG_PREVOTE_REPLY && m->prevote_reply.granted && m->term <= r->term) {
+    if (m->type == RAFT_MSG_PREVOTE_REPLY && m->prevote_reply.granted &&
+        (m->term == r->term || (m->term < r->term && !MUTANT(prevote_answer_of_older_term)))) {
         raft_on_prevote_reply(r, m);
         return 0;
     }

@@ -105,7 +105,7 @@ static bool may_campaign(const struct raft *r)
         return false;
     if (raft_is_voter(r))
         return true;
-    if (r->conf_count < 2 || r->confs[1].index <= r->commit)
+    if (r->conf_count < 2 || r->confs[1].index <= r->commit || MUTANT(removed_voter_rests))
         return false;
     const struct raft_member *was = raft_conf_find(&r->confs[0].conf, r->options.id);
     return was && raft_votes(was);

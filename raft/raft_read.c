@@ -174,7 +174,8 @@ void raft_on_heartbeat_reply(struct raft *r, struct raft_peer *p, const struct r
     p->flushed = h->flushed;
     p->can_lead = h->flags & RAFT_HEARTBEAT_CAN_LEAD;
     p->log_full = h->flags & RAFT_HEARTBEAT_LOG_FULL;
-    raft_peer_acked(r, p, h->match);
+    if (!MUTANT(lost_ack_stays_lost))
+        raft_peer_acked(r, p, h->match);
     notice_loss(r, p, h->accepted);
 }
 
