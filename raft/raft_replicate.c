@@ -121,6 +121,17 @@ void raft_peer_send(struct raft *r, struct raft_peer *p)
     }
 }
 
+/* Also while its own removal, already in force, is not committed. */
+static bool is_journal_only(const struct raft *r)
+{
+    for (uint32_t i = r->conf_count; i > 0; i--) {
+        const struct raft_member *self = raft_conf_find(&r->confs[i - 1].conf, r->options.id);
+        if (self)
+            return self->journal_only;
+    }
+    return false;
+}
+
 int raft_on_propose(struct raft *r, uint64_t term, struct raft_entry *entries, uint32_t count)
 {
     if (count == 0 || count > RAFT_APPEND_ENTRIES_MAX)
@@ -129,8 +140,7 @@ int raft_on_propose(struct raft *r, uint64_t term, struct raft_entry *entries, u
         if (entries[i].type < RAFT_NOOP || entries[i].type > RAFT_BARRIER || entries[i].type == RAFT_NOOP ||
             entries[i].type == RAFT_CONF)
             return -EINVAL;
-    const struct raft_member *self = raft_self(r);
-    if (r->role != RAFT_LEADER || (self && self->journal_only && !MUTANT(journal_leader_proposes)))
+    if (r->role != RAFT_LEADER || (is_journal_only(r) && !MUTANT(journal_leader_proposes)))
         return -CV_NOT_LEADER;
     /* What was computed under another term may rest on entries that this term's log does not hold. */
     if (term != r->term && !MUTANT(stale_term_proposal))

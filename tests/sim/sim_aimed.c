@@ -90,16 +90,38 @@ void nemesis_on_aimed(struct node *n, enum aimed what, uint64_t value)
     }
     case AIMED_CAMPAIGN: campaign(n, value); break;
     case AIMED_MEMBERS: members_change(w); break;
+    case AIMED_CHANGE: members_change_at(n); break;
+    case AIMED_DUEL: duel_turn(w, value); break;
+    case AIMED_DUEL_CAMPAIGN: duel_campaign(n, value); break;
+    case AIMED_DUEL_CUT: duel_cut_off(n); break;
+    case AIMED_DUEL_CHANGE: duel_change(n, value); break;
     default: break;
     }
 }
 
 /* ---- Hooks ---- */
 
+/* Somebody else still believes to lead: let it, and let clients ask it. */
+static void keep_stale_leader(struct node *n)
+{
+    struct world *w = n->world;
+    for (uint32_t i = 0; i < w->node_count; i++) {
+        struct node *old = w->nodes[i];
+        if (old == n || !node_leads(old) || !hit(w, FAULT_hit_stale_leader))
+            continue;
+        nemesis_cut(w, 1u << i, nemesis_alive(w), true, timeout_us(w) + soon(w, (uint32_t)timeout_us(w)));
+        w->nemesis->stale = old;
+    }
+}
+
 void nemesis_on_role(struct node *n, bool became_leader)
 {
     struct world *w = n->world;
-    if (!became_leader || !hit(w, FAULT_hit_new_leader))
+    if (!became_leader)
+        return;
+    keep_stale_leader(n);
+    duel_on_leader(n);
+    if (!hit(w, FAULT_hit_new_leader))
         return;
     uint64_t after = soon(w, chance(&w->nemesis_random, 500) ? 3 * w->params.net_us : 20000);
     uint64_t back = soon(w, (uint32_t)(3 * timeout_us(w)));
@@ -150,8 +172,23 @@ void nemesis_on_write(struct node *n)
 void nemesis_on_truncate(struct node *n)
 {
     struct world *w = n->world;
+    if (w->nemesis->slow_leader == n) {
+        /* It comes to its own writes late; the new leader may believe they are there. */
+        w->nemesis->slow_leader = NULL;
+        struct node *leader = world_leader(w);
+        uint64_t after = soon(w, (uint32_t)timeout_us(w));
+        nemesis_plan(n, AIMED_CRASH, after, 1000 + soon(w, 10000));
+        if (leader)
+            nemesis_plan(leader, AIMED_ISOLATE, after, 2 * timeout_us(w));
+        nemesis_plan(n, AIMED_CAMPAIGN, after + 15000, 1);
+    }
     if (!hit(w, FAULT_hit_truncate))
         return;
+    if (chance(&w->nemesis_random, 500)) {
+        node_stop(n, STOP_MACHINE, -1);
+        node_restart_later(n, between(&w->nemesis_random, 1000, 10000));
+        return;
+    }
     n->disk.slow_until_us = w->now_us + 2 * timeout_us(w);
     n->disk.slow_us = timeout_us(w);
     nemesis_plan(n, AIMED_CAMPAIGN, soon(w, 20000), 1);
@@ -189,6 +226,14 @@ void nemesis_on_snapshot(struct node *n, uint32_t source)
     if (!hit(w, FAULT_hit_snapshot))
         return;
     struct node *victim = chance(&w->nemesis_random, 600) ? n : w->nodes[source];
+    if (chance(&w->nemesis_random, 300)) {
+        /* The fetch takes long, and another leader may still have the entries. */
+        struct node *next = other_than(w, n, world_leader(w));
+        n->fetch.slow = true;
+        if (next)
+            nemesis_plan(next, AIMED_CAMPAIGN, soon(w, 20000), 1);
+        return;
+    }
     nemesis_plan(victim, chance(&w->nemesis_random, 600) ? AIMED_CRASH : AIMED_ISOLATE, soon(w, 40000),
                  1000 + soon(w, (uint32_t)(2 * timeout_us(w))));
 }
@@ -199,6 +244,20 @@ uint64_t nemesis_on_send(struct node *from, const struct sim_message *m, uint64_
     if (m->m.type == RAFT_MSG_TIMEOUT_NOW && us != UINT64_MAX && hit(w, FAULT_hit_transfer))
         us += soon(w, (uint32_t)(6 * timeout_us(w)));
     return us;
+}
+
+void nemesis_hit_slow_leader(struct world *w)
+{
+    struct node *leader = world_leader(w);
+    struct node *next = leader ? other_than(w, leader, NULL) : NULL;
+    if (!next)
+        return;
+    uint64_t t = timeout_us(w);
+    leader->disk.slow_until_us = w->now_us + 8 * t;
+    leader->disk.slow_us = t;
+    w->nemesis->slow_leader = leader;
+    nemesis_cut(w, 1u << leader->slot, nemesis_alive(w), true, t + soon(w, (uint32_t)t));
+    nemesis_plan(next, AIMED_CAMPAIGN, soon(w, (uint32_t)t), 1);
 }
 
 void nemesis_hit_lease(struct world *w)

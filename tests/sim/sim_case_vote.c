@@ -167,17 +167,34 @@ static void journal_only(struct params *p)
     p->journal_only = 1;
 }
 
+static void expect_refused(struct world *w, uint32_t slot)
+{
+    struct raft_entry e = {.type = RAFT_BARRIER};
+    struct raft_input in = {.type = RAFT_IN_PROPOSE};
+    in.propose.term = term_of(w, slot);
+    in.propose.entries = &e;
+    in.propose.count = 1;
+    int r = node_step(w->nodes[slot], &in);
+    expect(w, r == -CV_NOT_LEADER, "a proposal at a journal-only leader gets %s", r ? cv_error_name(r) : "appended");
+}
+
 CASE_WITH(journal_leader_proposes, 3, journal_only, "a journal-only leader accepts proposals")
 {
     elect(w, 2);
     run_ms(w, 20);
-    struct raft_entry e = {.type = RAFT_BARRIER};
-    struct raft_input in = {.type = RAFT_IN_PROPOSE};
-    in.propose.term = term_of(w, 2);
-    in.propose.entries = &e;
-    in.propose.count = 1;
-    int r = node_step(w->nodes[2], &in);
-    expect(w, r == -CV_NOT_LEADER, "a proposal at a journal-only leader gets %s", r ? cv_error_name(r) : "appended");
+    expect_refused(w, 2);
+}
+
+/* Found by seed 3761: it is no member of the configuration in force any more, so it did not know its kind. */
+CASE_WITH(journal_leader_leaves, 3, journal_only, "a journal-only leader accepts proposals while it is removed")
+{
+    elect(w, 2);
+    run_ms(w, 20);
+    hold_disk(w, 0);
+    hold_disk(w, 1);
+    int r = change(w, 2, RAFT_REMOVE, 2);
+    expect(w, r == 0 && leads(w, 2), "no removal: %s", cv_error_name(r));
+    expect_refused(w, 2);
 }
 
 CASE_WITH(journal_leader_stays, 3, journal_only, "a journal-only leader does not hand over")

@@ -317,6 +317,18 @@ static void commit_to(struct node *n, const struct raft_output *out)
     }
 }
 
+/* The core and the log must agree on which configuration is in force. */
+static void check_conf_in_force(struct node *n)
+{
+    struct world *w = n->world;
+    uint64_t index = 0;
+    const struct raft_conf *conf = raft_conf_newest(n->raft, &index);
+    const struct sim_entry *e = image_conf(&n->disk.live, n->disk.live.last);
+    if ((conf != NULL) != (e != NULL) || (e && e->index != index))
+        fail_rule(w, "conf_in_force", "n%u goes by configuration %llu, its log's newest is %llu", n->slot, (ull)index,
+                  (ull)(e ? e->index : 0));
+}
+
 void check_step(struct node *n, const struct raft_output *out)
 {
     struct world *w = n->world;
@@ -332,6 +344,8 @@ void check_step(struct node *n, const struct raft_output *out)
     cn->term = out->term;
     if (out->role == RAFT_LEADER)
         check_leader(n, out);
+    if (out->write.seq && (out->write.count || out->write.truncate_from || out->write.install.index))
+        check_conf_in_force(n);
     if (out->role == RAFT_LEADER && out->lease_until_ms > node_now_ms(n) && out->term < c->newest_committer)
         fail_harm(w, "lease", "n%u has a lease in term %llu, but term %llu has committed", n->slot, (ull)out->term,
                   (ull)c->newest_committer);
@@ -347,6 +361,49 @@ void check_step(struct node *n, const struct raft_output *out)
     if (e && e != c->at[out->commit].committed)
         fail_harm(w, "state_machine", "n%u commits another entry %llu (term %llu) than was committed (term %llu)",
                   n->slot, (ull)out->commit, (ull)e->term, (ull)c->at[out->commit].committed->term);
+}
+
+/* ---- Leading ---- */
+
+/* A leader nobody answers keeps its clients waiting for ever. Any message counts here, so this is generous. */
+static void check_heard(struct node *n)
+{
+    struct world *w = n->world;
+    const struct sim_entry *conf = image_conf(&n->disk.live, n->disk.live.last);
+    uint64_t limit_us = (uint64_t)w->params.election_ms * SIM_MS * 25 / 10;
+    uint32_t voters = 0, heard = 0;
+    if (n->clock_rate == 0 || w->now_us - max(n->led_us, n->paused_until_us) < limit_us)
+        return;
+    for (uint32_t i = 0; i < conf->conf->count; i++) {
+        const struct raft_member *m = &conf->conf->members[i];
+        if (m->role != RAFT_VOTER)
+            continue;
+        voters++;
+        heard += m->id == n->id || w->now_us - n->heard_us[node_by_id(w, m->id)->slot] < limit_us;
+    }
+    if (2 * heard <= voters)
+        fail_harm(w, "leads_alone", "n%u leads term %llu and hears %u of %u voters", n->slot, (ull)n->out.term, heard,
+                  voters);
+}
+
+void check_tick(struct node *n)
+{
+    struct world *w = n->world;
+    if (n->out.role != RAFT_LEADER)
+        return;
+    if (!w->params.faults[FAULT_clock_suspend])
+        check_heard(n);
+    if (!n->journal_only)
+        return;
+    struct raft_entry e = {.type = RAFT_BARRIER};
+    struct raft_input in = {.type = RAFT_IN_PROPOSE};
+    in.propose.term = n->out.term;
+    in.propose.entries = &e;
+    in.propose.count = 1;
+    int r = node_step(n, &in);
+    if (r != -CV_NOT_LEADER)
+        fail_harm(w, "journal_only_proposes", "n%u is journal-only, and a proposal gets %s", n->slot,
+                  r ? cv_error_name(r) : "appended");
 }
 
 /* ---- Messages (2, 9) ---- */

@@ -93,6 +93,9 @@ void check_write(struct node *n, const struct raft_write *write);
 /* After a step: roles (1, 5), watermarks (3, 6, 8), leases (11). */
 void check_step(struct node *n, const struct raft_output *out);
 
+/* After a tick: who leads must hear a majority, and take no proposals if it is journal-only. */
+void check_tick(struct node *n);
+
 /* A message leaves (2, 9). */
 void check_release(struct node *n, const struct sim_message *m);
 

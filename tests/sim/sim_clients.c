@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "sim_check.h"
+#include "sim_nemesis.h"
 #include "sim_net.h"
 #include "sim_node.h"
 
@@ -69,6 +70,8 @@ static void ask_something(struct world *w, struct client *c)
         r.follower = chance(random, p->follower_read_permille);
         if (r.follower)
             c->target = prng_below(random, w->node_count);
+        else if (w->nemesis->stale && chance(random, 500))
+            c->target = w->nemesis->stale->slot;
     } else {
         uint32_t type = prng_below(random, 100);
         r.type = type < 45 ? OP_PUT : type < 65 ? OP_SWAP : type < 80 ? OP_REMOVE : OP_ID;

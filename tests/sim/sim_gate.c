@@ -2,11 +2,13 @@
 /*
  * The mutant gate (raft.md 9.4): a simulator that stays green proves nothing until it has seen known bugs. Each mutant
  * must be noticed by its scripted case, and by random seeds as often as when it was measured, or nearly: a rate that
- * halves means that a nemesis or a check became blind. What counts by default is harm, not broken rules: a rule is
- * broken at once and shows little about the faults.
+ * halves means that a nemesis or a check became blind. Two rates are kept: by harm alone (two leaders, a committed entry
+ * gone, a stale read: what the faults really brought out) and by any check (a rule is broken long before harm is done).
+ * A rate too low to be told from chance is not held against the file: such mutants rest on their case and on the
+ * other rate.
  *
- * The file, one line a mutant: name, scripted case, seeds, killed per 1000 by harm, killed per 1000 by any check.
- * The same seeds are run again, so without changes the rates are exactly those.
+ * The file, one line a mutant: name, scripted case, seeds, killed per 1000 by harm, killed per 1000 by any check (of
+ * at most 1000 seeds). The same seeds are run again, so without changes the rates are exactly those.
  */
 #include "sim_run.h"
 
@@ -17,7 +19,7 @@
 #include "sim_case.h"
 #include "sim_mutants.h"
 
-enum { SEEDS_FIRST = 200, SEEDS_MOST = 10000, KILLS_WANTED = 40, KILLS_GATED = 8 };
+enum { SEEDS_FIRST = 200, SEEDS_MOST = 6000, SEEDS_ANY = 1000, KILLS_WANTED = 40, KILLS_GATED = 8 };
 
 struct gate_line {
     char name[48], case_name[48];
@@ -45,7 +47,7 @@ static void measure(struct gate_line *l)
     }
     l->seeds = (uint32_t)seeds;
     l->harm = (double)killed * 1000 / (double)seeds;
-    uint64_t few = min(seeds, (uint64_t)1000);
+    uint64_t few = min(l->seeds, (uint32_t)SEEDS_ANY);
     l->any = (double)kills(1, few, false) * 1000 / (double)few;
 }
 
@@ -72,6 +74,20 @@ static bool find_line(FILE *f, const char *name, struct gate_line *ret)
     return false;
 }
 
+/* Is the rate at least half of what it was? Prints it. Rates that are chance are not measured again. */
+static bool rate_holds(const char *kind, double was, uint64_t seeds, bool harm_only)
+{
+    double expected = was * (double)seeds / 1000;
+    if (expected < KILLS_GATED) {
+        printf("  %s %6.1f (rare)  ", kind, was);
+        return true;
+    }
+    uint64_t killed = kills(1, seeds, harm_only);
+    bool holds = (double)killed >= expected / 2;
+    printf("  %s %6.1f, was %6.1f%s", kind, (double)killed * 1000 / (double)seeds, was, holds ? "" : " WEAKENED");
+    return holds;
+}
+
 /* Returns whether the mutant was noticed as it should be. */
 static bool check_line(const struct gate_line *l, bool cases_only)
 {
@@ -80,15 +96,12 @@ static bool check_line(const struct gate_line *l, bool cases_only)
         printf("%-32s SURVIVES its scripted case %s\n", l->name, l->case_name);
     if (cases_only)
         return by_case;
-    double expected = l->harm * l->seeds / 1000;
-    uint64_t killed = kills(1, l->seeds, true);
-    bool weak = expected >= KILLS_GATED && (double)killed < expected / 2;
-    printf("%-32s %8.1f of 1000 seeds, measured %8.1f%s\n", l->name, (double)killed * 1000 / l->seeds, l->harm,
-           weak                     ? "  WEAKENED"
-           : expected < KILLS_GATED ? "  (rare: by its scripted case)"
-                                    : "");
+    printf("%-30s of 1000 seeds:", l->name);
+    bool harm = rate_holds("harm", l->harm, l->seeds, true);
+    bool any = rate_holds("any", l->any, min(l->seeds, (uint32_t)SEEDS_ANY), false);
+    putchar('\n');
     fflush(stdout);
-    return by_case && !weak;
+    return by_case && harm && any;
 }
 
 int gate_run(const char *file, bool measure_anew, bool cases_only, const char *only)

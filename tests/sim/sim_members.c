@@ -18,7 +18,7 @@ static struct node *spare(struct world *w, bool journal_only)
     return n;
 }
 
-static int change(struct node *leader, enum raft_conf_op op, const struct node *who)
+int members_do(struct node *leader, enum raft_conf_op op, const struct node *who)
 {
     struct world *w = leader->world;
     struct raft_input in = {.type = RAFT_IN_CONF};
@@ -59,11 +59,11 @@ static void replace_lost(struct world *w, struct node *leader, const struct raft
         return;
     }
     if (nm->replacement && !new)
-        change(leader, RAFT_ADD_LEARNER, nm->replacement);
+        members_do(leader, RAFT_ADD_LEARNER, nm->replacement);
     else if (new &&new->role == RAFT_LEARNER && (!old || chance(&w->nemesis_random, 500)))
-        change(leader, RAFT_PROMOTE, nm->replacement);
+        members_do(leader, RAFT_PROMOTE, nm->replacement);
     else
-        change(leader, RAFT_REMOVE, nm->lost);
+        members_do(leader, RAFT_REMOVE, nm->lost);
 }
 
 /* Without this machine the cluster must still be able to work: no other voter is lost, and there are three. */
@@ -124,18 +124,31 @@ static void change_anything(struct world *w, struct node *leader, const struct r
     uint32_t voters = raft_conf_voters(conf);
     uint32_t what = prng_below(random, 100);
     if (m->role == RAFT_LEARNER && what < 70) {
-        change(leader, RAFT_PROMOTE, who);
+        members_do(leader, RAFT_PROMOTE, who);
     } else if (what < 30 && conf->count < 7) {
         struct node *n = spare(w, voters >= 3 && chance(random, 150));
         if (n)
-            change(leader, RAFT_ADD_LEARNER, n);
+            members_do(leader, RAFT_ADD_LEARNER, n);
     } else if (what < 55 && (voters > 2 || m->role == RAFT_LEARNER)) {
-        change(leader, RAFT_REMOVE, who);
+        members_do(leader, RAFT_REMOVE, who);
     } else if (what < 85 && voters > 2 && m->role == RAFT_VOTER) {
-        change(leader, RAFT_DEMOTE, who);
+        members_do(leader, RAFT_DEMOTE, who);
     } else {
-        change(leader, RAFT_UPDATE, who);
+        members_do(leader, RAFT_UPDATE, who);
     }
+}
+
+void members_change_at(struct node *leader)
+{
+    struct world *w = leader->world;
+    if (!node_leads(leader) || node_is_paused(leader))
+        return;
+    uint64_t index;
+    struct raft_conf conf = *raft_conf_newest(leader->raft, &index);
+    if (w->nemesis->lost)
+        replace_lost(w, leader, &conf);
+    else
+        change_anything(w, leader, &conf);
 }
 
 void members_change(struct world *w)
@@ -143,17 +156,10 @@ void members_change(struct world *w)
     struct node *leader = world_leader(w);
     if (w->nemesis->lost && !w->nemesis->over)
         nemesis_plan(w->nodes[0], AIMED_MEMBERS, (uint64_t)w->params.election_ms * SIM_MS / 2, 0);
-    if (!leader || node_is_paused(leader) || leader->out.role != RAFT_LEADER)
-        return;
-    /* Not the newest leader alone knows changes: one that is cut off may try too. */
+    /* Not the newest leader alone: one that is cut off may try too. */
     for (uint32_t i = 0; i < w->node_count && chance(&w->nemesis_random, 300); i++)
-        if (node_leads(w->nodes[i]) && !node_is_paused(w->nodes[i]))
+        if (node_leads(w->nodes[i]))
             leader = w->nodes[i];
-    uint64_t index;
-    const struct raft_conf *newest = raft_conf_newest(leader->raft, &index);
-    struct raft_conf conf = *newest;
-    if (w->nemesis->lost)
-        replace_lost(w, leader, &conf);
-    else
-        change_anything(w, leader, &conf);
+    if (leader)
+        members_change_at(leader);
 }

@@ -51,13 +51,13 @@ static struct node *a_target(struct world *w)
     return leader && chance(&w->nemesis_random, 350) ? leader : any_node(w);
 }
 
-void nemesis_cut(struct world *w, uint32_t a, uint32_t b, bool both, uint64_t for_us)
+int nemesis_cut(struct world *w, uint32_t a, uint32_t b, bool both, uint64_t for_us)
 {
     uint32_t slot = 0;
     while (slot < NEMESIS_HEALS && w->nemesis->heals[slot].used)
         slot++;
     if (slot == NEMESIS_HEALS)
-        return;
+        return -1;
     struct heal *h = &w->nemesis->heals[slot];
     memset(h, 0, sizeof(*h));
     h->used = true;
@@ -70,6 +70,7 @@ void nemesis_cut(struct world *w, uint32_t a, uint32_t b, bool both, uint64_t fo
     trace(w, "nemesis cuts %x %s %x for %llu us", a, both ? "and" : "to", b, (unsigned long long)for_us);
     if (for_us)
         world_schedule(w, w->now_us + for_us, EVENT_HEAL)->other = (uint16_t)slot;
+    return (int)slot;
 }
 
 void nemesis_on_heal(struct world *w, uint32_t heal)
@@ -222,6 +223,8 @@ static void act(struct world *w, enum fault fault)
     case FAULT_cannot_lead: app_fault(w, false); break;
     case FAULT_log_full: app_fault(w, true); break;
     case FAULT_hit_lease: nemesis_hit_lease(w); break;
+    case FAULT_hit_slow_leader: nemesis_hit_slow_leader(w); break;
+    case FAULT_duel: duel_start(w); break;
     default: break;
     }
 }

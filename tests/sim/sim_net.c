@@ -93,6 +93,10 @@ void net_send(struct node *from, struct sim_message *m)
         net_message_free(w, m);
         return;
     }
+    if (w->params.hint_poor == 2 && m->m.type == RAFT_MSG_APPEND_REPLY && m->m.append_reply.rejected) {
+        m->m.append_reply.conflict_term = m->m.append_reply.conflict_first = 0;
+        m->m.append_reply.last_index = chance(&w->net_random, 500) ? 0 : m->m.append_reply.last_index / 2;
+    }
     struct link *link = &w->net->links[from->slot][to->slot];
     m->sender_life = from->life;
     uint64_t us = net_delay(w, link);

@@ -74,6 +74,7 @@ struct node *node_new(struct world *w, bool journal_only)
     disk_init(&n->disk);
     n->held_end = &n->held;
     n->link.proposals_end = &n->link.proposals;
+    n->keeps_log = !w->scripted && chance(&w->node_random, 200);
     n->clock_rate = 1000;
     if (w->params.faults[FAULT_clock_rate])
         n->clock_rate = between(&w->node_random, 954, 1047);
@@ -112,7 +113,7 @@ static struct raft *new_core(struct node *n)
         .uncommitted_max = p->uncommitted_max,
         .silent_ms = 20 * p->election_ms,
         .no_lease = p->no_lease,
-        .pessimistic_hints = p->hint_poor,
+        .pessimistic_hints = p->hint_poor == 1,
     };
     struct raft_restart s = {
         .now_ms = node_now_ms(n),
@@ -381,6 +382,8 @@ static void carry_out(struct node *n, const struct raft_output *out, bool maker)
     bool was_leader = n->out.role == RAFT_LEADER && n->out.term == out->term;
     bool became_leader = out->role == RAFT_LEADER && !was_leader;
     uint32_t life = n->life;
+    if (became_leader)
+        n->led_us = w->now_us;
     if (out->role_changed)
         trace(w, "n%u is %s of term %llu", n->slot,
               out->role == RAFT_LEADER      ? "LEADER"
@@ -425,7 +428,9 @@ int node_step(struct node *n, struct raft_input *in)
 void node_receive(struct node *n, const struct raft_message *m)
 {
     struct world *w = n->world;
-    trace(w, "n%u <- n%u %s", n->slot, node_by_id(w, m->from)->slot, message_text(m));
+    uint32_t from = node_by_id(w, m->from)->slot;
+    trace(w, "n%u <- n%u %s", n->slot, from, message_text(m));
+    n->heard_us[from] = w->now_us;
     if (m->type == RAFT_MSG_HEARTBEAT && m->heartbeat.chain) {
         const struct sim_entry *e = image_entry(&n->disk.live, m->heartbeat.commit);
         if (e && e->index <= n->out.commit && e->chain != m->heartbeat.chain)
@@ -444,7 +449,7 @@ static void compact(struct node *n)
     struct world *w = n->world;
     const struct params *p = &w->params;
     uint64_t first = n->disk.live.first, to = n->out.compact_to;
-    if (!p->compact_every || to < first + p->compact_every + p->compact_behind)
+    if (!p->compact_every || n->keeps_log || to < first + p->compact_every + p->compact_behind)
         return;
     uint64_t new_first = to + 1 - p->compact_behind;
     struct raft_input in = {.type = RAFT_IN_COMPACT, .compact.first = new_first};
@@ -473,6 +478,8 @@ void node_on_tick(struct node *n)
     uint32_t life = n->life;
     struct raft_input in = {.type = RAFT_IN_TICK};
     node_step(n, &in);
+    if (n->life == life)
+        check_tick(n);
     if (n->life == life)
         link_propose_waiting(n);
     if (n->life == life)

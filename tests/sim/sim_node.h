@@ -24,7 +24,7 @@ enum stop {
 /* A snapshot being fetched by this node. */
 struct fetch {
     uint64_t index, term; /* 0: none */
-    bool active;
+    bool active, slow;
     uint32_t source; /* slot */
     uint32_t pieces; /* still to come */
     uint32_t tries;  /* failed ones in a row */
@@ -44,7 +44,8 @@ struct node {
     uint32_t slot;
     uint64_t id;
     bool journal_only;
-    bool dead; /* wiped or damaged: never again */
+    bool dead;      /* wiped or damaged: never again */
+    bool keeps_log; /* this driver never compacts */
 
     /* Journal process. */
     bool up;
@@ -53,8 +54,10 @@ struct node {
     struct raft_output out; /* of the last step: its watermarks */
     uint64_t written_seq;   /* told by the disk */
     struct sim_message *held, **held_end;
-    uint64_t paused_until_us; /* the whole machine stands still */
-    struct event *deferred;   /* what happens to it meanwhile, in order */
+    uint64_t led_us;                  /* when it became leader */
+    uint64_t heard_us[SIM_NODES_MAX]; /* when a message of that node last came */
+    uint64_t paused_until_us;         /* the whole machine stands still */
+    struct event *deferred;           /* what happens to it meanwhile, in order */
     uint32_t deferred_count, deferred_room;
     uint32_t restarts_pending;
 

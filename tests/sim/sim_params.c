@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sim_params.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,12 +49,48 @@ static void draw_faults(struct prng *r, struct params *p)
     }
 }
 
+/* Some seeds look at one thing: the faults and parameters that bring it out together, and little else. */
+static void draw_focus(struct prng *r, struct params *p)
+{
+    static const char *const themes[] = {
+        /* A log's old entries under new leaders: one entry a message, many short leaderships. */
+        "only=duel,election,crash,hit_new_leader append_entries_max=1 duel=20 election=60",
+        "only=duel,election,reorder append_entries_max=1 duel=15 election=200 voters=5",
+        /* Competing changes of the members. */
+        "only=duel,election,members voters=4 duel=15 election=300 members=200",
+        "only=members,hit_conf,crash,isolate,election,campaign members=10 hit_conf=500 election=60 campaign=40",
+        /* Promises in time. */
+        "only=hit_lease,clock_rate,isolate,single_link,slow_local hit_lease=30 no_lease=0",
+        "only=transfer,hit_transfer,single_link,slow_local,cannot_lead,clock_rate transfer=10 hit_transfer=600 "
+        "no_lease=0 "
+        "read_permille=600",
+        /* Disks that are behind. */
+        "only=hit_slow_leader,disk_slow,hit_truncate,election,crash hit_slow_leader=25 group_max=1 election=100",
+        "only=crash_write,hit_vote,hit_ack,hit_truncate,disk_full,election,duel crash_write=5 election=30 duel=40",
+        /* Leaders that do not know that they were replaced. */
+        "only=hit_stale_leader,election,isolate,drop,slow_local hit_stale_leader=700 election=25 no_lease=1 clients=5 "
+        "read_permille=600 think_ms=5",
+        /* Logs that end before others begin. */
+        "only=hit_snapshot,isolate,crash,election,members,log_full,reorder compact_every=4 compact_behind=0 "
+        "hit_snapshot=400 isolate=40 election=60",
+    };
+    char text[256];
+    snprintf(text, sizeof(text), "%s", themes[prng_below(r, array_size(themes))]);
+    for (int i = 0; i < FAULT_COUNT; i++)
+        p->faults[i] = spread(r, fault_infos[i].low, fault_infos[i].high);
+    char *save = NULL;
+    for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+        int e = params_set(p, word);
+        assert(e == 0);
+    }
+}
+
 void params_draw(uint64_t seed, struct params *ret)
 {
     struct prng random = {seed * 16 + 15}, *r = &random;
     r->state = prng_next(r);
     struct params p = {0};
-    p.voters = PICK(r, 1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5);
+    p.voters = PICK(r, 1, 2, 3, 3, 3, 3, 4, 4, 5, 5, 5);
     p.journal_only = p.voters >= 3 && chance(r, 300) ? 1 : 0;
     p.learners = chance(r, 150) ? 1 : 0;
     p.election_ms = PICK(r, 100, 150, 200, 300, 500);
@@ -70,7 +107,7 @@ void params_draw(uint64_t seed, struct params *ret)
     p.flush_ms = p.election_ms * between(r, 1, 20) / 2;
     p.codec = chance(r, 250);
     p.split = chance(r, 200);
-    p.hint_poor = chance(r, 400);
+    p.hint_poor = PICK(r, 0, 0, 0, 1, 2);
     p.told_first = chance(r, 500);
     p.in_order = chance(r, 400);
     p.applied_known = chance(r, 300);
@@ -88,7 +125,9 @@ void params_draw(uint64_t seed, struct params *ret)
     p.applied_permille = PICK(r, 0, 0, 200, 600);
     p.local_permille = PICK(r, 0, 0, 200, 400);
     draw_faults(r, &p);
-    p.no_lease = chance(r, 100) || !params_leases_hold(&p);
+    if (chance(r, 350))
+        draw_focus(r, &p);
+    p.no_lease = p.no_lease || chance(r, 100) || !params_leases_hold(&p);
     *ret = p;
 }
 
@@ -149,7 +188,7 @@ static const struct {
     BOOL(no_lease),      NUMBER(follower_read_permille),
     BOOL(codec),         NUMBER(applied_permille),
     BOOL(split),         NUMBER(local_permille),
-    BOOL(hint_poor),     BOOL(told_first),
+    NUMBER(hint_poor),   BOOL(told_first),
     BOOL(in_order),      BOOL(applied_known),
     BOOL(harm_only),
 #undef NUMBER

@@ -46,7 +46,7 @@ struct params {
     bool no_lease;
     bool codec;         /* messages travel as bytes */
     bool split;         /* the driver cuts appends in pieces */
-    bool hint_poor;     /* refusals of appends carry no useful hint */
+    uint32_t hint_poor; /* refusals of appends: 1 the leader goes back one by one, 2 their hints are too low */
     bool told_first;    /* the core learns of a sync before the messages that waited for it leave */
     bool in_order;      /* links keep the order of messages */
     bool applied_known; /* a restart tells the core what the application has */

@@ -111,6 +111,7 @@ void snapshot_on_offer(struct node *n, const struct raft_snapshot_offer *offer)
     f->source = source->slot;
     f->tries = 0;
     f->active = true;
+    f->slow = false;
     f->number++;
     trace(w, "n%u fetches snapshot %llu from n%u, %u pieces to go", n->slot, (unsigned long long)f->index, f->source,
           f->pieces);
@@ -180,5 +181,6 @@ void snapshot_on_fetch(struct node *n, uint32_t number)
         give_up(n);
         return;
     }
-    fetch_later(n, ok ? between(&w->node_random, 100, 5000) : w->params.election_ms * SIM_MS / 4);
+    uint32_t most_us = f->slow ? w->params.election_ms * SIM_MS : 5000;
+    fetch_later(n, ok ? between(&w->node_random, 100, most_us) : w->params.election_ms * SIM_MS / 4);
 }

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the core refuses: an error, and nothing changes. */
+#include "sim_lone.h"
+
+#include <string.h>
+
+#include "base/bytes.h"
+
+static void want(struct lone *l, int r, int expected, const char *what)
+{
+    expect(l->w, r == expected, "%s gets %s, not %s", what, r ? cv_error_name(r) : "ok", cv_error_name(expected));
+    expect(l->w, r == 0 || !l->raft || (l->out.write.seq == 0 && l->out.send_count == 0), "%s: refused, but it acts",
+           what);
+}
+
+CASE(refused_start, 1, "options and states on disk that contradict themselves")
+{
+    struct lone l;
+#define BAD(expected, change)                                                                                          \
+    do {                                                                                                               \
+        lone_init(&l, w, 3);                                                                                           \
+        change;                                                                                                        \
+        want(&l, lone_start(&l), expected, #change);                                                                   \
+    } while (0)
+    BAD(-EINVAL, l.options.id = 0);
+    BAD(-EINVAL, l.options.heartbeat_ms = 200);
+    BAD(-EINVAL, l.options.drift_percent = 60);
+    BAD(-EINVAL, l.options.append_entries_max = 65);
+    BAD(-EINVAL, l.options.election_ms = 700000);
+    BAD(-CV_LOG_DAMAGED, l.restart.first = 0);
+    BAD(-CV_LOG_DAMAGED, l.restart.first = 9);
+    BAD(-CV_LOG_DAMAGED, l.restart.conf_count = 3);
+    BAD(-CV_LOG_DAMAGED, l.restart.base_term = 1);
+    BAD(-CV_LOG_DAMAGED, l.restart.first = 2);
+    BAD(-CV_LOG_DAMAGED, l.runs[0].first = 2);
+    BAD(-CV_LOG_DAMAGED, l.runs[0].first = 0);
+    BAD(-CV_LOG_DAMAGED, l.runs[0].term = 0);
+    BAD(-CV_LOG_DAMAGED, l.runs[0].term = 9);
+    BAD(-CV_LOG_DAMAGED, l.restart.run_count = 0);
+    BAD(-CV_LOG_DAMAGED, l.restart.run_count = 2); /* the second is all zero */
+    BAD(-CV_LOG_DAMAGED, (l.restart.run_count = 2, l.runs[1] = (struct raft_run){2, 1}));
+    BAD(-CV_LOG_DAMAGED, (l.restart.run_count = 2, l.runs[1] = (struct raft_run){9, 1}));
+    BAD(-CV_LOG_DAMAGED, (l.restart.run_count = 2, l.restart.base_term = 0, l.runs[0].term = 2,
+                          l.runs[1] = (struct raft_run){3, 1}, l.restart.term = 2));
+    BAD(-CV_LOG_DAMAGED, l.restart.conf_index[0] = 0);
+    BAD(-CV_LOG_DAMAGED, l.restart.conf_index[0] = 4);
+    BAD(-CV_LOG_DAMAGED, l.restart.conf[0] = NULL);
+    BAD(-CV_LOG_DAMAGED, l.conf.members[0].role = 0);
+    BAD(-CV_LOG_DAMAGED, (l.restart.conf_count = 2, l.restart.conf_index[1] = 1, l.restart.conf[1] = &l.conf));
+    BAD(-CV_LOG_DAMAGED, l.restart.conf_count = 0);
+    BAD(-CV_LOG_DAMAGED, l.restart.applied = 4);
+    BAD(0, l.restart.applied = 2);
+    lone_init(&l, w, 3);
+    l.restart.last = 0;
+    want(&l, lone_start(&l), -CV_LOG_DAMAGED, "runs of an empty log");
+    lone_fini(&l);
+}
+
+CASE(refused_conf, 1, "configurations a cluster may not have, as values and as bytes")
+{
+    struct lone l;
+    lone_init(&l, w, 1);
+    struct raft_conf good = l.conf, conf;
+    good.members[1].priority = 7;
+    snprintf(good.members[1].raft_address, sizeof(good.members[1].raft_address), "host:1");
+#define CONF(change)                                                                                                   \
+    do {                                                                                                               \
+        conf = good;                                                                                                   \
+        change;                                                                                                        \
+        want(&l, raft_conf_check(&conf), -EINVAL, #change);                                                            \
+    } while (0)
+    CONF(conf.count = RAFT_MEMBERS_MAX + 1);
+    CONF(conf.members[1].id = 1);
+    CONF(conf.members[0].id = 0);
+    CONF(conf.members[0].role = 3);
+    CONF(conf.members[0].journal_only = 2);
+    CONF(memset(conf.members[0].raft_address, 'x', RAFT_ADDRESS_SIZE));
+    CONF(memset(conf.members[0].client_address, 'x', RAFT_ADDRESS_SIZE));
+    CONF(conf.count = 0);
+    CONF((conf.count = 1, conf.members[0].journal_only = 1));
+    uint8_t bytes[RAFT_CONF_ENCODED_MAX], bad[RAFT_CONF_ENCODED_MAX + 1];
+    size_t n = raft_conf_encode(&good, bytes);
+    want(&l, raft_conf_decode(bytes, n, &conf), 0, "a good configuration");
+    expect(w, raft_conf_encode(&conf, bad) == n && memcmp(bytes, bad, n) == 0, "it is not the same after decoding");
+    for (size_t cut = 0; cut < n; cut++)
+        want(&l, raft_conf_decode(bytes, cut, &conf), -CV_BAD_FORMAT, "a truncated configuration");
+    for (size_t at = 0; at < n; at++)
+        for (int bit = 0; bit < 8; bit++) {
+            memcpy(bad, bytes, n);
+            bad[at] ^= (uint8_t)(1 << bit);
+            int r = raft_conf_decode(bad, n, &conf);
+            expect(w, r == 0 || r == -CV_BAD_FORMAT || r == -CV_FORMAT_TOO_NEW, "a flipped bit gets %s",
+                   cv_error_name(r));
+        }
+    memcpy(bad, bytes, n);
+    bad[n] = 0;
+    want(&l, raft_conf_decode(bad, n + 1, &conf), -CV_BAD_FORMAT, "a trailing byte");
+    for (uint64_t id = 10; conf = good, good.count < RAFT_MEMBERS_MAX; id++) {
+        struct raft_member m = {.id = id, .role = RAFT_LEARNER};
+        raft_conf_put(&good, &m);
+    }
+    struct raft_member one_more = {.id = 99, .role = RAFT_LEARNER};
+    want(&l, raft_conf_put(&good, &one_more), -ENOSPC, "a seventeenth member");
+}
+
+/* Every message: all lengths, all single bits. What the decoder lets through, the core must survive. */
+CASE(refused_bytes, 1, "messages that are cut or damaged")
+{
+    struct lone l;
+    lone_init(&l, w, 3);
+    for (int type = 0; type < 20; type++) {
+        struct raft_entry e = {.term = 1, .type = RAFT_BARRIER}, out[RAFT_APPEND_ENTRIES_MAX];
+        struct raft_message m = {.type = (uint8_t)type, .from = 2, .to = 1, .term = 2, .entries = &e}, back;
+        uint8_t bytes[256], bad[256];
+        if (type == RAFT_MSG_PREVOTE)
+            m.prevote.next_term = 3;
+        if (type == RAFT_MSG_APPEND) {
+            m.append.prev_index = 1;
+            m.append.prev_term = m.append.last_term = 1;
+            m.append.count = 1;
+        }
+        if (type == RAFT_MSG_SNAPSHOT)
+            m.snapshot = (__typeof__(m.snapshot)){7, 1, 3};
+        size_t n = raft_message_encode(&m, bytes);
+        if (type == RAFT_MSG_APPEND) {
+            raft_entry_header_encode(&e, bytes + n);
+            n += RAFT_ENTRY_HEADER_SIZE;
+        }
+        int r = raft_message_decode(bytes, n, out, &back);
+        bool known = strcmp(raft_message_name((uint8_t)type), "unknown") != 0;
+        expect(w, known ? r == 0 : r == -CV_UNKNOWN_MESSAGE, "message %d: %s", type, cv_error_name(r));
+        for (size_t cut = 0; cut < n; cut++)
+            expect(w, raft_message_decode(bytes, cut, out, &back) < 0, "message %d cut to %zu bytes is taken", type,
+                   cut);
+        for (uint32_t bit = 0; bit < n * 8; bit++) {
+            memcpy(bad, bytes, n);
+            bad[bit / 8] ^= (uint8_t)(1 << bit % 8);
+            if (raft_message_decode(bad, n, out, &back) < 0)
+                continue;
+            lone_start(&l);
+            if (bit % 2)
+                lone_lead(&l);
+            back.from = back.from == 1 ? 2 : back.from;
+            lone_step(&l, (struct raft_input){.type = RAFT_IN_MESSAGE, .message = &back});
+        }
+        /* A shorter, older form: what is missing is 0. */
+        put_le16(bytes + 2, 0);
+        r = raft_message_decode(bytes, 32, out, &back);
+        expect(w, r == 0 || r == -CV_BAD_MESSAGE || r == -CV_UNKNOWN_MESSAGE, "message %d without fields: %s", type,
+               cv_error_name(r));
+    }
+    lone_fini(&l);
+}
+
+CASE(refused_messages, 1, "messages that are not for us or contradict themselves")
+{
+    struct lone l;
+    lone_init(&l, w, 3);
+    lone_start(&l);
+    struct raft_message m = {.type = RAFT_MSG_HEARTBEAT};
+    want(&l, lone_step(&l, (struct raft_input){.type = RAFT_IN_MESSAGE}), -CV_BAD_MESSAGE, "no message");
+    want(&l, lone_message(&l, 1, 2, m), -CV_BAD_MESSAGE, "one from ourselves");
+    want(&l, lone_message(&l, 0, 2, m), -CV_BAD_MESSAGE, "one from nobody");
+    want(&l, lone_message(&l, 2, 0, m), -CV_BAD_MESSAGE, "one of no term");
+    want(&l, lone_message(&l, 2, UINT64_MAX, m), -CV_BAD_MESSAGE, "one of a term that overflows");
+    m.to = 3;
+    m.from = 2;
+    m.term = 2;
+    want(&l, lone_step(&l, (struct raft_input){.type = RAFT_IN_MESSAGE, .message = &m}), -CV_BAD_MESSAGE,
+         "one to somebody else");
+    want(&l, lone_step(&l, (struct raft_input){.type = 99}), -EINVAL, "an unknown input");
+    struct raft_message odd = {.type = RAFT_MSG_PREVOTE};
+    want(&l, lone_message(&l, 2, 2, odd), -CV_BAD_MESSAGE, "a pre-vote for another term than the next");
+    struct raft_message reply = {.type = RAFT_MSG_APPEND_REPLY};
+    reply.append_reply.last_index = UINT64_MAX;
+    want(&l, lone_message(&l, 2, 2, reply), -CV_BAD_MESSAGE, "an index that overflows");
+    want(&l, lone_append(&l, 2, 2, UINT64_MAX, 1, 0, 0), -CV_BAD_MESSAGE, "an append behind an index that overflows");
+    want(&l, lone_append(&l, 2, 2, 0, 1, 0, 0), -CV_BAD_MESSAGE, "an append behind nothing, of a term");
+    lone_fini(&l);
+}
+
+CASE(refused_inputs, 1, "proposals, changes, transfers, reads, compactions and snapshots that may not be")
+{
+    struct lone l;
+    lone_init(&l, w, 3);
+    lone_start(&l);
+    struct raft_entry e[RAFT_APPEND_ENTRIES_MAX] = {{.type = RAFT_BARRIER}};
+    struct raft_input in = {.type = RAFT_IN_PROPOSE};
+    in.propose.entries = e;
+    in.propose.count = 1;
+    struct raft_input conf = {.type = RAFT_IN_CONF}, transfer = {.type = RAFT_IN_TRANSFER};
+    struct raft_input ready = {.type = RAFT_IN_SNAPSHOT_READY, .snapshot_ready = {2, 3, 2}};
+    struct raft_input failed = {.type = RAFT_IN_SNAPSHOT_FAILED, .snapshot_failed.peer = 2};
+    want(&l, lone_step(&l, in), -CV_NOT_LEADER, "a proposal at a follower");
+    want(&l, lone_step(&l, conf), -CV_NOT_LEADER, "a change at a follower");
+    want(&l, lone_step(&l, transfer), -CV_NOT_LEADER, "a transfer at a follower");
+    want(&l, lone_step(&l, ready), -CV_NOT_LEADER, "a snapshot at a follower");
+    want(&l, lone_step(&l, failed), -ENOENT, "a failed snapshot of nobody");
+    want(&l, lone_step(&l, (struct raft_input){.type = RAFT_IN_READ}), -CV_NOT_LEADER, "a read without a leader");
+    failed.snapshot_failed.peer = 0;
+    want(&l, lone_step(&l, failed), 0, "a fetch nobody made");
+    lone_lead(&l);
+    in.propose.term = l.out.term;
+    in.propose.count = 0;
+    want(&l, lone_step(&l, in), -EINVAL, "a proposal of nothing");
+    in.propose.count = RAFT_APPEND_ENTRIES_MAX + 1;
+    want(&l, lone_step(&l, in), -EINVAL, "too many entries");
+    in.propose.count = 1;
+    static const uint8_t types[] = {0, RAFT_NOOP, RAFT_CONF, RAFT_BARRIER + 1};
+    for (uint32_t i = 0; i < array_size(types); i++) {
+        e[0].type = types[i];
+        want(&l, lone_step(&l, in), -EINVAL, "a type that is not for proposals");
+    }
+    want(&l, lone_step(&l, (struct raft_input){.type = RAFT_IN_CAMPAIGN}), -EINVAL, "a leader that campaigns");
+    transfer.transfer.to = 9;
+    want(&l, lone_step(&l, transfer), -ENOENT, "a transfer to nobody we know");
+    transfer.transfer.to = 2;
+    want(&l, lone_step(&l, transfer), -CV_UNREACHABLE, "a transfer to who does not answer");
+    want(&l, lone_step(&l, ready), -ENOENT, "a snapshot nobody wants");
+    struct raft_input compact = {.type = RAFT_IN_COMPACT, .compact.first = 0};
+    want(&l, lone_step(&l, compact), -EINVAL, "a compaction to nowhere");
+    compact.compact.first = 3;
+    want(&l, lone_step(&l, compact), -EINVAL, "a compaction of what is needed");
+    compact.compact.first = 1;
+    want(&l, lone_step(&l, compact), 0, "a compaction of nothing");
+    uint64_t term;
+    expect(w, raft_term(l.raft, 9, &term) == -ENOENT && raft_term(l.raft, 2, &term) == 0 && term == 1, "raft_term");
+    /* A change needs this term's first entry committed, and members that are (not) there. */
+    struct raft_message ack = {.type = RAFT_MSG_APPEND_REPLY};
+    ack.append_reply.index = l.out.last;
+    lone_message(&l, 2, l.out.term, ack);
+    expect(w, l.out.commit == l.out.last, "the first entry is not committed");
+    conf.conf.member.id = 2;
+    conf.conf.op = RAFT_ADD_LEARNER;
+    want(&l, lone_step(&l, conf), -EEXIST, "adding a member");
+    conf.conf.op = RAFT_PROMOTE;
+    want(&l, lone_step(&l, conf), -EEXIST, "promoting a voter");
+    conf.conf.op = RAFT_DEMOTE;
+    struct raft_input learner = {.type = RAFT_IN_CONF, .conf = {RAFT_ADD_LEARNER, {.id = 5}}};
+    want(&l, lone_step(&l, learner), 0, "adding a learner");
+    ack.append_reply.index = l.out.last;
+    lone_message(&l, 2, l.out.term, ack);
+    conf.conf.member.id = 5;
+    want(&l, lone_step(&l, conf), -EEXIST, "demoting a learner");
+    conf.conf.op = RAFT_PROMOTE;
+    want(&l, lone_step(&l, conf), -EAGAIN, "promoting a learner that never answered");
+    conf.conf.op = 99;
+    want(&l, lone_step(&l, conf), -EINVAL, "an unknown change");
+    conf.conf.member.id = 9;
+    conf.conf.op = RAFT_REMOVE;
+    want(&l, lone_step(&l, conf), -ENOENT, "removing who is not there");
+    conf.conf.op = RAFT_ADD_LEARNER;
+    conf.conf.member.journal_only = 5;
+    want(&l, lone_step(&l, conf), -EINVAL, "a member of no known kind");
+    /* Snapshots to install: at the leader, and contradictions. */
+    struct raft_input install = {.type = RAFT_IN_SNAPSHOT_INSTALL, .snapshot_install = {9, 1, 1, &l.conf}};
+    want(&l, lone_step(&l, install), -EINVAL, "installing at the leader");
+    lone_start(&l);
+    install.snapshot_install.conf = NULL;
+    want(&l, lone_step(&l, install), -EINVAL, "installing without a configuration");
+    install.snapshot_install.conf = &l.conf;
+    install.snapshot_install.term = 0;
+    want(&l, lone_step(&l, install), -EINVAL, "installing a state of no term");
+    install.snapshot_install.term = 1;
+    install.snapshot_install.conf_index = 0;
+    want(&l, lone_step(&l, install), -EINVAL, "installing a configuration from nowhere");
+    install.snapshot_install.conf_index = 10;
+    want(&l, lone_step(&l, install), -EINVAL, "installing a configuration from behind it");
+    lone_fini(&l);
+}
+
+CASE(refused_full, 1, "more than the limits: members, writes waiting, reads waiting, messages a step")
+{
+    struct lone l;
+    lone_init(&l, w, 3);
+    for (uint64_t id = 4; id <= RAFT_MEMBERS_MAX; id++) {
+        struct raft_member m = {.id = id, .role = RAFT_LEARNER};
+        raft_conf_put(&l.conf, &m);
+    }
+    lone_start(&l);
+    lone_lead(&l);
+    struct raft_message ack = {.type = RAFT_MSG_APPEND_REPLY};
+    ack.append_reply.index = l.out.last;
+    lone_message(&l, 2, l.out.term, ack);
+    struct raft_input conf = {.type = RAFT_IN_CONF, .conf = {RAFT_ADD_LEARNER, {.id = 99}}};
+    want(&l, lone_step(&l, conf), -ENOSPC, "a seventeenth member");
+    conf.conf.op = RAFT_REMOVE;
+    conf.conf.member.id = 16;
+    want(&l, lone_step(&l, conf), 0, "a removal");
+    struct raft_entry e = {.type = RAFT_BARRIER};
+    struct raft_input in = {.type = RAFT_IN_PROPOSE};
+    in.propose.term = l.out.term;
+    in.propose.entries = &e;
+    in.propose.count = 1;
+    l.slow_disk = true;
+    int r = 0;
+    for (int i = 0; i < RAFT_WRITES_MAX && r == 0; i++)
+        r = lone_step(&l, in);
+    want(&l, r, -CV_BUSY, "a proposal when the disk is far behind");
+    want(&l, lone_step(&l, conf), -EBUSY, "a change when the disk is far behind");
+    struct raft_input read = {.type = RAFT_IN_READ};
+    for (r = 0; r == 0;)
+        r = lone_step(&l, read);
+    want(&l, r, -CV_BUSY, "too many reads");
+    struct raft_message ask = {.type = RAFT_MSG_READ};
+    want(&l, lone_message(&l, 2, l.out.term, ask), 0, "a follower's read among too many");
+    /* Time passes: what waits is refused, in as many steps as it takes. */
+    l.now_ms += 10000;
+    lone_step(&l, (struct raft_input){.type = RAFT_IN_TICK});
+    /* As a follower: its reads ask the leader, each message queues a write. */
+    lone_fini(&l);
+    lone_init(&l, w, 3);
+    lone_start(&l);
+    lone_append(&l, 2, 2, 3, 1, 1, 3);
+    for (r = 0; r == 0;)
+        r = lone_step(&l, read);
+    want(&l, r, -CV_BUSY, "too many reads at a follower");
+    l.slow_disk = true;
+    r = 0;
+    for (uint64_t i = 4; i < 4 + 2 * RAFT_WRITES_MAX && r == 0; i++)
+        r = lone_append(&l, 2, 2, i, 2, 1, 3);
+    want(&l, r, -CV_BUSY, "a message when the disk is far behind");
+    struct raft_input install = {.type = RAFT_IN_SNAPSHOT_INSTALL, .snapshot_install = {99999, 2, 1, &l.conf}};
+    want(&l, lone_step(&l, install), -CV_BUSY, "installing when the disk is far behind");
+    lone_fini(&l);
+}
+
+/* The entries came from another leader while the snapshot was fetched; they are not known to be committed. */
+CASE(install_behind_log, 1, "a snapshot that ends inside the log: what lies behind it stays")
+{
+    struct lone l;
+    lone_init(&l, w, 9);
+    l.restart.conf_index[0] = 7; /* the configuration before it is not known any more */
+    lone_start(&l);
+    struct raft_conf old = l.conf;
+    old.count = 2;
+    struct raft_input install = {.type = RAFT_IN_SNAPSHOT_INSTALL, .snapshot_install = {6, 1, 1, &old}};
+    want(&l, lone_step(&l, install), 0, "installing");
+    uint64_t index;
+    expect(w, l.out.last == 9 && l.out.commit == 6, "log to %llu, commit %llu", (unsigned long long)l.out.last,
+           (unsigned long long)l.out.commit);
+    expect(w, raft_conf_newest(l.raft, &index)->count == 3 && index == 7, "the newest configuration is not the log's");
+    expect(w, raft_conf_at(l.raft, 6, &index)->count == 2 && index == 1,
+           "the configuration at 6 is not the snapshot's");
+    /* Again, when two are known; and while it campaigns, when the log does not reach so far. */
+    install.snapshot_install.index = 8;
+    install.snapshot_install.conf_index = 7;
+    install.snapshot_install.conf = &l.conf;
+    want(&l, lone_step(&l, install), 0, "installing another");
+    struct raft_input campaign = {.type = RAFT_IN_CAMPAIGN};
+    campaign.campaign.force = true;
+    lone_step(&l, campaign);
+    install.snapshot_install.index = 20;
+    want(&l, lone_step(&l, install), 0, "installing as a candidate");
+    expect(w, l.out.last == 20 && l.out.role == RAFT_FOLLOWER, "it is not a follower of the snapshot");
+    /* Offers: the same twice, then of another term. */
+    struct raft_message offer = {.type = RAFT_MSG_SNAPSHOT, .snapshot = {30, 3, 2}};
+    lone_message(&l, 2, 5, offer);
+    expect(w, l.out.offer.index == 30, "no offer");
+    lone_message(&l, 2, 5, offer);
+    expect(w, l.out.offer.index == 0, "the same offer again");
+    offer.snapshot.index_term = 4;
+    lone_message(&l, 2, 5, offer);
+    expect(w, l.out.offer.index == 30, "no offer of another term");
+    lone_fini(&l);
+}
+
+CASE(questions, 1, "what tools ask")
+{
+    struct lone l;
+    struct raft_status s;
+    lone_init(&l, w, 9);
+    l.restart.first = 5;
+    l.restart.base_term = 1;
+    lone_start(&l);
+    raft_status(l.raft, &s);
+    expect(w, s.id == 1 && s.first == 5 && s.last == 9 && s.conf_index == 1 && s.role == RAFT_FOLLOWER, "status");
+    uint64_t term;
+    expect(w, raft_term(l.raft, 3, &term) == -ENOENT && raft_term(l.raft, 10, &term) == -ENOENT, "terms of nothing");
+    expect(w, raft_term(l.raft, 4, &term) == 0 && term == 1, "the term before the first entry");
+    lone_lead(&l);
+    raft_status(l.raft, &s);
+    expect(w, s.role == RAFT_LEADER && s.peer_count == 2 && s.peers[0].id == 2, "a leader's status");
+    lone_fini(&l);
+    l.restart = (struct raft_restart){.now_ms = 1, .first = 1};
+    lone_start(&l);
+    raft_status(l.raft, &s);
+    expect(w, s.conf_index == 0 && !s.conf_committed, "the status of a node that waits to be added");
+    lone_fini(&l);
+}
+
+/* Leads, should not, and nobody else can: it says so after a while. */
+CASE(handover_warning, 1, "a leader that cannot hand over warns")
+{
+    struct lone l;
+    lone_init(&l, w, 3);
+    l.conf.members[0].journal_only = 1;
+    lone_start(&l);
+    lone_lead(&l);
+    struct raft_message h = {.type = RAFT_MSG_HEARTBEAT_REPLY};
+    bool warned = false;
+    for (int i = 0; i < 700 && !warned; i++) {
+        l.now_ms += 10;
+        lone_step(&l, (struct raft_input){.type = RAFT_IN_TICK});
+        h.heartbeat_reply.round++;
+        lone_message(&l, 2, l.out.term, h); /* answers, but its application cannot lead */
+        warned = l.out.warnings & RAFT_WARN_HANDOVER;
+    }
+    expect(w, warned, "no warning in 7 s");
+    lone_fini(&l);
+}
