@@ -5,7 +5,7 @@ sim_libs  := $(O)/lib/libcv_raft.a $(O)/lib/libcv_base.a
 SIM       := $(O)/test/sim
 SIM_MUTANTS := $(O)/test/sim-mutants
 # How much "make check" does: about a minute of one core with everything, less under sanitizers.
-SIM_SEEDS ?= $(if $(SAN),400,5000)
+SIM_SEEDS ?= $(if $(filter thread,$(SAN)),150,$(if $(SAN),2000,5000))
 
 $(SIM): $(call objs,$(sim_src)) $(sim_libs)
 	@mkdir -p $(@D)

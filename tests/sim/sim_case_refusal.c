@@ -21,6 +21,7 @@ CASE(refused_start, 1, "options and states on disk that contradict themselves")
         lone_init(&l, w, 3);                                                                                           \
         change;                                                                                                        \
         want(&l, lone_start(&l), expected, #change);                                                                   \
+        lone_fini(&l);                                                                                                 \
     } while (0)
     BAD(-EINVAL, l.options.id = 0);
     BAD(-EINVAL, l.options.heartbeat_ms = 200);
