@@ -35,11 +35,11 @@ cxxflags := -std=c++17 -I. -Isrc -pthread -MMD -MP -Wall -Wextra -Wno-unused-par
 ldflags := -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,--as-needed
 
 # Each module is one static archive; its folder's module.mk lists sources and pkg-config packages.
-modules := base io wire conf rpc client ufs raft journal meta master block worker cvfs cli
+modules := base io wire place conf rpc client ufs raft journal meta master block worker cvfs cli
 include $(wildcard src/*/module.mk raft/module.mk meta/module.mk worker/module.mk fuse/module.mk cli/module.mk)
 
 # In link order: a module uses only those behind it.
-link_order := cli cvfs worker block master meta journal raft client ufs rpc conf wire io base
+link_order := cli cvfs worker block master meta journal raft client ufs place rpc conf wire io base
 libs       := $(foreach m,$(link_order),$(if $($(m)_src),$(O)/lib/libcv_$(m).a))
 pkgs       := $(sort $(foreach m,$(modules),$($(m)_pkgs)))
 
@@ -138,7 +138,7 @@ unit_sources := $(if $(filter thread,$(SAN)),$(shell grep -L 'not for the thread
     $(wildcard tests/unit/test_*.c))
 unit_tests := $(patsubst tests/unit/%.c,$(O)/test/%,$(unit_sources))
 .PHONY: check unit san bats fuzz layers
-unit: $(unit_tests) ## unit tests (SAN=address,undefined or SAN=thread: under sanitizers; T=name: one file)
+unit: $(if $(T),$(O)/test/test_$(T),$(unit_tests)) ## unit tests (SAN=address,undefined or SAN=thread: under sanitizers; T=name: one file)
 	@tests/run-unit $(if $(T),$(O)/test/test_$(T),$(unit_tests))
 
 $(O)/test/%: $(O)/obj/tests/unit/%.o $(O)/obj/tests/unit/unit.o $(libs)
