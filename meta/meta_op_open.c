@@ -84,7 +84,7 @@ int op_open(struct run *u)
         return r;
     u->result.inode = i.id;
     attr_fill(&a->attr, &i);
-    a->base_version = i.base_version;
+    a->layout.base_version = i.base_version;
     a->lease_ms = u->m->options.lease_ms;
     return 0;
 }
@@ -130,7 +130,7 @@ int op_create(struct run *u)
         u->result.inode = i.id;
         u->result.other = dir.id;
         attr_fill(&a->attr, &i);
-        a->base_version = i.base_version;
+        a->layout.base_version = i.base_version;
     } else {
         r = create_new(u, msg, &dir);
     }

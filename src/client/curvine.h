@@ -29,6 +29,7 @@ extern "C" {
 #endif
 
 struct curvine; /* opaque, any thread */
+struct curvine_file;
 
 #define CURVINE_ROOT 1 /* inode number of "/" */
 
@@ -37,6 +38,7 @@ struct curvine_options {
     uint32_t timeout_ms;     /* for each call that names none; 0: 30000 */
     const char *program;     /* shown in session lists; NULL: the process's name */
     const char *mount_point; /* shown in session lists; may be NULL */
+    uint64_t memory_bytes;   /* for read-ahead and what is being written, all files together; 0: 128 MiB */
 };
 
 /* Open a session. Waits up to timeout_ms for a master that leads. Close with curvine_close().
@@ -97,9 +99,14 @@ enum curvine_op {
     CURVINE_LISTXATTR, /* inode -> data (names, each with a zero) */
     CURVINE_REMOVEXATTR, /* inode, name */
     CURVINE_STATFS,      /* inode -> statfs */
-    CURVINE_CREATE,      /* inode (parent), name, mode, umask, flags -> attr, parent, handle, created */
-    CURVINE_OPEN,        /* inode, flags -> attr, handle */
-    CURVINE_RELEASE,     /* inode, handle */
+    CURVINE_CREATE,      /* inode (parent), name, mode, umask, flags -> attr, parent, handle, created, file */
+    CURVINE_OPEN,        /* inode, flags -> attr, handle, file */
+    CURVINE_RELEASE,     /* file: its last write error; the file is gone afterwards. Or, without file: inode, handle */
+    /* Content, of an open file. Many may run on one file at once; which of two overlapping writes wins is open. */
+    CURVINE_READ, /* file, offset, length, buffer -> result: bytes read, less than length only at the end of the file */
+    CURVINE_WRITE, /* file, offset, value (stays until done) -> result: bytes written; O_APPEND: offset is ignored */
+    CURVINE_FSYNC, /* file, flags 1: content only. Everything written so far survives a power cut, size included */
+    CURVINE_FLUSH, /* file: everything written so far is seen by others who open it now; reports write errors */
     CURVINE_OP_COUNT
 };
 
@@ -138,6 +145,11 @@ struct curvine_request {
     uint32_t timeout_ms; /* 0: the handle's */
     uint64_t size, rdev, atime_ns, mtime_ns;
     uint64_t handle; /* RELEASE: in; CREATE, OPEN: out */
+    struct curvine_file
+        *file; /* CREATE, OPEN: out; content operations and RELEASE: in. GETATTR, SETATTR: may be given */
+    uint64_t offset;
+    uint32_t length;
+    void *buffer; /* READ: length bytes, the caller's until done */
 
     /* Runs once, on a thread of the library: it must not block and must not call curvine_run() and its relatives. The
      * request may be reused or freed in it. */
@@ -169,6 +181,37 @@ void curvine_cancel(struct curvine *cv, struct curvine_request *request);
  * copied to memory that curvine_request_free() frees. Not on a thread of the library. */
 int curvine_run(struct curvine *cv, struct curvine_request *request);
 void curvine_request_free(struct curvine_request *request);
+
+/* ---- open files ------------------------------------------------------------------------------------------------- */
+
+/* An open file, made by CURVINE_OPEN and CURVINE_CREATE of a regular file. Any thread. All open files of one inode in one
+ * library handle share what is known of its content; what one wrote, another reads at once. Size and mtime reach the master
+ * with FSYNC, FLUSH, RELEASE and at least every second; small files (up to 4 KiB) go to the master whole. */
+
+/* A stretch of content where it lies, to be read without a copy. */
+struct curvine_piece {
+    const void *p; /* memory; NULL: see fd */
+    int fd;        /* p NULL: n bytes of this descriptor from fd_offset (what is behind its end are zeros); -1: zeros */
+    uint64_t fd_offset;
+    uint32_t n;
+};
+
+/* Like CURVINE_READ when everything is at hand (local worker, or in memory): fills up to max pieces and returns the bytes
+ * they cover, 0 at the end of the file. Neither waits nor calls back. Call curvine_pieces_done() with *ret_pin when the
+ * pieces are not used any more. Errors: -EAGAIN: use CURVINE_READ. */
+int64_t curvine_read_pieces(struct curvine_file *file, uint64_t offset, uint32_t length, struct curvine_piece *pieces,
+                            unsigned max, unsigned *ret_count, void **ret_pin);
+void curvine_pieces_done(struct curvine_file *file, void *pin);
+
+uint64_t curvine_file_inode(const struct curvine_file *file);
+uint64_t curvine_file_size(const struct curvine_file *file); /* with what was written here and not told yet */
+
+/* The waiting forms. path as below; flags as open(2): O_ACCMODE, O_CREAT, O_EXCL, O_TRUNC, O_APPEND, O_NOFOLLOW. */
+int curvine_file_open(struct curvine *cv, const char *path, int flags, uint32_t mode, struct curvine_file **ret);
+int64_t curvine_pread(struct curvine_file *file, void *p, size_t n, uint64_t offset);
+int64_t curvine_pwrite(struct curvine_file *file, const void *p, size_t n, uint64_t offset);
+int curvine_fsync(struct curvine_file *file);
+int curvine_file_close(struct curvine_file *file); /* the first write error that was not reported; NULL is fine */
 
 /* ---- by path, waiting: for tools and applications ----------------------------------------------------------------- */
 

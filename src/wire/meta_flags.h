@@ -22,3 +22,28 @@ enum setattr_valid {
 enum readdir_flag {
     READDIR_ATTR = 1, /* with attributes */
 };
+
+#define INLINE_MAX 4096 /* bytes of a written file that the inode's inline row holds */
+
+/* layout.flags */
+enum layout_flag {
+    LAYOUT_READ_ONLY = 1, /* the mount takes no writes */
+    LAYOUT_SHARED = 2,    /* another session may be writing too: sizes go to the master before a write is acknowledged */
+};
+
+/* write_commit.valid */
+enum commit_valid { COMMIT_SIZE = 1, COMMIT_MTIME = 2, COMMIT_LENGTHS = 4, COMMIT_INLINE = 8, COMMIT_CLOSE = 16 };
+
+/* mount.mode */
+enum mount_mode {
+    MOUNT_CACHE = 1,   /* the under file system is the truth */
+    MOUNT_FS = 2,      /* we are; it is a mirror */
+    MOUNT_SCRATCH = 3, /* there is none */
+};
+
+/* mount.flags, mount_remove.flags */
+enum mount_flag {
+    MOUNT_WRITABLE = 1, /* cache: writes go through */
+    MOUNT_CHECK = 2,    /* mount_add: preflight only, change nothing */
+    MOUNT_FORCE = 4,    /* mount_remove: also with data only we have */
+};

@@ -182,7 +182,7 @@ static double lookup_ns(struct block_store *s, uint64_t first, uint32_t files, u
             must(block_read_begin(s, &k, prng_below(&random, span), 4096, 0, &rd), "look-up");
             block_read_end(s, &rd);
         }
-        ns[round] = (double)(clock_thread_cpu_ns() - begin) / (LOOKUPS / 5);
+        ns[round] = (double)(clock_thread_cpu_ns() - begin) / (LOOKUPS / 5.0);
     }
     return median(ns, 5);
 }

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bits in the fields of messages_data.def. Values are retired, never reused. */
+#pragma once
+
+/* block_read, block_open, block_fill: flags */
+enum block_request_flag {
+    BLOCK_PIN = 1,      /* fill: keep it until it is unpinned or removed */
+    BLOCK_AHEAD = 2,    /* nobody waits for it yet: behind those that somebody waits for */
+    BLOCK_NO_FILL = 4,  /* read: -ENODATA instead of fetching */
+};
+
+/* answers: flags */
+enum block_answer_flag {
+    BLOCK_CRC_UNITS = 1, /* read: crcs of units instead of one of the data */
+    BLOCK_SEGMENT = 2,   /* open: of a file many blocks share */
+    BLOCK_WHOLE = 4,     /* open: every byte of the block is readable, and stays so */
+};
+
+/* presence, block_state: flags */
+enum block_state_flag { BLOCK_DIRTY = 1, BLOCK_PACKED = 2, BLOCK_PINNED = 4, BLOCK_LOST = 8 };
