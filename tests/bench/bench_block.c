@@ -163,7 +163,7 @@ static void bench_small(struct block_store *s)
             block_fill_end(f);
         }
         must(block_store_sync(s), "sync");
-        rate[round] = SMALL_FILES / 5 / seconds_since(begin);
+        rate[round] = SMALL_FILES / 5.0 / seconds_since(begin);
     }
     printf("%-52s %8.0f files/s\n", "fill of files of 16 KiB, packed, synced each 4,000", median(rate, 5));
 }
