@@ -4,9 +4,9 @@
 
 /* block_read, block_open, block_fill: flags */
 enum block_request_flag {
-    BLOCK_PIN = 1,      /* fill: keep it until it is unpinned or removed */
-    BLOCK_AHEAD = 2,    /* nobody waits for it yet: behind those that somebody waits for */
-    BLOCK_NO_FILL = 4,  /* read: -ENODATA instead of fetching */
+    BLOCK_PIN = 1,     /* fill: keep it until it is unpinned or removed */
+    BLOCK_AHEAD = 2,   /* nobody waits for it yet: behind those that somebody waits for */
+    BLOCK_NO_FILL = 4, /* read: -ENODATA instead of fetching */
 };
 
 /* answers: flags */

@@ -28,7 +28,7 @@ enum readdir_flag {
 /* layout.flags */
 enum layout_flag {
     LAYOUT_READ_ONLY = 1, /* the mount takes no writes */
-    LAYOUT_SHARED = 2,    /* another session may be writing too: sizes go to the master before a write is acknowledged */
+    LAYOUT_SHARED = 2, /* another session may be writing too: sizes go to the master before a write is acknowledged */
 };
 
 /* write_commit.valid */

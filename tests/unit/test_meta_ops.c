@@ -543,8 +543,7 @@ TEST(meta_ops_list_past_pages_of_the_base_that_are_all_removed)
     for (bool end = false; !end;) {
         ck_assert_int_eq(SEND(&g, readdir, .inode = d, .after = text_of(after), .max_entries = 7), 0);
         end = g.q.answer.readdir.end;
-        rec_for_each(dir_entry, e, &g.q.answer.readdir.entries)
-        {
+        rec_for_each (dir_entry, e, &g.q.answer.readdir.entries) {
             snprintf(name, sizeof(name), "f%03d", next);
             ck_assert(text_equal(e.name, text_of(name)));
             next = next == 199 ? 290 : next + 1;
