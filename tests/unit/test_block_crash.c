@@ -457,7 +457,8 @@ static bool trouble_at(int n, int error)
         struct block_store_options o = test_options(WORLD_CAPACITY);
         struct block_store *s = NULL;
         log_set_level(LOG_LEVEL_ERROR);
-        freopen("/dev/null", "w", stderr);
+        if (!freopen("/dev/null", "w", stderr))
+            _exit(2);
         countdown = n;
         countdown_error = error;
         block_io_hook = at_countdown;
