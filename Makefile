@@ -96,7 +96,7 @@ $(O)/bin/%: $(O)/obj/bin/$$(subst -,_,$$*).o $(libs)
 # libcurvine: shared (only curvine_* is visible, versioned) and static, with what it stands on.
 soname   := libcurvine.so.0
 # (without the daemons' options)
-lib_src  := $(filter-out %_options.c,$(foreach m,client rpc io wire base,$($(m)_src)))
+lib_src  := $(filter-out %_options.c,$(foreach m,client place rpc io wire base,$($(m)_src)))
 .PHONY: libcurvine
 libcurvine: $(O)/lib/$(soname) $(O)/lib/libcurvine.a $(O)/lib/curvine.pc
 

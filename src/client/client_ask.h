@@ -13,3 +13,8 @@
  * a read. timeout_ms 0: the handle's. Errors: the answer's, -CV_DEADLINE, -ENOMEM. */
 int client_ask(struct curvine *cv, uint16_t type, const struct wire_desc *desc, const void *record, uint32_t timeout_ms,
                struct buf *answer);
+
+/* The same of a worker by its id (one of the answer of MSG workers), over its unix socket when it is on this host. data:
+ * goes along, may be NULL. Errors: as client_ask; -CV_NO_WORKER the cluster has no such worker; -CV_UNREACHABLE. */
+int client_ask_worker(struct curvine *cv, uint64_t worker, uint16_t type, const struct wire_desc *desc,
+                      const void *record, const void *data, uint32_t data_n, uint32_t timeout_ms, struct buf *answer);

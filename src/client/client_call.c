@@ -18,7 +18,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "client/client_internal.h"
+#include "client/client_file.h"
 
 #define NO_SLOT     UINT32_MAX
 #define BUSY_MIN_MS 2
@@ -61,6 +61,8 @@ static void finish(struct client_call *call, int result)
     buf_fini(&call->body);
     q->result = result;
     slot_release(call);
+    if (q->op == CURVINE_RELEASE && !call->answer)
+        client_file_free(take(q->file));
     const struct curvine_dirent *entries = q->entries;
     q->done(q);
     free((void *)(uintptr_t)entries);
@@ -110,6 +112,8 @@ static void take_answer(struct client_call *call, int result, const struct rpc_f
         result = buf_append(call->answer, f->body, f->header.body_len);
     else if (result == 0 && call->op->decode)
         result = call->op->decode(q, f->body, f->header.body_len);
+    if (result == 0 && !call->answer && (q->op == CURVINE_OPEN || q->op == CURVINE_CREATE))
+        result = client_file_new(call->cv, q);
     finish(call, result);
 }
 
@@ -252,7 +256,11 @@ void curvine_submit(struct curvine *cv, struct curvine_request *q)
     struct client_call *call = call_init(cv, q, client_op_of(q->op));
     /* Opening changes nothing but by O_TRUNC; a handle that nobody learned of goes with its session. */
     call->once = call->op && call->op->mutation && (q->op != CURVINE_OPEN || q->flags & O_TRUNC);
-    call->result = encode(call, q);
+    if (q->op == CURVINE_RELEASE && q->file) {
+        q->inode = q->file->inode;
+        q->handle = q->file->handle;
+    }
+    call->result = q->op >= CURVINE_READ && q->op <= CURVINE_FLUSH ? -ENOSYS : encode(call, q);
     loop_post(cv->loop, &call->job);
 }
 
