@@ -59,7 +59,8 @@ struct cli {
 
     /* Global options. */
     enum out_form form;
-    bool colour; /* of stdout */
+    bool colour;    /* of stdout */
+    bool no_colour; /* asked for; progress on stderr wants to know */
     bool verbose;
     uint64_t timeout_ms;                     /* 0: not given, the command's own deadline */
     const char *config_path, *dir, *masters; /* NULL: not given */

@@ -81,7 +81,10 @@ static int take_global(struct cli *cli, int value)
     case GLOBAL_CLUSTER: cli->masters = optarg; return 0;
     case GLOBAL_DIR: cli->dir = optarg; return 0;
     case GLOBAL_JSON: cli->form = OUT_AS_JSON; return 0;
-    case GLOBAL_NO_COLOR: cli->colour = false; return 0;
+    case GLOBAL_NO_COLOR:
+        cli->colour = false;
+        cli->no_colour = true;
+        return 0;
     case GLOBAL_SET: cli->sets[cli->n_sets++] = optarg; return 0;
     case 'o':
         if (out_form_parse(optarg, &cli->form) == 0)
