@@ -16,6 +16,7 @@
 #include "meta/master_server.h"
 #include "meta/master_sessions.h"
 #include "meta/master_status.h"
+#include "meta/master_workers.h"
 
 #define STOP_GRACE_MS 3000
 
@@ -25,6 +26,7 @@ struct master {
     struct master_store *store;
     struct master_core core;
     struct master_sessions *sessions;
+    struct master_workers *workers;
     struct master_scribe *scribe;
     struct master_server *server;
     struct master_status status;
@@ -70,6 +72,8 @@ static int make_threads(struct master *m)
 {
     const struct master_options *o = m->config.options;
     int r = master_sessions_new(o->sessions_max, &m->sessions);
+    if (r == 0)
+        r = master_workers_new(o, &m->workers);
     if (r < 0)
         return r;
     struct master_scribe_options so = {
@@ -79,6 +83,7 @@ static int make_threads(struct master *m)
         .metrics = m->config.metrics,
         .io_backend = backend(m->config.cluster),
         .sessions = m->sessions,
+        .workers = m->workers,
         .failed = m->config.failed,
         .arg = m->config.arg,
     };
@@ -93,6 +98,7 @@ static int make_threads(struct master *m)
         .metrics = m->config.metrics,
         .io_backend = backend(m->config.cluster),
         .sessions = m->sessions,
+        .workers = m->workers,
         .status = master_status_answer,
         .arg = &m->status,
     };
@@ -121,12 +127,14 @@ int master_new(const struct master_config *config, struct master **ret)
     m->status = (struct master_status){
         .core = &m->core,
         .scribe = m->scribe,
+        .workers = m->workers,
         .server = m->server,
         .options = o,
         .cluster = m->dir.cluster,
         .master = m->dir.master,
         .started_ns = clock_ns(),
         .started_wall_ns = clock_wall_ns(),
+        .journal = m->journal_socket,
     };
     if (config->metrics)
         metrics_set_gauges(config->metrics, &master_metric_set, master_status_gauges, &m->status);
@@ -143,6 +151,7 @@ struct master *master_free(struct master *m)
         metrics_set_gauges(m->config.metrics, &master_metric_set, NULL, NULL);
     master_server_free(m->server);
     master_scribe_free(m->scribe);
+    master_workers_free(m->workers);
     master_sessions_free(m->sessions);
     master_core_fini(&m->core);
     master_store_free(m->store);

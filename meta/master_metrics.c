@@ -5,9 +5,10 @@ const char *const master_op_names[MASTER_OP_COUNT] = {
 #define OP(name, class, head) [MASTER_OP_##name] = #name,
     META_OPS_(OP)
 #undef OP
-        [MASTER_OP_session_renew] = "session_renew",
-    [MASTER_OP_cluster_status] = "cluster_status",
-    [MASTER_OP_other] = "other",
+#define OWN(name) [MASTER_OP_##name] = #name,
+        MASTER_OWN_OPS_(OWN)
+#undef OWN
+            [MASTER_OP_other] = "other",
 };
 
 enum master_op master_op_of(uint16_t type)
@@ -17,8 +18,10 @@ enum master_op master_op_of(uint16_t type)
     case MSG_##name: return MASTER_OP_##name;
         META_OPS_(OP)
 #undef OP
-    case MSG_session_renew: return MASTER_OP_session_renew;
-    case MSG_cluster_status: return MASTER_OP_cluster_status;
+#define OWN(name)                                                                                                      \
+    case MSG_##name: return MASTER_OP_##name;
+        MASTER_OWN_OPS_(OWN)
+#undef OWN
     default: return MASTER_OP_other;
     }
 }

@@ -5,14 +5,22 @@
 #include "conf/metrics.h"
 #include "meta/meta.h"
 
+/* OWN(name): requests the daemon answers itself. */
+// clang-format off
+#define MASTER_OWN_OPS_(OWN)                                                                                           \
+    OWN(session_renew) OWN(cluster_status) OWN(workers)                                                                \
+    OWN(worker_register) OWN(worker_heartbeat) OWN(blocks_check) OWN(sessions_check)
+// clang-format on
+
 /* Requests served, for counting by operation: those of the core, then the daemon's own. */
 enum master_op {
 #define OP(name, class, head) MASTER_OP_##name,
     META_OPS_(OP)
 #undef OP
-        MASTER_OP_session_renew,
-    MASTER_OP_cluster_status,
-    MASTER_OP_other,
+#define OWN(name) MASTER_OP_##name,
+        MASTER_OWN_OPS_(OWN)
+#undef OWN
+            MASTER_OP_other,
     MASTER_OP_COUNT
 };
 extern const char *const master_op_names[MASTER_OP_COUNT];

@@ -16,7 +16,9 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "meta/master_own.h"
 #include "meta/master_sessions.h"
+#include "meta/master_workers.h"
 
 #define GROUP_MAX   64 /* looked at under one lock: bounds how long the scribe waits */
 #define ROUNDS_MAX  16 /* a request that finds its rows in the database's memory this often goes to a thread */
@@ -73,12 +75,12 @@ static void look_at(struct net_request *q)
 
 /* ---- answering ---------------------------------------------------------------------------------------------------- */
 
-static void count_answer(struct net_request *q, int error, uint64_t now)
+void master_net_count(struct master_net *n, enum master_op op, uint64_t received_ns, int error, uint64_t now)
 {
-    struct master_metrics *m = q->net->metrics;
+    struct master_metrics *m = n->metrics;
     if (!m)
         return;
-    histogram_add(&m->op_ns[q->op], now - q->received_ns);
+    histogram_add(&m->op_ns[op], now - received_ns);
     if (error)
         counter_add(&m->op_errors, 1);
     switch (-error) {
@@ -90,13 +92,24 @@ static void count_answer(struct net_request *q, int error, uint64_t now)
     }
 }
 
+static void count_answer(struct net_request *q, int error, uint64_t now)
+{
+    master_net_count(q->net, (enum master_op)q->op, q->received_ns, error, now);
+}
+
 /* What the core leaves to the daemon. */
 static void complete_answer(struct net_request *q)
 {
     union meta_answer *a = &q->base.meta.answer;
+    const struct master_server_options *o = q->net->o;
     if (q->op == MASTER_OP_session_open) {
-        a->session_open.timeout_ms = (uint32_t)q->net->o->options->session_timeout_ms;
+        a->session_open.timeout_ms = (uint32_t)o->options->session_timeout_ms;
         a->session_open.incarnation = q->net->core->incarnation;
+    } else if (q->op == MASTER_OP_statfs) {
+        struct master_workers_stats w;
+        master_workers_get_stats(o->workers, clock_ns(), &w);
+        a->statfs.total_bytes = w.capacity;
+        a->statfs.free_bytes = w.capacity - min(w.capacity, w.dirty); /* the rest can be evicted */
     }
 }
 
@@ -275,7 +288,8 @@ static void answer_own(struct net_request *q, uint64_t now)
     if (q->outcome == 0 && q->op == MASTER_OP_session_renew) {
         struct msg_session_renew m;
         msg_session_renew_decode(q->rpc->body, q->rpc->header.body_len, &m);
-        struct msg_session_renew_answer a = {(uint32_t)n->o->options->lease_ms, m.lease_epoch};
+        struct msg_session_renew_answer a = {(uint32_t)n->o->options->lease_ms, m.lease_epoch,
+                                             master_workers_version(n->o->workers, now)};
         count_answer(q, 0, now);
         rpc_answer(q->rpc, 0, n->core->released_index, msg_session_renew_answer_desc(), &a);
     } else {
@@ -342,20 +356,11 @@ static void turn_run(struct loop_hook *hook)
 
 /* ---- from the network --------------------------------------------------------------------------------------------- */
 
-static void answer_status(struct master_net *n, struct rpc_request *rpc)
-{
-    struct msg_cluster_status_answer a = {0};
-    struct buf texts = {0};
-    n->o->status(n->o->arg, &a, &texts);
-    rpc_answer(rpc, 0, n->core->released_index, msg_cluster_status_answer_desc(), &a);
-    buf_fini(&texts);
-}
-
 static void on_request(struct rpc_request *rpc, void *user)
 {
     struct master_net *n = user;
-    if (rpc->header.type == MSG_cluster_status && n->o->status)
-        return answer_status(n, rpc);
+    if (master_own_serves(rpc->header.type))
+        return master_own_request(n, rpc);
     struct net_request *q = request_new(n);
     if (!q)
         return rpc_answer(rpc, -ENOMEM, 0, NULL, NULL);

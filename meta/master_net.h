@@ -44,6 +44,9 @@ int master_net_init(struct master_net *n, uint32_t number, struct master_core *c
                     const struct master_server_options *options);
 void master_net_fini(struct master_net *n);
 
+/* Count an answer. */
+void master_net_count(struct master_net *n, enum master_op op, uint64_t received_ns, int error, uint64_t now_ns);
+
 /* --- master_peer.c: what is kept of a connection --- */
 struct master_peer;
 
@@ -53,3 +56,6 @@ void master_peer_free(struct master_peer *p);
 
 /* May this peer speak for this caller? Errors: -EPERM. */
 int master_peer_check(const struct master_peer *p, const struct meta_caller *caller);
+
+/* Did it say that it is a worker, and may it? */
+bool master_peer_is_worker(const struct rpc_peer *p);

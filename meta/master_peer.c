@@ -64,3 +64,9 @@ int master_peer_check(const struct master_peer *p, const struct meta_caller *cal
             return -EPERM;
     return 0;
 }
+
+bool master_peer_is_worker(const struct rpc_peer *p)
+{
+    const struct master_peer *peer = rpc_peer_user(p);
+    return rpc_peer_role(p) == RPC_WORKER && peer->trusted;
+}

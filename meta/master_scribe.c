@@ -323,13 +323,17 @@ static void tick_fired(struct loop_timer *timer)
     loop_timer_start(s->loop, &s->tick, clock_ns() + ms * NS_PER_MS);
 }
 
-/* What commits set free. Blocks to delete and the mirror come with the data plane; sessions concern us now. */
+/* What commits set free: blocks that are nobody's, sessions that ended. The mirror comes later. */
 static void on_effect(void *arg, const struct meta_effect *e)
 {
     struct master_scribe *s = arg;
     COUNT(s, effects, 1);
     if (e->kind == META_EFFECT_SESSION_CLOSED && s->o.sessions)
         master_sessions_forget(s->o.sessions, e->session);
+    else if (e->kind == META_EFFECT_PURGED && s->o.workers)
+        master_workers_drop(s->o.workers, e->inode, 0, UINT64_MAX);
+    else if (e->kind == META_EFFECT_TRUNCATED && s->o.workers)
+        master_workers_drop(s->o.workers, e->inode, e->a, 0);
 }
 
 /* ---- life --------------------------------------------------------------------------------------------------------- */

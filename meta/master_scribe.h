@@ -32,6 +32,7 @@
 
 struct master_scribe;   /* opaque */
 struct master_sessions; /* meta/master_sessions.h */
+struct master_workers;  /* meta/master_workers.h */
 
 struct master_scribe_options {
     const struct master_options *options; /* batches, queues, ack mode, flush, sessions; borrowed */
@@ -41,6 +42,7 @@ struct master_scribe_options {
     uint32_t queue_max;      /* requests waiting; 0: 8192 */
     uint32_t io_backend;     /* enum loop_backend */
     struct master_sessions *sessions;
+    struct master_workers *workers; /* may be NULL */
     /* On the scribe's thread: the node cannot go on (logged already): a log entry it cannot read, another cluster's
      * journal. */
     void (*failed)(void *arg, int error);

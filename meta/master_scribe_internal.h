@@ -14,6 +14,7 @@
 #include "meta/master_metrics.h"
 #include "meta/master_scribe.h"
 #include "meta/master_sessions.h"
+#include "meta/master_workers.h"
 #include "meta/master_writer.h"
 
 #define SCRIBE_EXPIRE_MAX 64

@@ -38,6 +38,8 @@ static void lead(struct master_scribe *s)
     s->state = SCRIBE_LEADING;
     if (s->o.sessions)
         master_sessions_reset(s->o.sessions);
+    if (s->o.workers)
+        master_workers_lead(s->o.workers, s->term);
     s->core->led_since_ns = clock_ns();
     s->purge_allowed = s->inner_failed = s->stalled = false;
     s->expired_count = 0;

@@ -22,9 +22,15 @@ static void read_stats(struct master_status *s, struct meta_stats *ret)
     master_core_unlock(s->core);
 }
 
-static void add_self(struct master_status *s, const struct master_scribe_status *scribe, struct buf *list)
+/* Append what we know of a node; without memory it is left out. */
+static uint32_t add_node(struct buf *list, const struct rec_node_info *node)
 {
-    struct rec_node_info node = {
+    return rec_node_info_append(list, node) == 0;
+}
+
+static uint32_t add_self(const struct master_status *s, const struct master_scribe_status *scribe, struct buf *list)
+{
+    const struct rec_node_info node = {
         .node = s->master,
         .role = TEXT("master"),
         .address = text_of(s->address),
@@ -32,7 +38,31 @@ static void add_self(struct master_status *s, const struct master_scribe_status 
         .version = TEXT(CV_VERSION),
         .started_ns = s->started_wall_ns,
     };
-    rec_node_info_append(list, &node); /* without memory the list stays empty */
+    return add_node(list, &node);
+}
+
+/* The journal we are attached to. What others there are it knows, not we. */
+static uint32_t add_journal(const struct master_status *s, const struct master_scribe_status *scribe, struct buf *list)
+{
+    uint64_t id = s->core->node;
+    bool detached = !strcmp(scribe->state, "detached");
+    if (!id)
+        return 0;
+    const struct rec_node_info node = {
+        .node = id,
+        .role = TEXT("journal"),
+        .address = text_of(s->journal),
+        .state = detached                ? TEXT("detached")
+                 : id == s->core->leader ? TEXT("leader")
+                                         : TEXT("follower"),
+    };
+    return add_node(list, &node);
+}
+
+static uint32_t add_nodes(const struct master_status *s, const struct master_scribe_status *scribe, struct buf *list)
+{
+    return add_self(s, scribe, list) + add_journal(s, scribe, list) +
+           master_workers_nodes(s->workers, clock_ns(), list);
 }
 
 void master_status_answer(void *arg, struct msg_cluster_status_answer *ret, struct buf *texts)
@@ -42,7 +72,7 @@ void master_status_answer(void *arg, struct msg_cluster_status_answer *ret, stru
     struct meta_stats meta;
     master_scribe_get_status(s->scribe, &scribe);
     read_stats(s, &meta);
-    add_self(s, &scribe, texts);
+    uint32_t nodes = add_nodes(s, &scribe, texts);
     *ret = (struct msg_cluster_status_answer){
         .cluster = uuid_bytes(&s->cluster),
         .incarnation = s->core->incarnation,
@@ -57,8 +87,24 @@ void master_status_answer(void *arg, struct msg_cluster_status_answer *ret, stru
         .sessions = meta.sessions,
         .uptime_ms = (clock_ns() - s->started_ns) / NS_PER_MS,
         .ack_mode = text_of(ack_name(s->options->ack_mode)),
-        .nodes = wire_list_of(texts, texts->n ? 1 : 0),
+        .nodes = wire_list_of(texts, nodes),
     };
+}
+
+static void worker_gauges(const struct master_status *s, struct master_gauges *g)
+{
+    struct master_workers_stats w;
+    master_workers_get_stats(s->workers, clock_ns(), &w);
+    g->workers_up = w.up;
+    g->workers_down = w.down;
+    g->workers_out = w.out;
+    g->worker_capacity_bytes = (int64_t)w.capacity;
+    g->worker_used_bytes = (int64_t)w.used;
+    g->worker_dirty_bytes = (int64_t)w.dirty;
+    g->worker_damaged_chunks = (int64_t)w.damaged_chunks;
+    g->worker_lost_blocks = (int64_t)w.lost_blocks;
+    g->drops_waiting = (int64_t)w.drops_waiting;
+    g->drops_lost = (int64_t)w.drops_lost;
 }
 
 void master_status_gauges(void *arg, void *gauges)
@@ -71,6 +117,7 @@ void master_status_gauges(void *arg, void *gauges)
     master_scribe_get_status(s->scribe, &scribe);
     master_store_get_stats(s->core->store, &store);
     read_stats(s, &meta);
+    worker_gauges(s, g);
     g->leading = s->core->leading != 0;
     g->applied_index = (int64_t)scribe.applied;
     g->committed_index = (int64_t)scribe.committed;

@@ -7,18 +7,21 @@
 #include "meta/master_options.h"
 #include "meta/master_scribe.h"
 #include "meta/master_server.h"
+#include "meta/master_workers.h"
 #include "wire/message.h"
 
 /* Any thread. All borrowed. */
 struct master_status {
     struct master_core *core;
     struct master_scribe *scribe;
+    struct master_workers *workers;
     struct master_server *server; /* NULL before it is made */
     const struct master_options *options;
     struct uuid cluster;
     uint64_t master;
     uint64_t started_ns, started_wall_ns;
-    char address[300]; /* where clients reach us */
+    char address[300];   /* where clients reach us */
+    const char *journal; /* its socket */
 };
 
 /* The answer to cluster_status; what it points to goes into texts, which must be empty. */

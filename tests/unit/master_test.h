@@ -71,7 +71,7 @@ static struct asked *ask(struct caller *c, uint16_t type, const void *message)
     return a;
 }
 
-static bool is_answered(struct asked *a)
+static bool __attribute__((unused)) is_answered(struct asked *a)
 {
     pthread_mutex_lock(&a->lock);
     bool done = a->is_done;
@@ -96,16 +96,21 @@ static void asked_free(struct asked *a)
     free(a);
 }
 
-static struct caller *caller_new(const char *socket)
+static struct caller *caller_new_as(const char *socket, enum rpc_role role)
 {
     struct caller *c = calloc(1, sizeof(*c));
     ck_assert_int_eq(loop_new(&(struct loop_options){.name = "caller"}, &c->loop), 0);
     char address[200];
     snprintf(address, sizeof(address), "unix:%s", socket);
-    struct rpc_client_options o = {.address = address, .self = {.role = RPC_CLIENT, .program = "test"}};
+    struct rpc_client_options o = {.address = address, .self = {.role = role, .program = "test"}};
     ck_assert_int_eq(rpc_client_new(c->loop, &o, &c->client), 0);
     ck_assert_int_eq(loop_start(c->loop), 0);
     return c;
+}
+
+static struct caller *caller_new(const char *socket)
+{
+    return caller_new_as(socket, RPC_CLIENT);
 }
 
 static void caller_closed(void *arg)

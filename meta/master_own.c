@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "meta/master_own.h"
+
+#include <errno.h>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "meta/master_net.h"
+#include "meta/master_workers.h"
+
+/* One request and its answer. */
+struct own {
+    struct master_net *n;
+    struct rpc_request *rpc;
+    struct master_workers *workers;
+    uint64_t now_ns;
+    struct buf texts; /* what the answer points to */
+    union {
+        struct msg_cluster_status_answer status;
+        struct msg_workers_answer workers;
+        struct msg_worker_register_answer registered;
+        struct msg_worker_heartbeat_answer heartbeat;
+        struct msg_blocks_check_answer blocks;
+        struct msg_sessions_check_answer sessions;
+    } answer;
+};
+
+static int own_cluster_status(struct own *o)
+{
+    o->n->o->status(o->n->o->arg, &o->answer.status, &o->texts);
+    return 0;
+}
+
+static int own_workers(struct own *o)
+{
+    struct msg_workers m;
+    int r = msg_workers_decode(o->rpc->body, o->rpc->header.body_len, &m);
+    return r < 0 ? r : master_workers_map(o->workers, m.map_version, o->now_ns, &o->answer.workers, &o->texts);
+}
+
+static int own_worker_register(struct own *o)
+{
+    struct msg_worker_register m;
+    bool is_new;
+    int r = msg_worker_register_decode(o->rpc->body, o->rpc->header.body_len, &m);
+    return r < 0 ? r : master_workers_register(o->workers, &m, o->now_ns, &o->answer.registered, &is_new);
+}
+
+static int own_worker_heartbeat(struct own *o)
+{
+    struct msg_worker_heartbeat m;
+    int r = msg_worker_heartbeat_decode(o->rpc->body, o->rpc->header.body_len, &m);
+    return r < 0 ? r : master_workers_heartbeat(o->workers, &m, o->now_ns, &o->answer.heartbeat, &o->texts);
+}
+
+/* Whose rows nobody can look at yet: all of it is kept. */
+static int own_blocks_check(struct own *o)
+{
+    struct msg_blocks_check m;
+    int r = msg_blocks_check_decode(o->rpc->body, o->rpc->header.body_len, &m);
+    if (r == 0)
+        r = buf_reserve(&o->texts, m.blocks.count + 1ul);
+    if (r < 0)
+        return r;
+    memset(o->texts.p, 0, m.blocks.count);
+    o->answer.blocks.verdicts = (struct text){(const char *)o->texts.p, m.blocks.count};
+    return 0;
+}
+
+static int own_sessions_check(struct own *o)
+{
+    struct msg_sessions_check m;
+    uint8_t id[8];
+    int r = msg_sessions_check_decode(o->rpc->body, o->rpc->header.body_len, &m);
+    if (r == 0 && m.sessions.n % 8)
+        r = -CV_BAD_MESSAGE;
+    if (r < 0)
+        return r;
+    master_core_read_lock(o->n->core);
+    for (uint32_t i = 0; r == 0 && i < m.sessions.n; i += 8) {
+        uint64_t session = get_le64((const uint8_t *)m.sessions.p + i);
+        if (meta_session_exists(o->n->core->meta, session))
+            continue;
+        put_le64(id, session);
+        r = buf_append(&o->texts, id, sizeof(id));
+    }
+    master_core_unlock(o->n->core);
+    o->answer.sessions.ended = (struct text){(const char *)o->texts.p, (uint32_t)o->texts.n};
+    return r;
+}
+
+/* worker: only a worker may ask. leader: only who leads may answer. */
+struct own_op {
+    uint16_t type;
+    bool worker, leader;
+    int (*run)(struct own *o);
+};
+
+// clang-format off
+static const struct own_op ops[] = {
+    {MSG_cluster_status,   false, false, own_cluster_status},
+    {MSG_workers,          false, true,  own_workers},
+    {MSG_worker_register,  true,  true,  own_worker_register},
+    {MSG_worker_heartbeat, true,  true,  own_worker_heartbeat},
+    {MSG_blocks_check,     true,  true,  own_blocks_check},
+    {MSG_sessions_check,   true,  true,  own_sessions_check},
+};
+// clang-format on
+
+static const struct own_op *find(uint16_t type)
+{
+    for (size_t i = 0; i < array_size(ops); i++)
+        if (ops[i].type == type)
+            return &ops[i];
+    return NULL;
+}
+
+bool master_own_serves(uint16_t type)
+{
+    return find(type) != NULL;
+}
+
+void master_own_request(struct master_net *n, struct rpc_request *rpc)
+{
+    struct own o = {.n = n, .rpc = rpc, .workers = n->o->workers, .now_ns = clock_ns()};
+    const struct own_op *op = find(rpc->header.type);
+    uint64_t received_ns = loop_now(n->loop), index = n->core->released_index;
+    int r = 0;
+    if (op->worker && !master_peer_is_worker(rpc->peer))
+        r = -EPERM;
+    else if (op->leader && !master_core_leads(n->core, o.now_ns))
+        r = -CV_NOT_LEADER;
+    else
+        r = op->run(&o);
+    uint64_t now = clock_ns();
+    if (r == 0 && op->leader &&
+        !master_core_leads(n->core, now)) /* until the answer leaves, not only until it was found */
+        r = -CV_NOT_LEADER;
+    master_net_count(n, master_op_of(rpc->header.type), received_ns, r, now);
+    rpc_answer(rpc, r, index, r < 0 ? NULL : message_desc(rpc->header.type + 0x8000), r < 0 ? NULL : &o.answer);
+    buf_fini(&o.texts);
+}

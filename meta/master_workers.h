@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The workers as the leader sees them: who is there, who answers, who takes part in placement, and what each has to drop.
+ *
+ *      register   a worker says who it is, to each new leader again; who is known from stored rows counts as heard of
+ *                 when we began to lead, so a change of leader takes nobody's blocks away
+ *      up         heard of within worker_down_ms
+ *      in         takes part in placement: from the first registration; out after worker_out_ms without a word (or by
+ *                 command), in again when it comes back
+ *      map        all of that with a version that grows with every change, over leaders too (term in the high half)
+ *      drops      what commits have made nobody's: told in answers to heartbeats until acknowledged. Bounded; what gets
+ *                 lost here (a full queue, a change of leader, a worker that is down) blocks_check finds
+ *
+ * Any thread; one lock, held for a copy or a walk over the workers. Times are clock_ns().
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "meta/master_options.h"
+#include "place/place.h"
+#include "wire/message.h"
+
+struct master_workers; /* opaque */
+
+#define MASTER_WORKERS_MAX 4096
+#define MASTER_DROPS_MAX   65536 /* waiting for one worker */
+#define MASTER_DROPS_TOLD  8192  /* in one answer */
+
+/* options: worker_heartbeat_ms, worker_down_ms, worker_out_ms; borrowed. Errors: -ENOMEM. */
+int master_workers_new(const struct master_options *options, struct master_workers **ret);
+struct master_workers *master_workers_free(struct master_workers *w);
+DEFINE_CLEANUP(struct master_workers *, master_workers_free)
+
+/* We begin to lead in this term: nobody has registered, nothing is to be dropped. */
+void master_workers_lead(struct master_workers *w, uint64_t term);
+
+/* Known from a stored row (after master_workers_lead): as if it had registered, without a word since. */
+int master_workers_known(struct master_workers *w, const struct rec_worker *row, uint64_t now_ns);
+
+/* It says who it is. *is_new: it has no row yet (known: none was stored, or another address). mounts_version is left to
+ * the caller. Errors: -EINVAL no id or address, texts too long; -CV_BUSY too many workers; -ENOMEM. */
+int master_workers_register(struct master_workers *w, const struct msg_worker_register *m, uint64_t now_ns,
+                            struct msg_worker_register_answer *ret, bool *is_new);
+
+/* It lives. Drops told go into texts. mounts_version is left to the caller. Errors: -ENOMEM. */
+int master_workers_heartbeat(struct master_workers *w, const struct msg_worker_heartbeat *m, uint64_t now_ns,
+                             struct msg_worker_heartbeat_answer *ret, struct buf *texts);
+
+/* The map, or when the asker has this version already only its number. Errors: -ENOMEM. */
+int master_workers_map(struct master_workers *w, uint64_t known_version, uint64_t now_ns,
+                       struct msg_workers_answer *ret, struct buf *texts);
+uint64_t master_workers_version(struct master_workers *w, uint64_t now_ns);
+
+/* Committed: everything of the inode behind size is nobody's (0: all of it). */
+void master_workers_drop(struct master_workers *w, uint64_t inode, uint64_t size, uint64_t epoch);
+
+/* Workers for count blocks of an inode from first on, best first: those that are in and up; near (if it is one of them)
+ * before the others. ret has room for count x replicas, *per_block says how many each got (fewer when there are not
+ * enough). Errors: -CV_NO_WORKER none is in and up; -CV_NO_SPACE none of them has room. */
+int master_workers_place(struct master_workers *w, uint64_t inode, uint32_t first, uint32_t count, uint32_t replicas,
+                         uint64_t near, uint64_t now_ns, uint64_t *ret, uint32_t *per_block);
+
+/* Workers as nodes of cluster_status, appended to list. Returns how many. */
+uint32_t master_workers_nodes(struct master_workers *w, uint64_t now_ns, struct buf *list);
+
+struct master_workers_stats {
+    uint32_t up, down, out;         /* out ones are not counted in the others */
+    uint64_t capacity, used, dirty; /* bytes, of those that are up */
+    uint64_t damaged_chunks, lost_blocks;
+    uint64_t drops_waiting;            /* of all workers together */
+    uint64_t drops_queued, drops_lost; /* since start; lost: the queue was full */
+};
+void master_workers_get_stats(struct master_workers *w, uint64_t now_ns, struct master_workers_stats *ret);
