@@ -76,6 +76,12 @@ static int take_params(struct ufs *u, const struct ufs_param *params, unsigned n
             snprintf(message, size, "%s:// has no parameter '%s'", u->ops->scheme, params[i].name);
             return -EINVAL;
         }
+        for (unsigned k = 0; k < u->param_count; k++) {
+            if (u->params[k].name != known)
+                continue;
+            snprintf(message, size, "parameter '%s' is given twice", known);
+            return -EINVAL;
+        }
         u->params[u->param_count].name = known;
         if (!(u->params[u->param_count].value = strdup(params[i].value)))
             return -ENOMEM;

@@ -66,7 +66,7 @@ struct ufs_op {
 };
 
 /* Parse and check without asking the store. message receives what is wrong, in words. params are copied.
- * Errors: -EPROTONOSUPPORT unknown scheme; -EINVAL malformed URI, unknown, missing or bad parameter; -ENOMEM. */
+ * Errors: -EPROTONOSUPPORT unknown scheme; -EINVAL malformed URI, unknown, repeated, missing or bad parameter; -ENOMEM. */
 int ufs_open(struct loop *loop, const char *uri, const struct ufs_param *params, unsigned n, struct ufs **ret,
              char *message, size_t message_size);
 

@@ -439,7 +439,12 @@ static int on_success(struct s3_job *j)
         j->op->bytes = j->left;
         j->op->ufs->counters.bytes_out += j->left;
         return 0;
-    case S3_GET: return j->left == 0 ? 0 : -CV_STALE_IDENTITY; /* shorter than it was */
+    case S3_GET:
+        if (j->left == 0)
+            return 0;
+        snprintf(j->op->message, sizeof(j->op->message), "GET %.180s: the object ends before what was asked for",
+                 j->http.url);
+        return -CV_STALE_IDENTITY;
     case S3_DELETE: return 0;
     }
     return 0;
