@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "cli/connect.h"
 #include "cli/local.h"
+#include "cli/process.h"
 
 #define UP_MS   60000
 #define DOWN_MS 60000
@@ -44,11 +45,11 @@ static int start_all(struct cli *cli, const char *dir)
             fprintf(stderr, "%-8s runs already (pid %d)\n", d->name, (int)pid);
             continue;
         }
-        int status = local_start(cli, dir, d, until);
+        int status = local_start(cli, dir, d, until, &pid);
         if (status != CLI_OK)
             return status;
         fprintf(stderr, "%-8s ready after %llu ms (pid %d)\n", d->name,
-                (unsigned long long)((clock_ns() - start) / NS_PER_MS), (int)local_pid(dir, d));
+                (unsigned long long)((clock_ns() - start) / NS_PER_MS), (int)pid);
     }
     return CLI_OK;
 }
@@ -95,7 +96,7 @@ int cmd_local_down(struct cli *cli, int argc, char **argv)
     while (n-- > 0) {
         const struct local_daemon *d = &local_daemons[n];
         pid_t pid = local_pid(dir, d);
-        int r = pid ? local_stop(pid, until) : 0;
+        int r = pid ? process_stop(pid, until) : 0;
         if (r < 0)
             return cli_fail(cli, r, "it goes on stopping; look at its log, or kill it: nothing acknowledged is lost",
                             "stop %s (pid %d)", d->program, (int)pid);

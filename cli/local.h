@@ -36,7 +36,4 @@ int local_set_up(struct cli *cli, const char *dir);
 pid_t local_pid(const char *dir, const struct local_daemon *d);
 
 /* Start a daemon and wait until it says that it is ready. Reports failures with the end of its log. Returns a status. */
-int local_start(struct cli *cli, const char *dir, const struct local_daemon *d, uint64_t deadline_ns);
-
-/* Ask a daemon to stop and wait. Errors: -CV_DEADLINE; it goes on stopping then. */
-int local_stop(pid_t pid, uint64_t deadline_ns);
+int local_start(struct cli *cli, const char *dir, const struct local_daemon *d, uint64_t deadline_ns, pid_t *ret);
