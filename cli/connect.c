@@ -3,8 +3,10 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
+#include "client/client_ask.h"
 #include "conf/common_options.h"
 
 #define CONNECT_MS 10000
@@ -23,9 +25,7 @@ int cli_connect(struct cli *cli, struct curvine **ret)
     if (r == 0)
         r = curvine_open(&(struct curvine_options){.masters = (char *)masters.p,
                                                    .program = "cv",
-                                                   .timeout_ms = cli->timeout_ms
-                                                                     ? (uint32_t)min(cli->timeout_ms, 1ul << 31)
-                                                                     : CONNECT_MS},
+                                                   .timeout_ms = cli_timeout_ms(cli, CONNECT_MS)},
                          ret);
     if (r < 0)
         return cli_fail(
@@ -51,4 +51,21 @@ int cli_path(struct cli *cli, const char *argument, const char **ret)
 int cli_fail_path(struct cli *cli, int r, const char *what, const char *path)
 {
     return cli_fail(cli, r, NULL, "%s :%s", what, path);
+}
+
+struct rec_op_head cli_head(void)
+{
+    return (struct rec_op_head){.uid = geteuid(), .gid = getegid(), .pid = (uint32_t)getpid()};
+}
+
+uint32_t cli_timeout_ms(const struct cli *cli, uint32_t otherwise_ms)
+{
+    return cli->timeout_ms ? (uint32_t)min(cli->timeout_ms, 1ul << 31) : otherwise_ms;
+}
+
+int cli_mount_list(struct curvine *cv, struct buf *body, struct msg_mount_list_answer *ret)
+{
+    struct msg_mount_list m = {.head = cli_head()};
+    int r = client_ask(cv, MSG_mount_list, msg_mount_list_desc(), &m, 0, body);
+    return r < 0 ? r : msg_mount_list_answer_decode(body->p, body->n, ret);
 }

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cv umount: a path of the namespace is detached, for all hosts; a local directory is unmounted, here. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "cli/connect.h"
+#include "cli/mount.h"
+#include "cli/mounts.h"
+#include "cli/process.h"
+#include "cli/unmount.h"
+#include "client/client_ask.h"
+#include "wire/meta_flags.h"
+
+#define DETACH_MS  60000
+#define UNMOUNT_MS 30000
+
+/* ---- here --------------------------------------------------------------------------------------------------------------- */
+
+static int report_busy(const char *point)
+{
+    struct buf holders cleanup(buf_fini) = {0};
+    unsigned n = mounts_holders(point, &holders);
+    fprintf(stderr, "cv umount: '%s' is in use", point);
+    if (n)
+        fprintf(stderr, " by\n%.*s", (int)holders.n, (char *)holders.p);
+    else
+        fprintf(stderr, "; by whom is seen by root only\n");
+    fprintf(stderr, "  try: end them, or cv umount --lazy %s: away now, gone when they are\n", point);
+    return CLI_FAILED;
+}
+
+int unmount_here(struct cli *cli, const char *point, const struct host_mount *m, enum unmount_how how)
+{
+    uint64_t until = clock_ns() + cli_timeout_ms(cli, UNMOUNT_MS) * NS_PER_MS;
+    pid_t pid = mounts_server(point, NULL, NULL, 0);
+    if (how == UNMOUNT_FORCE) {
+        int r = mounts_abort(m);
+        if (r < 0 && r != -ENOENT)
+            return cli_fail(cli, r, "be root, or the user who mounted it", "end what waits for '%s'", point);
+    }
+    int r = mounts_unmount(point, how != UNMOUNT_NORMAL);
+    if (r == -EBUSY)
+        return report_busy(point);
+    if (r < 0)
+        return cli_fail(cli, r, r == -EPERM ? "be root, or the user who mounted it" : NULL, "unmount '%s'", point);
+    /* What was written is in the cluster when cv-fuse has ended. */
+    if (pid && how == UNMOUNT_NORMAL)
+        r = process_wait(pid, until);
+    else if (pid && how == UNMOUNT_FORCE)
+        r = process_stop(pid, until);
+    if (r < 0)
+        return cli_fail(cli, r, "look at its log; it ends when what was written is in the cluster",
+                        "'%s' is unmounted, but cv-fuse (pid %d) still works", point, (int)pid);
+    return CLI_OK;
+}
+
+static int unmount_directory(struct cli *cli, const char *directory, enum unmount_how how)
+{
+    char point[4096];
+    struct host_mount m;
+    int r = mounts_absolute(directory, point, sizeof(point));
+    if (r < 0)
+        return cli_fail(cli, r, "what is mounted: cv mount", "unmount '%s'", directory);
+    r = mounts_find(point, &m);
+    if (r == -ENOENT) {
+        fprintf(stderr, "cv umount: nothing is mounted at '%s'\n  try: cv mount, which lists what is\n", point);
+        return CLI_FAILED;
+    }
+    if (r < 0)
+        return cli_fail(cli, r, NULL, "read the list of mounts");
+    if (!m.ours) {
+        fprintf(stderr, "cv umount: '%s' is none of ours: %s (%s)\n  try: umount %s\n", point, m.source, m.type, point);
+        return CLI_FAILED;
+    }
+    int status = unmount_here(cli, point, &m, how);
+    if (status == CLI_OK)
+        printf("unmounted %s%s\n", point, how == UNMOUNT_LAZY ? "; it goes for good when nobody uses it" : "");
+    return status;
+}
+
+/* ---- detach ---------------------------------------------------------------------------------------------------------------- */
+
+static int ask_user(const char *path, struct text uri)
+{
+    char answer[16];
+    fprintf(stderr,
+            "Detach :%s (" TEXT_FMT ")? Its names go away for everybody, here only: nothing is removed in the\n"
+            "under file system. [y/N] ",
+            path, TEXT_ARG(uri));
+    if (!fgets(answer, sizeof(answer), stdin))
+        return false;
+    return answer[0] == 'y' || answer[0] == 'Y';
+}
+
+static int remove_mount(struct cli *cli, struct curvine *cv, uint32_t id, const char *path, bool force)
+{
+    struct msg_mount_remove m = {.head = cli_head(), .mount = id, .flags = force ? MOUNT_FORCE : 0};
+    struct msg_mount_remove_answer answer = {0};
+    struct buf body cleanup(buf_fini) = {0};
+    int r = client_ask(cv, MSG_mount_remove, msg_mount_remove_desc(), &m, cli_timeout_ms(cli, DETACH_MS), &body);
+    if (r == 0)
+        r = msg_mount_remove_answer_decode(body.p, body.n, &answer);
+    if (r == 0 && answer.error)
+        r = -(int)answer.error;
+    if (r == -CV_DIRTY)
+        return cli_fail(cli, r, "--force, if that data may be lost", "detach :%s", path);
+    if (r < 0 && answer.reason.n) {
+        fprintf(stderr, "cv umount: cannot detach :%s: " TEXT_FMT " (%s)\n", path, TEXT_ARG(answer.reason),
+                cv_error_name(r));
+        return CLI_FAILED;
+    }
+    return r < 0 ? cli_fail(cli, r, NULL, "detach :%s", path) : CLI_OK;
+}
+
+static int detach(struct cli *cli, const char *path, bool force, bool yes)
+{
+    struct curvine *cv cleanup(curvine_closep) = NULL;
+    struct buf body cleanup(buf_fini) = {0};
+    struct msg_mount_list_answer list;
+    size_t n = strlen(path);
+    int status = cli_connect(cli, &cv);
+    if (status != CLI_OK)
+        return status;
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    int r = cli_mount_list(cv, &body, &list);
+    if (r < 0)
+        return cli_fail(cli, r, NULL, "list what is attached");
+    rec_for_each (mount, m, &list.mounts) {
+        if (!text_equal(m.path, (struct text){path, (uint32_t)n}))
+            continue;
+        if (!yes && isatty(STDIN_FILENO) && !ask_user(path, m.uri)) {
+            fprintf(stderr, "nothing was changed\n");
+            return CLI_FAILED;
+        }
+        status = remove_mount(cli, cv, m.mount, path, force);
+        if (status == CLI_OK)
+            printf("detached :%.*s (" TEXT_FMT ")\n", (int)n, path, TEXT_ARG(m.uri));
+        return status;
+    }
+    fprintf(stderr, "cv umount: nothing is attached at ':%s'\n  try: cv mount, which lists what is\n", path);
+    return CLI_FAILED;
+}
+
+int cmd_umount(struct cli *cli, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"force", no_argument, NULL, 'f'}, {"lazy", no_argument, NULL, 'l'}, {"yes", no_argument, NULL, 'y'}, {0}};
+    enum unmount_how how = UNMOUNT_NORMAL;
+    bool yes = false;
+    for (int c; (c = cli_option(cli, argc, argv, "fly", options)) != -1;)
+        switch (c) {
+        case 'f': how = UNMOUNT_FORCE; break;
+        case 'l': how = how == UNMOUNT_FORCE ? how : UNMOUNT_LAZY; break;
+        case 'y': yes = true; break;
+        default: return cli_option_status();
+        }
+    if (argc - optind != 1)
+        return cli_usage(cli, "expected :/PATH to detach, or DIR to unmount here");
+    const char *what = argv[optind];
+    if (strstr(what, "://"))
+        return cli_usage(cli, "name the path it is attached at (cv mount shows it), not %s", what);
+    return what[0] == ':' && what[1] == '/' ? detach(cli, what + 1, how == UNMOUNT_FORCE, yes)
+                                            : unmount_directory(cli, what, how);
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "cli/connect.h"
+#include "cli/mount.h"
+#include "client/client_ask.h"
+#include "wire/meta_flags.h"
+
+#define ATTACH_MS 60000 /* the store is asked, perhaps more than once */
+
+const char *mount_mode_name(uint8_t mode)
+{
+    static const char *const names[] = {[MOUNT_CACHE] = "cache", [MOUNT_FS] = "fs", [MOUNT_SCRATCH] = "scratch"};
+    return mode < array_size(names) && names[mode] ? names[mode] : "?";
+}
+
+/* What to do about a refusal. */
+static const char *hint_for(int r)
+{
+    switch (-r) {
+    case EBUSY: return "mounts cannot lie within one another: cv mount lists them, cv umount :/PATH detaches one";
+    case EEXIST: return "something is at that path: choose another, or see what: cv fs stat :/PATH";
+    case ENOTEMPTY: return "attach at an empty or new directory: its names would be hidden behind the bucket's";
+    case ENOENT: return "make the directory above it first: cv fs mkdir -p :/PATH";
+    case EACCES:
+    case EPERM: return "attaching takes the rights of root or of the owner of the directory above";
+    default: return NULL;
+    }
+}
+
+/* One that is there already, with the same URI? Returns CLI_OK, CLI_DEGRADED for "no", or reports. */
+static int is_attached(struct cli *cli, struct curvine *cv, const struct attachment *a)
+{
+    struct buf body cleanup(buf_fini) = {0};
+    struct msg_mount_list_answer list;
+    int r = cli_mount_list(cv, &body, &list);
+    if (r < 0)
+        return cli_fail(cli, r, NULL, "list what is attached");
+    rec_for_each (mount, m, &list.mounts) {
+        if (!text_equal(m.path, text_of(a->path)))
+            continue;
+        if (text_equal(m.uri, text_of(a->uri)))
+            return CLI_OK;
+        fprintf(stderr, "cv mount: ':%s' is " TEXT_FMT " already, not %s\n  try: cv mount %s :/OTHER\n", a->path,
+                TEXT_ARG(m.uri), a->uri, a->uri);
+        return CLI_FAILED;
+    }
+    return CLI_DEGRADED;
+}
+
+static void tell_origin(const struct mount_params *p)
+{
+    for (uint32_t i = 0; i < p->n; i++)
+        if (strncmp(p->from[i], "AWS_", 4) == 0)
+            fprintf(stderr, "%s taken from %s\n", p->name[i], p->from[i]);
+}
+
+int mount_attach(struct cli *cli, struct curvine *cv, const struct attachment *a)
+{
+    if (a->may_be_there) {
+        int status = is_attached(cli, cv, a);
+        if (status == CLI_OK && cli->form == OUT_TABLE)
+            printf("%s is attached at :%s already\n", a->uri, a->path);
+        if (status != CLI_DEGRADED)
+            return status;
+    }
+    struct buf params cleanup(buf_fini) = {0}, body cleanup(buf_fini) = {0};
+    struct msg_mount_add m = {
+        .head = cli_head(),
+        .path = text_of(a->path),
+        .uri = text_of(a->uri),
+        .mode = a->mode,
+        .flags = a->flags,
+    };
+    struct curvine_text name = {0};
+    int r = curvine_resolve_parent(cv, a->path, &m.parent, &name);
+    if (r == -EBUSY)
+        return cli_usage(cli, "':/' itself cannot be a mount: choose a directory of it, such as :/data");
+    m.name = (struct text){name.p, name.n};
+    for (uint32_t i = 0; r == 0 && i < a->params.n; i++)
+        r = rec_mount_param_append(&params,
+                                   &(struct rec_mount_param){text_of(a->params.name[i]), text_of(a->params.value[i])});
+    m.params = wire_list_of(&params, a->params.n);
+    if (cli->form == OUT_TABLE)
+        tell_origin(&a->params);
+    if (r == 0)
+        r = client_ask(cv, MSG_mount_add, msg_mount_add_desc(), &m, cli_timeout_ms(cli, ATTACH_MS), &body);
+    explicit_bzero(params.p, params.n);
+    struct msg_mount_add_answer answer = {0};
+    if (r == 0)
+        r = msg_mount_add_answer_decode(body.p, body.n, &answer);
+    if (r == 0 && answer.error)
+        r = -(int)answer.error;
+    if (r < 0 && answer.reason.n) { /* the store's words, or the master's: they name the call and the fix */
+        fprintf(stderr, "cv mount: cannot attach %s: " TEXT_FMT " (%s)\n  nothing was changed\n", a->uri,
+                TEXT_ARG(answer.reason), cv_error_name(r));
+        return CLI_FAILED;
+    }
+    if (r < 0)
+        return cli_fail(cli, r, hint_for(r), "attach %s at :%s", a->uri, a->path);
+    if (cli->form == OUT_TABLE && (a->flags & MOUNT_CHECK))
+        printf("%s can be attached at :%s; nothing was changed\n", a->uri, a->path);
+    else if (cli->form == OUT_TABLE)
+        printf("attached %s at :%s (%s%s)\n", *a->uri ? a->uri : "scratch space", a->path, mount_mode_name(a->mode),
+               a->mode == MOUNT_CACHE && !(a->flags & MOUNT_WRITABLE) ? ", read-only" : "");
+    return CLI_OK;
+}
