@@ -66,6 +66,8 @@ struct meta_options {
     uint32_t slots;           /* of a session that asks for none or more; 0: 64; at most META_SLOTS_MAX */
     uint32_t lease_ms;        /* given in answers; 0: 1000 */
     uint32_t feature_level;   /* that batches are written under; 0: 1 */
+    uint32_t block_shift;     /* of new files: blocks of 1 << block_shift bytes; 0: META_BLOCK_SHIFT; 12 to 30 */
+    uint32_t replicas;        /* of written blocks; 0: 1; at most META_REPLICAS_MAX */
 };
 
 /* Build from the base: its state row, sessions, slots, grants; of the tree only the root. The base may be empty (no
@@ -93,6 +95,7 @@ enum meta_class {
     OP(mkdir, SCRIBE, 1) OP(mknod, SCRIBE, 1) OP(symlink, SCRIBE, 1) OP(link, SCRIBE, 1) OP(unlink, SCRIBE, 1)         \
     OP(rmdir, SCRIBE, 1) OP(rename, SCRIBE, 1) OP(setattr, SCRIBE, 1) OP(setxattr, SCRIBE, 1)                          \
     OP(removexattr, SCRIBE, 1) OP(create, SCRIBE, 1) OP(open, SCRIBE, 1) OP(close, SCRIBE, 1)                          \
+    OP(layout, READ, 1) OP(write_grant, SCRIBE, 1) OP(write_commit, SCRIBE, 1)                                         \
     OP(session_open, SCRIBE, 0) OP(session_close, SCRIBE, 0)
 // clang-format on
 
@@ -146,6 +149,9 @@ union meta_answer {
     struct msg_setattr_answer setattr;
     struct msg_create_answer create;
     struct msg_open_answer open;
+    struct msg_layout_answer layout;
+    struct msg_write_grant_answer write_grant;
+    struct msg_write_commit_answer write_commit;
     struct msg_session_open_answer session_open; /* timeout_ms and incarnation are the daemon's to fill in */
 };
 
@@ -282,18 +288,27 @@ uint64_t meta_batch_last_committed(const struct meta *m); /* [R] */
 
 /* Side effects that committing released: told, not done. */
 enum meta_effect_kind {
-    META_EFFECT_PURGED = 1, /* inode is gone for good: its blocks may be deleted. a: base_version */
-    META_EFFECT_TRUNCATED,  /* a: new size */
-    META_EFFECT_ORPHANED,   /* inode lost its last name */
+    META_EFFECT_PURGED = 1, /* inode is gone for good. a 1: workers may have blocks of it, to be deleted; 0: none has */
+    META_EFFECT_TRUNCATED, /* a: new size; epoch: what is behind it, of older epochs, may be deleted; 0: never written */
+    META_EFFECT_ORPHANED,  /* inode lost its last name */
     META_EFFECT_SESSION_OPENED,
     META_EFFECT_SESSION_CLOSED, /* session */
 };
 struct meta_effect {
     enum meta_effect_kind kind;
-    uint64_t inode, session, a;
+    uint64_t inode, session, a, epoch;
 };
 /* Called within meta_batch_committed() for each, in order. NULL: not interested. [W] */
 void meta_on_effect(struct meta *m, void (*effect)(void *arg, const struct meta_effect *e), void *arg);
+
+/* Who keeps new blocks: place() gives up to max worker ids for a block, best first, and returns how many (0: nobody takes
+ * data: the grant fails with -CV_NO_SPACE). near: the worker beside the writer, 0: none. It is called within
+ * meta_execute() of a write_grant, so it may not block; wanted copies: options.replicas, or what the inode says. Without
+ * this nothing can be written. [W] */
+void meta_on_place(struct meta *m,
+                   uint32_t (*place)(void *arg, uint64_t inode, uint32_t block, uint64_t near, uint32_t max,
+                                     uint64_t *ret),
+                   void *arg);
 
 /* --- following and replay ------------------------------------------------------------------------------------------ */
 

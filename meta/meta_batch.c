@@ -495,9 +495,10 @@ static void effects_tell(struct meta *m, const struct batch *b)
         case REDO_purge: f.kind = op.extra ? 0 : META_EFFECT_PURGED, f.a = op.other; break;
         case REDO_unlink:
         case REDO_rmdir:
-            f.kind = op.extra == LINK_GONE ? META_EFFECT_PURGED : op.extra == LINK_ORPHAN ? META_EFFECT_ORPHANED : 0;
+            f.kind = op.extra == LINK_ORPHAN ? META_EFFECT_ORPHANED : op.extra ? META_EFFECT_PURGED : 0;
+            f.a = op.extra == LINK_GONE;
             break;
-        case REDO_truncate: f.kind = META_EFFECT_TRUNCATED, f.a = op.other; break;
+        case REDO_truncate: f.kind = META_EFFECT_TRUNCATED, f.a = op.other, f.epoch = op.extra; break;
         case REDO_session_open: f.kind = META_EFFECT_SESSION_OPENED, f.session = op.inode; break;
         case REDO_session_close: f.kind = META_EFFECT_SESSION_CLOSED, f.session = op.inode; break;
         default: break;
@@ -641,6 +642,7 @@ void meta_batch_undo(struct meta *m, uint64_t from)
     struct text k = key_of(key, meta_key_inode(META_ROOT, key));
     m->has_root = m->root_committed || layers_find(m, META_TABLE_inode, k, row_hash(META_TABLE_inode, k));
     slots_forget_all(m);
+    handle_forget_grants(&m->sessions); /* an epoch taken back may be given to another */
 }
 
 /* --- applying ---------------------------------------------------------------------------------------------------------------- */

@@ -13,6 +13,8 @@ static struct meta_options options_of(const struct meta_options *o)
     r.slots = r.slots ? min(r.slots, (uint32_t)META_SLOTS_MAX) : 64;
     r.lease_ms = r.lease_ms ? r.lease_ms : 1000;
     r.feature_level = r.feature_level ? r.feature_level : 1;
+    r.block_shift = r.block_shift ? max(12u, min(r.block_shift, 30u)) : META_BLOCK_SHIFT;
+    r.replicas = r.replicas ? min(r.replicas, (uint32_t)META_REPLICAS_MAX) : 1;
     return r;
 }
 
@@ -308,6 +310,15 @@ void meta_on_effect(struct meta *m, void (*effect)(void *arg, const struct meta_
 {
     m->effect = effect;
     m->effect_arg = arg;
+}
+
+void meta_on_place(struct meta *m,
+                   uint32_t (*place)(void *arg, uint64_t inode, uint32_t block, uint64_t near, uint32_t max,
+                                     uint64_t *ret),
+                   void *arg)
+{
+    m->place = place;
+    m->place_arg = arg;
 }
 
 void meta_stats(const struct meta *m, struct meta_stats *ret)

@@ -7,7 +7,7 @@
  *      meta_execute.c   running one, slots             meta_session.c  sessions, slots, open handles
  *      meta_see.c       reading through the layers     meta_rows.c     rows, delta
  *      meta_scan.c      ranges through the layers      meta_tree.c     resident nodes and names
- *      meta_batch.c     changing, batches, undo, apply
+ *      meta_batch.c     changing, batches, undo, apply meta_content.c  layouts, sizes
  *
  * An operation is one function (meta_op_*.c) that runs twice: dry, under the shared lock, on whatever thread has the
  * request, to find what is not in memory; then on the scribe, for good. It first sees all it needs (see_*), checks, and
@@ -93,6 +93,8 @@ struct meta {
 
     void (*effect)(void *arg, const struct meta_effect *e);
     void *effect_arg;
+    uint32_t (*place)(void *arg, uint64_t inode, uint32_t block, uint64_t near, uint32_t max, uint64_t *ret);
+    void *place_arg;
     uint64_t installed, prepare_again;
 };
 
@@ -256,7 +258,12 @@ void directory_changed(struct run *u, struct meta_inode *d, int entries, int lin
 /* One name of the inode is gone; puts its row, or what remains of it. Returns the `extra` of REDO_unlink. Room:
  * DROP_LINK_ROWS. */
 #define DROP_LINK_ROWS 2
-enum { LINK_LEFT = 0, LINK_GONE = 1, LINK_ORPHAN = 2 };
+enum {
+    LINK_LEFT = 0,
+    LINK_GONE = 1,
+    LINK_ORPHAN = 2,
+    LINK_NEVER = 3
+}; /* NEVER: gone, and no worker has a block of it */
 int drop_link(struct run *u, struct meta_inode *i);
 
 #define META_NLINK_MAX 0x7fffffffu
@@ -267,5 +274,56 @@ uint32_t mode_after_write(const struct meta_caller *c, const struct meta_inode *
 int see_capability(struct run *u, const struct meta_inode *i);
 void put_no_capability(struct run *u, struct meta_inode *i);
 
-/* Set the size: content changes, times, totals; puts nothing but the record of the operation. */
-void change_size(struct run *u, struct meta_inode *i, uint64_t size);
+/* --- content (meta_content.c) --------------------------------------------------------------------------------------- */
+
+#define FILE_BYTES_MAX ((1ull << 63) - 1)
+#define EXTENTS_OPEN   64u   /* extents in the answer of an open */
+#define EXTENTS_PAGE   1024u /* most in any answer */
+
+static inline uint32_t block_shift_of(const struct meta_inode *i)
+{
+    return i->block_shift ? i->block_shift : META_BLOCK_SHIFT;
+}
+/* Bytes of the block that are base content. */
+uint32_t base_length_of(const struct meta_inode *i, uint32_t block);
+/* The epoch of the next grant or cut: above all before, and above base_version, since it becomes a version. */
+static inline uint64_t next_epoch(const struct meta_inode *i)
+{
+    return max(i->epoch, i->base_version) + 1;
+}
+
+/* All of a layout but extents and inline data. writer: it goes to the caller's session for writing. */
+void layout_head(const struct run *u, const struct meta_inode *i, bool writer, struct rec_layout *ret);
+/* The layout from a block on, with at most `most` extents; looks at rows, so it may be -CV_NOT_PREPARED. */
+int layout_see(struct run *u, const struct meta_inode *i, uint32_t first, uint32_t most, bool writer,
+               struct rec_layout *ret);
+int extent_see(struct run *u, uint64_t inode, uint32_t block, struct meta_extent *ret); /* -ENOENT */
+void extent_put(struct run *u, uint64_t inode, uint32_t block, const struct meta_extent *e);
+#define EXTENT_BYTES 160 /* to reserve for an extent row */
+/* Into the answer's data. */
+int extent_append(struct run *u, uint32_t block, const struct meta_extent *e);
+/* The inline row's bytes; empty when there are none. */
+int inline_see(struct run *u, const struct meta_inode *i, struct text *ret);
+void inline_drop(struct run *u, struct meta_inode *i);
+
+/* Setting the size. First see what it takes away, then reserve for it, then put (all but the inode's row). */
+struct cut {
+    uint64_t size;
+    uint32_t rows, boundary; /* extent rows behind the new end; the block it lies in */
+    bool capability, has_boundary;
+    struct meta_extent extent; /* has_boundary: its row */
+    struct text inlined;
+};
+#define CUT_ROWS_MAX 65536u
+int cut_see(struct run *u, const struct meta_inode *i, uint64_t size, struct cut *ret); /* -EFBIG: too many rows go */
+int cut_reserve(struct run *u, const struct cut *c, uint32_t rows, uint64_t bytes);
+void cut_put(struct run *u, struct meta_inode *i, struct cut *c);
+
+/* Content is not what the under file system has; the version counts up, set-id bits go, times are set. */
+void content_changed(struct run *u, struct meta_inode *i);
+/* The caller's handle on the inode that may write, or NULL. */
+struct handle *write_handle(const struct run *u, uint64_t handle, uint64_t inode);
+void close_handle(struct run *u, struct handle *h);
+/* Answers of repetitions; u->result says what was done. */
+int write_grant_again(struct run *u);
+void write_commit_again(struct run *u);

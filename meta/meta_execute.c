@@ -28,6 +28,16 @@ static int see_attr_or_gone(struct run *u, uint64_t id, struct rec_attr *ret)
     return r == -ENOENT ? 0 : r;
 }
 
+/* Where the content is by now. */
+static int see_layout_or_gone(struct run *u, uint64_t id, struct rec_layout *ret)
+{
+    struct meta_inode i;
+    int r = see_inode(u, id, &i);
+    if (r == 0)
+        r = layout_see(u, &i, 0, EXTENTS_OPEN, true, ret);
+    return r == -ENOENT ? 0 : r;
+}
+
 /* The answer of a repetition. */
 static int answer_again(struct run *u)
 {
@@ -35,6 +45,7 @@ static int answer_again(struct run *u)
     const union meta_message *msg = &u->q->message;
     union meta_answer *a = &u->q->answer;
     struct rec_attr *attr = NULL, *parent = NULL, *replaced = NULL, *new_parent = NULL;
+    struct rec_layout *layout = NULL;
     uint64_t parent_id = s->other;
     switch (s->type) {
     case MSG_mkdir: attr = &a->mkdir.attr, parent = &a->mkdir.parent; break;
@@ -43,26 +54,36 @@ static int answer_again(struct run *u)
     case MSG_link: attr = &a->link.attr, parent = &a->link.parent; break;
     case MSG_unlink: attr = &a->unlink.attr, parent = &a->unlink.parent; break;
     case MSG_rmdir: attr = &a->rmdir.attr, parent = &a->rmdir.parent; break;
-    case MSG_setattr: attr = &a->setattr.attr; break;
+    case MSG_setattr: attr = &a->setattr.attr, layout = &a->setattr.layout; break;
     case MSG_rename:
         attr = &a->rename.attr, replaced = &a->rename.replaced;
         parent = &a->rename.parent, new_parent = &a->rename.new_parent;
         parent_id = msg->rename.parent;
         break;
+    case MSG_write_grant: return write_grant_again(u);
+    case MSG_write_commit:
+        attr = &a->write_commit.attr;
+        a->write_commit.lease_ms = u->m->options.lease_ms;
+        write_commit_again(u);
+        break;
     case MSG_create:
         attr = &a->create.attr, parent = &a->create.parent;
         a->create.handle = s->handle;
         a->create.created = s->flags & 1;
+        layout = &a->create.layout;
         a->create.lease_ms = u->m->options.lease_ms;
         break;
     case MSG_open:
         attr = &a->open.attr;
         a->open.handle = s->handle;
+        layout = &a->open.layout;
         a->open.lease_ms = u->m->options.lease_ms;
         break;
     default: break;
     }
     int r = attr ? see_attr_or_gone(u, s->inode, attr) : 0, e;
+    if (layout && (e = see_layout_or_gone(u, s->inode, layout)) < 0)
+        r = e;
     if (parent && (e = see_attr_or_gone(u, parent_id, parent)) < 0)
         r = e;
     if (replaced && (e = see_attr_or_gone(u, s->other, replaced)) < 0)

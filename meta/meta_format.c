@@ -285,7 +285,7 @@ static uint32_t inode_present(const struct meta_inode *i)
 {
     uint32_t has_policy = i->replicas || i->tier || i->policy_flags || i->block_shift;
     return (i->rdev ? META_HAS_RDEV : 0) | (i->target.n ? META_HAS_TARGET : 0) | (i->entries ? META_HAS_ENTRIES : 0) |
-           (i->base_version || i->epoch ? META_HAS_BASE_VERSION : 0) |
+           (i->base_version || i->base_bytes || i->epoch ? META_HAS_BASE_VERSION : 0) |
            (i->ufs_flags || i->ufs_mtime_ns || i->ufs_length || i->ufs_etag.n ? META_HAS_UFS : 0) |
            (i->ufs_at.n ? META_HAS_UFS_AT : 0) | (i->ttl_due_ns || i->ttl_action ? META_HAS_TTL : 0) |
            (has_policy ? META_HAS_POLICY : 0) | (i->mount ? META_HAS_MOUNT : 0) |
@@ -301,7 +301,7 @@ static uint8_t *inode_put_optional(const struct meta_inode *i, uint32_t present,
     if (present & META_HAS_ENTRIES)
         p = varint_put(p, i->entries);
     if (present & META_HAS_BASE_VERSION)
-        p = varint_put(varint_put(p, i->base_version), i->epoch);
+        p = varint_put(varint_put(varint_put(p, i->base_version), i->base_bytes), i->epoch);
     if (present & META_HAS_UFS) {
         p = u64_put(varint_put(p, i->ufs_flags), i->ufs_mtime_ns);
         p = bytes_put(varint_put(p, i->ufs_length), i->ufs_etag);
@@ -359,6 +359,7 @@ static void inode_take_optional(struct cursor *c, uint32_t present, struct meta_
         i->entries = take_varint(c);
     if (present & META_HAS_BASE_VERSION) {
         i->base_version = take_varint(c);
+        i->base_bytes = take_varint(c);
         i->epoch = take_varint(c);
     }
     if (present & META_HAS_UFS) {

@@ -61,6 +61,7 @@
 #define META_ROOT          1ull
 #define META_FIRST_ID      1024ull      /* ids below are for what exists from the start */
 #define META_ID_LIMIT      (1ull << 48) /* top 16 bits: the shard, 0 */
+#define META_BLOCK_SHIFT   26           /* of files whose row names no other */
 
 /* The column families of the metadata database. */
 #define META_FAMILIES_(F) F(inode) F(dentry) F(extent) F(queue) F(small)
@@ -114,7 +115,7 @@ enum meta_present {
     META_HAS_RDEV = 1,         /* rdev v */
     META_HAS_TARGET = 2,       /* target bytes */
     META_HAS_ENTRIES = 4,      /* entries v */
-    META_HAS_BASE_VERSION = 8, /* base_version v, epoch v */
+    META_HAS_BASE_VERSION = 8, /* base_version v, base_bytes v, epoch v */
     META_HAS_UFS = 16,         /* ufs_flags v, ufs_mtime u64, ufs_length v, etag bytes */
     META_HAS_UFS_AT = 32,      /* ufs_at bytes */
     META_HAS_TTL = 64,         /* ttl_due u64, ttl_action u8 */
@@ -151,6 +152,7 @@ struct meta_inode {
     uint64_t rdev;
     struct text target;    /* symlink */
     uint64_t base_version; /* of all blocks without an extent row */
+    uint64_t base_bytes;   /* how much of the file, from its start, is of that version */
     uint64_t epoch;        /* highest write epoch granted */
     uint64_t ufs_mtime_ns, ufs_length;
     struct text ufs_etag;
@@ -235,20 +237,23 @@ struct redo_header {
 #define REDO_KINDS_(KIND)                                                                                               \
     KIND(format, 1) KIND(grant, 2) KIND(session_open, 3) KIND(session_close, 4) KIND(create, 5) KIND(mkdir, 6)          \
     KIND(mknod, 7) KIND(symlink, 8) KIND(link, 9) KIND(unlink, 10) KIND(rmdir, 11) KIND(rename, 12)                     \
-    KIND(setattr, 13) KIND(truncate, 14) KIND(setxattr, 15) KIND(removexattr, 16) KIND(purge, 17)
+    KIND(setattr, 13) KIND(truncate, 14) KIND(setxattr, 15) KIND(removexattr, 16) KIND(purge, 17) KIND(write_grant, 18)  \
+    KIND(write_commit, 19)
 // clang-format on
 enum redo_kind {
 #define KIND(name, code) REDO_##name = code,
     REDO_KINDS_(KIND)
 #undef KIND
-        REDO_KIND_COUNT = 18
+        REDO_KIND_COUNT = 20
 };
 const char *redo_kind_name(uint8_t kind);
 
 /* Meaning of inode, other, extra by kind: create, mkdir, mknod, symlink, link: new inode, its parent; unlink, rmdir:
- * inode, its parent, extra 0: it has other names, 1: it is gone, 2: it is an orphan; rename: moved inode, new parent,
- * extra: replaced inode (an unlink or rmdir of that follows); truncate: inode, new size; purge: inode, base_version, extra 1: rows are left, 0: it is gone; grant: limit in
- * extra; sessions: the session in inode; format: the root, incarnation. */
+ * inode, its parent, extra 0: it has other names, 1: it is gone, 2: it is an orphan, 3: it is gone and never
+ * was at a worker; rename: moved inode, new parent,
+ * extra: replaced inode (an unlink or rmdir of that follows); truncate: inode, new size, its epoch after that; purge:
+ * inode, 1: workers may have blocks of it, extra 1: rows are left, 0: it is gone; grant: limit in extra; sessions: the session in inode;
+ * format: the root, incarnation; write_grant: inode, first block, epoch; write_commit: inode, size, enum commit_valid. */
 struct redo_op {
     uint8_t kind;
     uint32_t uid;

@@ -113,6 +113,7 @@ int put_new_node(struct run *u, struct meta_inode *parent, const struct new_node
 {
     const struct meta_caller *c = &u->q->caller;
     bool directory = S_ISDIR(n->mode);
+    uint32_t shift = u->m->options.block_shift;
     *ret = (struct meta_inode){
         .id = id_take(u),
         .mode = n->mode,
@@ -124,6 +125,7 @@ int put_new_node(struct run *u, struct meta_inode *parent, const struct new_node
         .size = n->target.n,
         .rdev = n->rdev,
         .target = n->target,
+        .block_shift = S_ISREG(n->mode) && shift != META_BLOCK_SHIFT ? (uint8_t)shift : 0,
     };
     ret->mtime_ns = ret->atime_ns = ret->ctime_ns = ret->btime_ns = (int64_t)u->now_ns;
     if (parent->mode & S_ISGID && directory)
@@ -155,12 +157,14 @@ int drop_link(struct run *u, struct meta_inode *i)
         put_inode(u, i);
         return LINK_LEFT;
     }
-    if (!held && !i->xattr_count && !(i->flags & (INODE_HAS_EXTENTS | INODE_HAS_INLINE))) {
+    if (!held && !i->xattr_count && !(i->flags & INODE_HAS_EXTENTS)) {
+        if (i->flags & INODE_HAS_INLINE)
+            inline_drop(u, i);
         put_no_inode(u, i);
         m->now.inodes--;
         m->now.directories -= directory;
         m->now.bytes -= i->size;
-        return LINK_GONE;
+        return i->base_version || i->epoch ? LINK_GONE : LINK_NEVER;
     }
     i->flags |= INODE_ORPHAN;
     put_inode(u, i);

@@ -217,6 +217,6 @@ int inner_purge(struct run *u)
         purge_inode(u, &i);
     else
         purge_wanted(m, i.id);
-    put_op(u, REDO_purge, i.id, i.base_version, !left);
+    put_op(u, REDO_purge, i.id, i.base_version || i.epoch, !left);
     return 0;
 }

@@ -3,8 +3,6 @@
 #include "meta/meta_op.h"
 #include "wire/meta_flags.h"
 
-#define SIZE_MAX_BYTES ((1ull << 63) - 1)
-
 int op_getattr(struct run *u)
 {
     struct msg_getattr_answer *a = &u->q->answer.getattr;
@@ -58,18 +56,6 @@ uint32_t mode_after_write(const struct meta_caller *c, const struct meta_inode *
     return mode & S_IXGRP ? mode & ~(uint32_t)S_ISGID : mode;
 }
 
-void change_size(struct run *u, struct meta_inode *i, uint64_t size)
-{
-    u->m->now.bytes += size - i->size;
-    if (size < i->size && i->flags & INODE_HAS_EXTENTS)
-        i->epoch++; /* writers of the old epoch must not bring back what was cut off */
-    i->size = size;
-    i->change++;
-    i->mtime_ns = i->ctime_ns = (int64_t)u->now_ns;
-    i->mode = mode_after_write(&u->q->caller, i);
-    put_op(u, REDO_truncate, i->id, size, 0);
-}
-
 static struct text capability_name(void)
 {
     return TEXT("security.capability");
@@ -92,22 +78,16 @@ void put_no_capability(struct run *u, struct meta_inode *i)
     i->xattr_name_bytes -= capability_name().n + 1;
 }
 
-/* A handle opened for writing lets its owner truncate, whatever the mode has become (ftruncate(2)). */
-static bool has_write_handle(struct run *u, uint64_t handle, uint64_t inode)
-{
-    const struct handle *h = handle ? handle_find(&u->m->sessions, handle) : NULL;
-    return h && h->by_inode.key == inode && h->session->link.key == u->q->caller.session && (h->flags & 3) != 0;
-}
-
 static int check_size(struct run *u, const struct msg_setattr *msg, const struct meta_inode *i)
 {
     if (S_ISDIR(i->mode))
         return -EISDIR;
     if (!S_ISREG(i->mode))
         return -EINVAL;
-    if (msg->size > SIZE_MAX_BYTES)
+    if (msg->size > FILE_BYTES_MAX)
         return -EFBIG;
-    return has_write_handle(u, msg->handle, i->id) ? 0 : may(&u->q->caller, i, MAY_WRITE);
+    /* a handle opened for writing lets its owner truncate, whatever the mode has become (ftruncate(2)) */
+    return write_handle(u, msg->handle, i->id) ? 0 : may(&u->q->caller, i, MAY_WRITE);
 }
 
 static int check_owner(const struct meta_caller *c, const struct msg_setattr *msg, const struct meta_inode *i)
@@ -161,6 +141,16 @@ static void set_times(struct run *u, const struct msg_setattr *msg, struct meta_
         i->mtime_ns = (int64_t)(msg->valid & SETATTR_MTIME_NOW ? u->now_ns : msg->mtime_ns);
 }
 
+/* Where the end lies now. */
+static int size_answer(struct run *u, const struct meta_inode *i, const struct cut *c, struct rec_layout *l)
+{
+    layout_head(u, i, true, l);
+    l->first_block = c->boundary;
+    int r = c->has_boundary ? extent_append(u, c->boundary, &c->extent) : 0;
+    l->extents = wire_list_of(&u->q->data, c->has_boundary);
+    return r;
+}
+
 int op_setattr(struct run *u)
 {
     const struct msg_setattr *msg = &u->q->message.setattr;
@@ -168,6 +158,7 @@ int op_setattr(struct run *u)
     const struct meta_caller *c = &u->q->caller;
     uint32_t v = msg->valid;
     struct meta_inode i;
+    struct cut cut = {0};
     if (v & ~(uint32_t)SETATTR_ALL)
         return -EINVAL;
     int r = see_target(u, msg->inode, &i);
@@ -177,25 +168,27 @@ int op_setattr(struct run *u)
         r = check_owner(c, msg, &i);
     if (r == 0)
         r = check_times(c, msg, &i);
+    if (r == 0 && v & SETATTR_SIZE)
+        r = cut_see(u, &i, msg->size, &cut);
     if (r < 0)
         return r;
-    int capability = v & (SETATTR_SIZE | SETATTR_UID | SETATTR_GID) ? see_capability(u, &i) : -ENOENT;
+    int capability = cut.capability ? 0 : v & (SETATTR_UID | SETATTR_GID) ? see_capability(u, &i) : -ENOENT;
     if (capability < 0 && capability != -ENOENT)
         return capability;
     if (u->dry)
         return 0;
     if (v) {
-        r = put_reserve(u, 3, PUT_INODE_BYTES + PUT_NAME_BYTES);
+        r = cut_reserve(u, &cut, 2, PUT_INODE_BYTES + PUT_NAME_BYTES);
         if (r < 0)
             return r;
         if (v & SETATTR_SIZE)
-            change_size(u, &i, msg->size);
+            cut_put(u, &i, &cut);
         if (v & (SETATTR_UID | SETATTR_GID))
             set_owner(u, msg, &i);
         if (v & SETATTR_MODE)
             set_mode(u, msg->mode, &i);
         set_times(u, msg, &i);
-        if (capability == 0)
+        if (capability == 0 && !cut.capability)
             put_no_capability(u, &i);
         i.ctime_ns = (int64_t)u->now_ns;
         put_inode(u, &i);
@@ -204,5 +197,5 @@ int op_setattr(struct run *u)
     u->result.inode = i.id;
     attr_fill(&a->attr, &i);
     a->lease_ms = u->m->options.lease_ms;
-    return 0;
+    return v & SETATTR_SIZE ? size_answer(u, &i, &cut, &a->layout) : 0;
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Open files. A handle is the leader's word in memory that a session has an inode open; it keeps an unlinked inode alive.
- * Opening is no mutation unless it creates or truncates. Where the content lies (extents, inline data) comes with the data
- * plane; base_version goes out already.
+ * Opening is no mutation unless it creates or truncates. The answer says where the content lies.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -25,15 +24,13 @@ static int check_open(const struct meta_caller *c, const struct meta_inode *i, u
     return may(c, i, mask);
 }
 
-/* Truncation on opening: -ENOENT from see_capability is fine. */
-static int see_truncation(struct run *u, const struct meta_inode *i, uint32_t flags, bool *capability)
+/* What opening changes: with O_TRUNC the content, otherwise nothing. */
+static int see_opening(struct run *u, const struct meta_inode *i, uint32_t flags, struct cut *cut,
+                       struct rec_layout *layout)
 {
-    *capability = false;
-    if (!(flags & O_TRUNC) || !S_ISREG(i->mode))
-        return 0;
-    int r = see_capability(u, i);
-    *capability = r == 0;
-    return r == -ENOENT ? 0 : r;
+    if (flags & O_TRUNC && S_ISREG(i->mode))
+        return cut_see(u, i, 0, cut);
+    return layout_see(u, i, 0, EXTENTS_OPEN, (flags & O_ACCMODE) != O_RDONLY, layout);
 }
 
 static int handle_new(struct run *u, const struct meta_inode *i, uint32_t flags, uint64_t *ret)
@@ -51,18 +48,18 @@ static int handle_new(struct run *u, const struct meta_inode *i, uint32_t flags,
 }
 
 /* Give a handle on an inode that is there, truncated if asked for. */
-static int open_existing(struct run *u, struct meta_inode *i, uint32_t flags, bool capability, uint64_t *handle)
+static int open_existing(struct run *u, struct meta_inode *i, uint32_t flags, struct cut *cut, uint64_t *handle,
+                         struct rec_layout *layout)
 {
     bool truncate = flags & O_TRUNC && S_ISREG(i->mode);
-    int r = truncate ? put_reserve(u, 2, PUT_INODE_BYTES + PUT_NAME_BYTES) : 0;
+    int r = truncate ? cut_reserve(u, cut, 1, PUT_INODE_BYTES) : 0;
     if (r == 0)
         r = handle_new(u, i, flags, handle);
     if (r < 0 || !truncate)
         return r;
-    change_size(u, i, 0);
-    if (capability)
-        put_no_capability(u, i);
+    cut_put(u, i, cut);
     put_inode(u, i);
+    layout_head(u, i, (flags & O_ACCMODE) != O_RDONLY, layout);
     return 0;
 }
 
@@ -71,20 +68,19 @@ int op_open(struct run *u)
     const struct msg_open *msg = &u->q->message.open;
     struct msg_open_answer *a = &u->q->answer.open;
     struct meta_inode i;
-    bool capability = false;
+    struct cut cut = {0};
     int r = see_target(u, msg->inode, &i);
     if (r == 0)
         r = check_open(&u->q->caller, &i, msg->flags & ~(uint32_t)O_CREAT);
     if (r == 0)
-        r = see_truncation(u, &i, msg->flags, &capability);
+        r = see_opening(u, &i, msg->flags, &cut, &a->layout);
     if (r < 0 || u->dry)
         return r;
-    r = open_existing(u, &i, msg->flags, capability, &a->handle);
+    r = open_existing(u, &i, msg->flags, &cut, &a->handle, &a->layout);
     if (r < 0)
         return r;
     u->result.inode = i.id;
     attr_fill(&a->attr, &i);
-    a->layout.base_version = i.base_version;
     a->lease_ms = u->m->options.lease_ms;
     return 0;
 }
@@ -105,6 +101,7 @@ static int create_new(struct run *u, const struct msg_create *msg, struct meta_i
     put_op(u, REDO_create, i.id, dir->id, 0);
     u->result.flags = 1;
     a->created = 1;
+    layout_head(u, &i, true, &a->layout);
     attr_fill(&a->attr, &i);
     return 0;
 }
@@ -114,7 +111,7 @@ int op_create(struct run *u)
     const struct msg_create *msg = &u->q->message.create;
     struct msg_create_answer *a = &u->q->answer.create;
     struct meta_inode dir, i;
-    bool capability = false;
+    struct cut cut = {0};
     int r = see_new_name(u, msg->parent, msg->name, &dir);
     bool exists = r == -EEXIST && !(msg->flags & O_EXCL);
     if (exists)
@@ -122,15 +119,14 @@ int op_create(struct run *u)
     if (r == 0 && exists)
         r = check_open(&u->q->caller, &i, msg->flags | O_CREAT);
     if (r == 0 && exists)
-        r = see_truncation(u, &i, msg->flags, &capability);
+        r = see_opening(u, &i, msg->flags, &cut, &a->layout);
     if (r < 0 || u->dry)
         return r;
     if (exists) {
-        r = open_existing(u, &i, msg->flags, capability, &a->handle);
+        r = open_existing(u, &i, msg->flags, &cut, &a->handle, &a->layout);
         u->result.inode = i.id;
         u->result.other = dir.id;
         attr_fill(&a->attr, &i);
-        a->layout.base_version = i.base_version;
     } else {
         r = create_new(u, msg, &dir);
     }
@@ -143,15 +139,11 @@ int op_create(struct run *u)
 int op_close(struct run *u)
 {
     const struct msg_close *msg = &u->q->message.close;
-    struct session_table *t = &u->m->sessions;
     if (u->dry)
         return 0;
-    struct handle *h = handle_find(t, msg->handle);
+    struct handle *h = handle_find(&u->m->sessions, msg->handle);
     if (!h || h->session->link.key != u->q->caller.session || h->by_inode.key != msg->inode)
         return 0;
-    bool orphan = h->orphan;
-    handle_remove(t, h);
-    if (orphan && !handle_any(t, msg->inode))
-        purge_wanted(u->m, msg->inode);
+    close_handle(u, h);
     return 0;
 }

@@ -2,6 +2,7 @@
 #include "meta/meta_session.h"
 
 #include <assert.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdlib.h>
 
@@ -213,4 +214,46 @@ void handle_set_orphan(struct session_table *t, uint64_t inode)
     for (struct link *l = table_find(&t->inodes, inode); l; l = l->next)
         if (l->key == inode)
             container_of(l, struct handle, by_inode)->orphan = true;
+}
+
+bool handle_writes(const struct handle *h)
+{
+    return (h->flags & O_ACCMODE) != O_RDONLY;
+}
+
+bool handle_shared(const struct session_table *t, uint64_t inode, uint64_t session)
+{
+    for (struct link *l = table_find(&t->inodes, inode); l; l = l->next) {
+        const struct handle *h = container_of(l, struct handle, by_inode);
+        if (l->key == inode && h->session->link.key != session && handle_writes(h))
+            return true;
+    }
+    return false;
+}
+
+uint64_t handle_granted(const struct session_table *t, uint64_t inode, uint64_t session)
+{
+    uint64_t from = 0;
+    for (struct link *l = table_find(&t->inodes, inode); l; l = l->next) {
+        const struct handle *h = container_of(l, struct handle, by_inode);
+        if (l->key == inode && h->session->link.key == session && h->granted && (!from || h->granted < from))
+            from = h->granted;
+    }
+    return from;
+}
+
+void handle_end_grants(struct session_table *t, uint64_t inode, uint64_t but_session)
+{
+    for (struct link *l = table_find(&t->inodes, inode); l; l = l->next) {
+        struct handle *h = container_of(l, struct handle, by_inode);
+        if (l->key == inode && h->session->link.key != but_session)
+            h->granted = 0;
+    }
+}
+
+void handle_forget_grants(struct session_table *t)
+{
+    for (uint32_t i = 0; i <= t->handles.mask; i++)
+        for (struct link *l = t->handles.buckets[i]; l; l = l->next)
+            container_of(l, struct handle, by_id)->granted = 0;
 }

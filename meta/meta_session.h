@@ -48,8 +48,9 @@ struct handle {
     struct link by_inode; /* key: inode */
     struct list of_session;
     struct session *session;
-    uint32_t flags; /* of open(2) */
-    bool orphan;    /* its inode lost its last name while open */
+    uint64_t granted; /* extent rows with this epoch or a later one were made for this session; 0: none */
+    uint32_t flags;   /* of open(2) */
+    bool orphan;      /* its inode lost its last name while open */
 };
 
 #define SESSION_HANDLES_MAX (1u << 20)
@@ -85,5 +86,15 @@ int handle_add(struct session_table *t, struct session *s, uint64_t handle, uint
 struct handle *handle_find(const struct session_table *t, uint64_t handle);
 bool handle_any(const struct session_table *t, uint64_t inode);
 void handle_remove(struct session_table *t, struct handle *h);
+/* May this handle write? */
+bool handle_writes(const struct handle *h);
+/* Does a handle of another session than this one write to the inode? */
+bool handle_shared(const struct session_table *t, uint64_t inode, uint64_t session);
+/* Grants. Of the session: from which epoch on rows of the inode are its own; 0: none are known to be. */
+uint64_t handle_granted(const struct session_table *t, uint64_t inode, uint64_t session);
+/* Those of all other sessions are over (session 0: of all). */
+void handle_end_grants(struct session_table *t, uint64_t inode, uint64_t but_session);
+/* Nobody's are known any more. */
+void handle_forget_grants(struct session_table *t);
 /* The inode lost its last name: note it at its handles. */
 void handle_set_orphan(struct session_table *t, uint64_t inode);

@@ -65,6 +65,7 @@ static struct meta_inode full_inode(void)
         .rdev = 0x801,
         .target = TEXT("to"),
         .base_version = 4,
+        .base_bytes = 1ull << 40,
         .epoch = 6,
         .ufs_mtime_ns = 123,
         .ufs_length = 456,
@@ -97,6 +98,7 @@ TEST(meta_format_inode_with_everything_in_it_comes_back)
     ck_assert(back.btime_ns == i.btime_ns && back.entries == i.entries && back.rdev == i.rdev);
     ck_assert(text_equal(back.target, i.target) && text_equal(back.ufs_etag, i.ufs_etag));
     ck_assert(text_equal(back.ufs_at, i.ufs_at) && back.base_version == i.base_version && back.epoch == i.epoch);
+    ck_assert_uint_eq(back.base_bytes, i.base_bytes);
     ck_assert(back.ufs_mtime_ns == i.ufs_mtime_ns && back.ufs_length == i.ufs_length && back.ufs_flags == i.ufs_flags);
     ck_assert(back.ttl_due_ns == i.ttl_due_ns && back.ttl_action == i.ttl_action && back.mount == i.mount);
     ck_assert(back.replicas == 3 && back.tier == 2 && back.policy_flags == 1 && back.block_shift == 26);
