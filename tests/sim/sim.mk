@@ -1,7 +1,7 @@
 # The simulator: build/test/sim runs the very object files of the core; build/test/sim-mutants is the same built once
 # more with deliberate bugs that can be switched on (raft/raft_mutants.def, tests/sim/sim_mutants.def).
 sim_src   := $(wildcard tests/sim/*.c)
-sim_libs  := $(O)/lib/libcv_raft.a $(O)/lib/libcv_base.a
+sim_libs  := $(foreach l,raft meta wire base,$(O)/lib/libcv_$(l).a)
 SIM       := $(O)/test/sim
 SIM_MUTANTS := $(O)/test/sim-mutants
 # How much "make check" does: about a minute of one core with everything, less under sanitizers.
@@ -17,7 +17,7 @@ $(O)/mutants/%.o: %.c
 	$(call say,CC,$@)
 	$(Q)$(CC) $(flags) -DRAFT_MUTANTS $(all_cflags) $(CFLAGS) -c $< -o $@
 
-$(SIM_MUTANTS): $(patsubst %.c,$(O)/mutants/%.o,$(sim_src) $(raft_src)) $(O)/lib/libcv_base.a
+$(SIM_MUTANTS): $(patsubst %.c,$(O)/mutants/%.o,$(sim_src) $(raft_src)) $(filter-out %/libcv_raft.a,$(sim_libs))
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ldflags) $(LDFLAGS) $^ $(all_libs) -o $@

@@ -14,7 +14,7 @@ CASE(snapshot_over_newer, 3, "a snapshot replaces a log that is newer")
     uint64_t last = last_of(w, 1);
     expect(w, commit_of(w, 1) >= 4, "nothing was committed");
     /* A fetch of the state at entry 3 is complete: too late. */
-    struct state *s = arena_alloc(&w->arena, sizeof(*s));
+    struct state *s = sim_alloc(&w->arena, sizeof(*s));
     s->applied = 3;
     n->install_state = s;
     n->install_conf = image_conf(&n->disk.live, 3);

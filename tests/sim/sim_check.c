@@ -12,6 +12,7 @@
 #include "sim_nemesis.h"
 #include "sim_net.h"
 #include "sim_node.h"
+#include "sim_space.h"
 
 typedef unsigned long long ull; /* for printing */
 
@@ -31,6 +32,8 @@ struct check *check_free(struct check *c)
     free(c->leaders);
     free(c->versions);
     free(c->ids);
+    space_free(c->space);
+    free(c->space_ids);
     free(c);
     return NULL;
 }
@@ -65,6 +68,12 @@ void check_reset(struct world *w)
         c->nodes[i].vote_count = c->nodes[i].life = 0;
     memset(c->version_index, 0, sizeof(c->version_index));
     c->version_count = 1;
+    c->space = space_free(c->space);
+    memset(c->space_sessions, 0, sizeof(c->space_sessions));
+    c->space_count = 0;
+    if (c->space_ids)
+        memset(c->space_ids, 0, c->space_id_end);
+    c->space_id_end = 0;
     c->small_units.free = c->big_units.free = NULL;
     c->at = grow(c->at, &c->room, 1, sizeof(c->at[0]));
     c->at[0].digest = state_digest(&c->state);
@@ -91,8 +100,8 @@ static struct sim_entry *entry_new(struct node *n, uint64_t index, const struct 
 {
     struct world *w = n->world;
     struct check *c = w->check;
-    struct sim_entry *e = arena_alloc(&w->arena, sizeof(*e));
-    uint8_t *data = from->size ? arena_alloc(&w->arena, from->size) : NULL;
+    struct sim_entry *e = sim_alloc(&w->arena, sizeof(*e));
+    uint8_t *data = from->size ? sim_alloc(&w->arena, from->size) : NULL;
     if (from->size)
         memcpy(data, from->data, from->size);
     *e = (struct sim_entry){
@@ -106,7 +115,7 @@ static struct sim_entry *entry_new(struct node *n, uint64_t index, const struct 
         .next = c->at[index].entries,
     };
     if (e->type == RAFT_CONF) {
-        struct raft_conf *conf = arena_alloc(&w->arena, sizeof(*conf));
+        struct raft_conf *conf = sim_alloc(&w->arena, sizeof(*conf));
         int r = raft_conf_decode(data, e->size, conf);
         if (r < 0)
             fail_harm(w, "conf", "n%u made a configuration nobody can read: %s", n->slot, cv_error_name(r));

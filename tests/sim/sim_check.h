@@ -38,6 +38,7 @@ struct check_index {
     struct sim_entry *committed; /* the one that is committed */
     uint64_t committer;          /* term of the leader under which it was found so */
     uint64_t digest;             /* of the state after it */
+    uint64_t space_digest, space_dump;
 };
 
 struct check {
@@ -59,6 +60,13 @@ struct check {
     uint64_t version_count, version_room;
     uint64_t *ids; /* of each id: index of the entry that holds it; 1: handed out, not committed */
     uint64_t id_count, id_room;
+
+    /* The namespace (sim_space_check.c). */
+    struct space *space; /* fold of all committed entries; NULL: none was */
+    uint64_t space_sessions[SIM_CLIENTS_MAX], space_since[SIM_CLIENTS_MAX]; /* and the entry that opened it */
+    uint64_t space_count;                                                   /* sequences of requests that must fail */
+    uint8_t *space_ids;                                                     /* a bit each: given to something */
+    uint64_t space_id_room, space_id_end;
 
     /* Recycled memory of the run, here because everybody sees the checker. */
     struct recycler small_units, big_units;

@@ -12,6 +12,7 @@
 #include "sim_clients.h"
 #include "sim_nemesis.h"
 #include "sim_node.h"
+#include "sim_space.h"
 
 typedef unsigned long long ull; /* for printing */
 
@@ -29,6 +30,8 @@ void check_fold(struct world *w, const struct sim_entry *e)
     if (problem)
         fail_harm(w, "history", "entry %llu, made by n%u in term %llu: %s", (ull)e->index, e->maker, (ull)e->term,
                   problem);
+    if (w->params.space)
+        space_check_fold(w, e);
     if (e->type != RAFT_BATCH)
         return;
     const struct batch_data *b = (const void *)e->data;

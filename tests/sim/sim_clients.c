@@ -17,7 +17,7 @@ static void timer(struct world *w, struct client *c, uint64_t us)
 
 struct client *client_new(struct world *w, uint32_t number)
 {
-    struct client *c = arena_alloc(&w->arena, sizeof(*c));
+    struct client *c = sim_alloc(&w->arena, sizeof(*c));
     c->number = (uint8_t)number;
     c->stopped = w->scripted;
     if (!c->stopped)
@@ -36,7 +36,7 @@ static void send(struct world *w, struct client *c)
     struct node *n = w->nodes[c->target];
     uint64_t us = net_delay_anywhere(w);
     if (us != UINT64_MAX) {
-        struct request *copy = arena_alloc(&w->arena, sizeof(*copy));
+        struct request *copy = sim_alloc(&w->arena, sizeof(*copy));
         *copy = c->request;
         struct event *e = world_schedule(w, w->now_us + us, EVENT_REQUEST);
         e->node = n->slot;
@@ -124,7 +124,7 @@ void client_answer(struct node *from, const struct answer *a)
     check_promise(from, a);
     if (us == UINT64_MAX)
         return;
-    struct answer *copy = arena_alloc(&w->arena, sizeof(*copy));
+    struct answer *copy = sim_alloc(&w->arena, sizeof(*copy));
     *copy = *a;
     struct event *e = world_schedule(w, w->now_us + us, EVENT_ANSWER);
     e->p = copy;

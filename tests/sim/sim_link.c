@@ -14,7 +14,7 @@ static void send(struct node *n, const struct link_message *m, enum event_type t
     struct world *w = n->world;
     if (!n->link.up)
         return;
-    struct link_message *copy = arena_alloc(&w->arena, sizeof(*copy));
+    struct link_message *copy = sim_alloc(&w->arena, sizeof(*copy));
     *copy = *m;
     uint64_t at_us = w->now_us + (w->params.link_us ? between(&w->node_random, 0, w->params.link_us) : 0);
     if (w->now_us < n->link.slow_until_us)
@@ -302,7 +302,7 @@ void link_transfer(struct node *n, uint64_t to)
 
 void link_leave(struct node *n, const struct raft_input *conf)
 {
-    struct raft_input *copy = arena_alloc(&n->world->arena, sizeof(*copy));
+    struct raft_input *copy = sim_alloc(&n->world->arena, sizeof(*copy));
     *copy = *conf;
     ask_for_lease(n, (struct link_message){.data = copy});
 }

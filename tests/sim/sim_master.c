@@ -8,6 +8,7 @@
 #include "sim_clients.h"
 #include "sim_mutants.h"
 #include "sim_node.h"
+#include "sim_space.h"
 
 enum { ID_GRANT = 6 }; /* few, so that grants run out */
 
@@ -53,7 +54,10 @@ static void close_batch(struct node *n)
     if (!m->open)
         return;
     m->open = false;
-    propose(n, master_batch(m, m->next_batch - 1));
+    struct batch *b = master_batch(m, m->next_batch - 1);
+    if (m->space)
+        b->space_number = space_close(m->space, &b->data);
+    propose(n, b);
 }
 
 static struct batch *open_batch(struct node *n)
@@ -69,9 +73,13 @@ static struct batch *open_batch(struct node *n)
         .number = m->next_batch,
         .term = m->term,
         .digest_before = view_digest(m),
-        .data = arena_alloc(&w->arena, sizeof(*b->data)),
+        .data = sim_alloc(&w->arena, sizeof(*b->data)),
     };
     b->data->executed_term = m->term;
+    if (m->space) {
+        b->space_number = space_open_number(m->space);
+        b->space_before = space_dump(m->space);
+    }
     m->next_batch++;
     m->open = true;
     if (w->params.batch_ops > 1)
@@ -96,12 +104,78 @@ static void grant_ids(struct node *n)
     struct master *m = &n->master;
     if (m->granting || !master_serves(m) || n->world->params.clients == 0)
         return;
-    struct grant_data *g = arena_alloc(&n->world->arena, sizeof(*g));
+    struct grant_data *g = sim_alloc(&n->world->arena, sizeof(*g));
     *g = (struct grant_data){.executed_term = m->term, .from = m->state.granted, .to = m->state.granted + ID_GRANT};
     m->granting = true;
     struct link_message p = {
         .type = TO_JOURNAL_PROPOSE, .entry_type = RAFT_ID_LEASE, .term = m->term, .data = g, .size = sizeof(*g)};
     link_send_journal(n, &p);
+}
+
+/* ---- The namespace beside it ---- */
+
+/* The batch an answer rests on, as the namespace says; it may not say less than we know. */
+static uint64_t rests_on(struct node *n, uint64_t known, uint64_t depends)
+{
+    struct master *m = &n->master;
+    uint64_t number = 0;
+    if (SIM_MUTANT(space_depends_ignored))
+        return 0;
+    for (uint64_t i = m->next_batch; depends && i > m->first_batch && !number; i--)
+        if (master_batch(m, i - 1)->space_number == depends)
+            number = i - 1;
+    if (!is_committed(m, known) && number < known)
+        fail_harm(n->world, "space_depends", "n%u: an answer rests on batch %llu, the namespace says %llu", n->slot,
+                  (unsigned long long)known, (unsigned long long)number);
+    return number;
+}
+
+/* Something of the namespace alone, in a batch: what comes before a client's first request, or what it asks of itself.
+ * A batch that stays empty is not proposed. */
+static void space_work(struct node *n, int client)
+{
+    struct master *m = &n->master;
+    bool was_open = m->open;
+    struct batch *b = open_batch(n);
+    uint64_t session = 0;
+    if (!b)
+        return;
+    bool done = client < 0 ? space_inner(m->space) : space_prepare(m->space, (uint32_t)client, &session);
+    if (session) {
+        b->data->session = session;
+        b->data->session_client = (uint64_t)client;
+    }
+    if (!done && !was_open) {
+        m->next_batch--;
+        m->open = false;
+        return;
+    }
+    m->preparing = client < 0 ? m->preparing : b->number;
+    close_when_due(n);
+}
+
+static bool space_serves(struct node *n, uint32_t client)
+{
+    struct master *m = &n->master;
+    space_lead(m->space, m->term);
+    enum space_client is = space_client(m->space, client);
+    if (is == SPACE_NO_SESSION && (m->preparing < m->first_batch || m->preparing >= m->next_batch))
+        space_work(n, (int)client);
+    return is == SPACE_READY;
+}
+
+static void space_take(struct node *n, const struct sim_entry *e, const struct batch *own)
+{
+    struct master *m = &n->master;
+    const struct batch_data *b = (const void *)e->data;
+    if (own && own->space_number)
+        space_committed(m->space, own->space_number, e->index);
+    else if (!own && e->type == RAFT_BATCH && b->space_n && batches_waiting(m))
+        fail_harm(n->world, "speculation", "n%u: entry %llu is not ours, and batches of ours wait", n->slot,
+                  (unsigned long long)e->index);
+    else
+        space_apply(m->space, e);
+    space_check_applied(n, e->index, batches_waiting(m) == 0);
 }
 
 /* ---- Answers ---- */
@@ -155,6 +229,9 @@ static void try_answer(struct node *n, struct waiter *w)
         if (!w->confirmed || m->state.applied < w->read_index)
             return;
         w->answer.version = m->state.rows[w->request.key];
+        uint64_t depends;
+        if (m->space && batches_waiting(m) == 0)
+            space_expect(m->space, w->request.key, w->answer.version, false, &depends);
         finish(n, w);
         return;
     }
@@ -200,7 +277,7 @@ static void execute(struct node *n, struct waiter *w)
 {
     struct master *m = &n->master;
     const struct request *r = &w->request;
-    uint64_t row_batch = 0;
+    uint64_t row_batch = 0, depends;
     uint64_t before = r->type == OP_ID ? 0 : view_row(m, r->key, &row_batch);
     bool negative = (r->type == OP_SWAP && before != r->expected) || (r->type == OP_REMOVE && !version_exists(before));
     if (r->type == OP_GET || negative) {
@@ -208,6 +285,10 @@ static void execute(struct node *n, struct waiter *w)
         w->answer.version = before;
         w->batch = row_batch;
         w->needs_leader = true;
+        if (m->space) {
+            space_expect(m->space, r->key, before, negative, &depends);
+            w->batch = rests_on(n, row_batch, depends);
+        }
         if ((negative && SIM_MUTANT(negative_answer_early)) || (!negative && SIM_MUTANT(read_not_waiting)))
             w->batch = 0;
         try_answer(n, w);
@@ -226,10 +307,6 @@ static void execute(struct node *n, struct waiter *w)
         refuse(n, w, -CV_BUSY);
         return;
     }
-    if (r->type == OP_ID) {
-        m->id_next += !SIM_MUTANT(id_lease_ignored);
-        check_id(n, id);
-    }
     struct op op = {
         .type = r->type,
         .key = r->key,
@@ -238,11 +315,21 @@ static void execute(struct node *n, struct waiter *w)
         .before = before,
         .after = r->type == OP_ID ? id : r->version,
     };
+    if (m->space && space_execute(m->space, &op, &depends) == -CV_BUSY) {
+        space_inner(m->space);
+        close_when_due(n);
+        refuse(n, w, -CV_BUSY);
+        return;
+    }
+    if (r->type == OP_ID) {
+        m->id_next += !SIM_MUTANT(id_lease_ignored);
+        check_id(n, id);
+    }
     overlay_execute(m, b, &op);
     if (SIM_MUTANT(effect_before_commit) && op.type == OP_REMOVE)
         check_effect(n, &op);
     w->answer.version = op.after;
-    w->batch = b->number;
+    w->batch = m->space ? rests_on(n, b->number, depends) : b->number;
     close_when_due(n);
     try_answer(n, w);
 }
@@ -269,6 +356,10 @@ void master_on_request(struct node *n, const struct request *r)
         refuse(n, w, -CV_NOT_LEADER);
         return;
     }
+    if (m->space && !space_serves(n, r->client)) {
+        refuse(n, w, -CV_BUSY);
+        return;
+    }
     uint64_t slot_batch;
     const struct slot_row *slot = view_slot(m, r->client, &slot_batch);
     if (r->type != OP_GET && r->seq < slot->seq) {
@@ -279,6 +370,17 @@ void master_on_request(struct node *n, const struct request *r)
         /* A retry joins the original. */
         w->answer.version = slot->result;
         w->batch = slot_batch;
+        if (m->space) {
+            const struct op op = {.client = r->client,
+                                  .seq = r->seq,
+                                  .type = r->type,
+                                  .key = r->key,
+                                  .after = slot->result,
+                                  .plan = (uint8_t)slot->plan};
+            uint64_t depends;
+            space_repeat(m->space, &op, &depends);
+            w->batch = rests_on(n, slot_batch, depends);
+        }
         try_answer(n, w);
         return;
     }
@@ -305,9 +407,11 @@ static void apply(struct node *n, const struct sim_entry *e)
     const char *problem = state_apply(&m->state, e);
     if (problem)
         fail_harm(n->world, "state", "n%u, entry %llu: %s", n->slot, (unsigned long long)e->index, problem);
+    const struct batch *own = NULL;
     if (batches_waiting(m)) {
         struct batch *b = master_batch(m, m->first_batch);
         if (b->index == e->index && b->term == e->term) {
+            own = b;
             m->first_batch++;
             overlay_commit(m, b);
         } else if (e->type == RAFT_BATCH && b->index == e->index) {
@@ -323,6 +427,8 @@ static void apply(struct node *n, const struct sim_entry *e)
         m->id_end = g->to;
     }
     check_applied(n, &m->state);
+    if (m->space)
+        space_take(n, e, own);
     release_effects(n, e);
 }
 
@@ -334,17 +440,35 @@ static void apply_to(struct node *n, uint64_t index)
     /* A snapshot may have replaced what we were told of: TO_MASTER_INSTALL is on its way. */
     while (m->state.applied < index && m->state.applied + 1 >= log->first && m->state.applied < log->last)
         apply(n, log->entries[m->state.applied + 1]);
-    if (m->state.applied != before)
-        master_report(n);
+    if (m->state.applied == before)
+        return;
+    master_report(n);
+    if (m->space && master_serves(m) && !m->open && batches_waiting(m) == 0) {
+        space_lead(m->space, m->term);
+        space_work(n, -1);
+    }
 }
 
 static void drop_speculation(struct node *n)
 {
     struct master *m = &n->master;
     overlay_undo(n, 0);
+    if (m->space)
+        space_follow(m->space);
     m->id_last = m->state.id_last;
     m->granting = false;
     m->id_next = m->id_end = 0;
+}
+
+/* The namespace from what is on the disk, or was fetched. */
+static void space_begin(struct node *n)
+{
+    struct master *m = &n->master;
+    m->space = space_free(m->space);
+    if (!n->world->params.space)
+        return;
+    m->space = space_new(n->world, n->slot, m->state.base);
+    space_check_applied(n, m->state.applied, true);
 }
 
 static void on_install(struct node *n)
@@ -357,6 +481,7 @@ static void on_install(struct node *n)
     m->state = *s;
     m->id_last = s->id_last;
     check_applied(n, &m->state);
+    space_begin(n);
     master_report(n);
 }
 
@@ -373,6 +498,8 @@ static void on_role(struct node *n, const struct link_message *l)
             number--;
         undo_from(n, number);
         refuse_all(n, -CV_UNKNOWN_OUTCOME);
+        if (m->space)
+            space_follow(m->space);
         m->granting = false;
         m->id_next = m->id_end = 0;
         m->no_lease = m->cannot_lead;
@@ -492,8 +619,12 @@ void master_report(struct node *n)
 static void flush(struct node *n)
 {
     struct master *m = &n->master;
-    struct state *copy = arena_alloc(&n->world->arena, sizeof(*copy));
+    struct state *copy = sim_alloc(&n->world->arena, sizeof(*copy));
     *copy = m->state;
+    if (m->space) {
+        copy->base = space_flush(m->space);
+        space_check_base(n, copy->base, copy->applied);
+    }
     check_flushed(n, copy);
     n->disk.live.flushed = n->disk.durable.flushed = copy;
 }
@@ -509,7 +640,11 @@ void master_on_timer(struct node *n, uint64_t batch)
     }
     timer(n, (uint64_t)w->params.flush_ms * SIM_MS, 0);
     const struct state *flushed = n->disk.durable.flushed;
-    if (m->state.applied > (flushed ? flushed->applied : 0)) {
+    if (m->space && !m->sealed) {
+        space_seal(m->space); /* and write it next time */
+        m->sealed = true;
+    } else if (m->state.applied > (flushed ? flushed->applied : 0)) {
+        m->sealed = false;
         flush(n);
         master_report(n);
     }
@@ -521,6 +656,7 @@ void master_start(struct node *n)
     struct world *w = n->world;
     uint32_t life = m->life;
     bool cannot_lead = m->cannot_lead, log_full = m->log_full;
+    assert(!m->space);
     memset(m, 0, sizeof(*m));
     m->life = life + 1;
     m->up = true;
@@ -531,6 +667,7 @@ void master_start(struct node *n)
         m->state = *n->disk.durable.flushed;
     m->id_last = m->state.id_last;
     check_applied(n, &m->state);
+    space_begin(n);
     trace(w, "n%u master starts at %llu", n->slot, (unsigned long long)m->state.applied);
     timer(n, between(&w->node_random, 1, w->params.flush_ms) * SIM_MS, 0);
 }
@@ -540,6 +677,7 @@ void master_stop(struct node *n)
     n->master.up = false;
     n->master.life++;
     n->master.attached = n->master.leading = false;
+    n->master.space = space_free(n->master.space);
 }
 
 void master_unlink(struct node *n)

@@ -2,7 +2,7 @@
 /*
  * A small master: executes on a speculative view first (overlay over committed state), proposes, answers by the ack
  * mode, moves overlay rows to the committed state when their batch is committed, undoes batches that are truncated
- * (design.md 4; raft.md 6). The namespace core takes its place when it comes; the rules are the same.
+ * (design.md 4; raft.md 6). In seeds with params.space the namespace core runs beside it (sim_space.h).
  *
  *     request -> overlay row (tagged with its batch) -> PROPOSE -> PROPOSED(index) -> committed: row, side effects
  *                        ^ undo list of the batch <------------- TRUNCATE(index), rejected, link lost
@@ -62,6 +62,8 @@ struct batch {
     uint64_t term;
     uint64_t index; /* 0: not known yet */
     uint64_t digest_before;
+    uint64_t space_number; /* of the namespace's batch; 0: it has none */
+    uint64_t space_before; /* what could be seen before it */
     struct batch_data *data;
     struct undo undo[BATCH_OPS];
 };
@@ -86,7 +88,10 @@ struct waiter {
 struct master {
     bool up;
     uint32_t life;
-    struct state state; /* committed, up to state.applied */
+    struct state state;  /* committed, up to state.applied */
+    struct space *space; /* the namespace core; NULL: not in this run */
+    bool sealed;         /* a delta of it is set apart, to be written by the next flush */
+    uint64_t preparing;  /* batch that makes the root or a session */
 
     /* As told by the journal. */
     bool attached;

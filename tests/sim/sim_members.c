@@ -97,7 +97,7 @@ void members_lose(struct world *w)
     if (d->last >= d->first && chance(&w->nemesis_random, 600)) {
         /* A bit flips somewhere in the log: it has to be noticed at the start. */
         uint64_t index = d->first + prng_below(&w->nemesis_random, (uint32_t)(d->last - d->first + 1));
-        struct sim_entry *e = arena_alloc(&w->arena, sizeof(*e));
+        struct sim_entry *e = sim_alloc(&w->arena, sizeof(*e));
         *e = *d->entries[index];
         if (chance(&w->nemesis_random, 500) || e->type == RAFT_CONF)
             e->term ^= 1ull << prng_below(&w->nemesis_random, 16);

@@ -9,7 +9,7 @@
 
 struct nemesis *nemesis_new(struct world *w)
 {
-    return arena_alloc(&w->arena, sizeof(struct nemesis));
+    return sim_alloc(&w->arena, sizeof(struct nemesis));
 }
 
 /* ---- Tools ---- */

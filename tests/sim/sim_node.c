@@ -86,7 +86,7 @@ struct node *node_new(struct world *w, bool journal_only)
 void node_format(struct node *n, const struct raft_conf *conf)
 {
     struct world *w = n->world;
-    uint8_t *data = arena_alloc(&w->arena, RAFT_CONF_ENCODED_MAX);
+    uint8_t *data = sim_alloc(&w->arena, RAFT_CONF_ENCODED_MAX);
     uint32_t size = (uint32_t)raft_conf_encode(conf, data);
     struct raft_entry e = {.term = 1, .data = data, .size = size, .type = RAFT_CONF};
     struct disk_unit *u = disk_unit_new(w, 1);

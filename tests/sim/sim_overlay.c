@@ -7,6 +7,7 @@
 #include "sim_master.h"
 #include "sim_mutants.h"
 #include "sim_node.h"
+#include "sim_space.h"
 
 #include "base/hash.h"
 
@@ -48,7 +49,7 @@ void overlay_execute(struct master *m, struct batch *b, const struct op *op)
         .id_last = m->id_last,
     };
     b->data->ops[b->data->count++] = *op;
-    m->slots[op->client] = (struct overlay_slot){{op->seq, op->after}, b->number};
+    m->slots[op->client] = (struct overlay_slot){{op->seq, op->after, op->plan}, b->number};
     if (op->type == OP_ID)
         m->id_last = max(m->id_last, op->after);
     else
@@ -76,8 +77,11 @@ static uint64_t still_over(const struct master *m, uint64_t batch)
 void overlay_undo(struct node *n, uint64_t from_number)
 {
     struct master *m = &n->master;
+    const struct batch *oldest = NULL; /* of those the namespace knows */
     while (m->next_batch > m->first_batch && m->next_batch > from_number) {
         struct batch *b = master_batch(m, --m->next_batch);
+        if (b->space_number)
+            oldest = b;
         trace(n->world, "n%u master undoes batch %llu (entry %llu)", n->slot, (unsigned long long)b->number,
               (unsigned long long)b->index);
         for (uint32_t i = b->data->count; i > 0; i--) {
@@ -95,4 +99,8 @@ void overlay_undo(struct node *n, uint64_t from_number)
         check_undone(n, view_digest(m), b->digest_before);
     }
     m->open = false;
+    if (!m->space || !oldest)
+        return;
+    space_undo(m->space, oldest->space_number);
+    check_undone(n, space_dump(m->space), oldest->space_before);
 }

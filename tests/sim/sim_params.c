@@ -128,6 +128,7 @@ void params_draw(uint64_t seed, struct params *ret)
     if (chance(r, 350))
         draw_focus(r, &p);
     p.no_lease = p.no_lease || chance(r, 100) || !params_leases_hold(&p);
+    p.space = seed % 8 == 1; /* not drawn: the others stay what they were */
     *ret = p;
 }
 
@@ -190,7 +191,7 @@ static const struct {
     BOOL(split),         NUMBER(local_permille),
     NUMBER(hint_poor),   BOOL(told_first),
     BOOL(in_order),      BOOL(applied_known),
-    BOOL(harm_only),
+    BOOL(harm_only),     BOOL(space),
 #undef NUMBER
 #undef BOOL
 };

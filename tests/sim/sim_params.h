@@ -49,6 +49,7 @@ struct params {
     uint32_t hint_poor; /* refusals of appends: 1 the leader goes back one by one, 2 their hints are too low */
     bool told_first;    /* the core learns of a sync before the messages that waited for it leave */
     bool in_order;      /* links keep the order of messages */
+    bool space;         /* masters run the namespace core too */
     bool applied_known; /* a restart tells the core what the application has */
 
     /* Pace of network, disk, link between journal and master. */

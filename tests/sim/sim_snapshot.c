@@ -9,6 +9,7 @@
 #include "sim_nemesis.h"
 #include "sim_net.h"
 #include "sim_node.h"
+#include "sim_space.h"
 
 enum { FETCH_PIECES = 4, FETCH_TRIES = 8 };
 
@@ -39,8 +40,10 @@ static const struct checkpoint *make_checkpoint(struct node *n)
     struct sim_entry *conf = image_conf(&n->disk.live, n->master.state.applied);
     if (!entry || !conf)
         return NULL;
-    struct state *copy = arena_alloc(&w->arena, sizeof(*copy));
+    struct state *copy = sim_alloc(&w->arena, sizeof(*copy));
     *copy = n->master.state;
+    if (n->master.space)
+        copy->base = space_flush(n->master.space);
     struct checkpoint *c = &n->checkpoints[n->checkpoint_next++ % NODE_CHECKPOINTS];
     *c = (struct checkpoint){copy, entry, conf};
     return c;

@@ -18,6 +18,7 @@ static const char *apply_op(struct state *s, const struct op *op)
     }
     slot->seq = op->seq;
     slot->result = op->after;
+    slot->plan = op->plan;
     return NULL;
 }
 

@@ -19,10 +19,14 @@ static inline bool version_exists(uint64_t version)
 struct slot_row {
     uint64_t seq; /* of the client's last executed request */
     uint64_t result;
+    uint64_t plan; /* enum space_plan */
 };
 
+struct space_base;
+
 struct state {
-    uint64_t applied; /* index */
+    const struct space_base *base; /* rows of the namespace, in what is flushed */
+    uint64_t applied;              /* index */
     uint64_t rows[SIM_KEYS];
     struct slot_row slots[SIM_CLIENTS_MAX];
     uint64_t granted; /* ids below this were granted to some leader */
@@ -41,6 +45,7 @@ struct op {
     uint8_t type;
     uint8_t key;
     uint8_t client;
+    uint8_t plan; /* enum space_plan */
     uint64_t seq;
     uint64_t before; /* version it was executed on */
     uint64_t after;  /* version written; OP_ID: the id */
@@ -52,6 +57,8 @@ enum { BATCH_OPS = 4 };
 struct batch_data {
     uint64_t executed_term; /* must be the entry's */
     uint32_t count;
+    uint32_t space_n;                 /* bytes of the namespace's payload, behind the operations */
+    uint64_t session, session_client; /* the namespace's session it opens for a client; 0: none */
     struct op ops[BATCH_OPS];
 };
 
@@ -61,10 +68,10 @@ struct grant_data {
     uint64_t from, to;
 };
 
-/* Bytes that are hashed and kept: a batch without its unused operations. */
+/* Bytes that are hashed and kept: without its unused operations, with what is behind. */
 static inline uint32_t batch_size(const struct batch_data *b)
 {
-    return (uint32_t)(offsetof(struct batch_data, ops) + b->count * sizeof(struct op));
+    return (uint32_t)(offsetof(struct batch_data, ops) + b->count * sizeof(struct op) + b->space_n);
 }
 
 struct sim_entry;

@@ -12,20 +12,21 @@
 #include "sim_nemesis.h"
 #include "sim_net.h"
 #include "sim_node.h"
+#include "sim_space.h"
 
 /* ---- Memory ---- */
 
 enum { ARENA_CHUNK = 4 << 20 };
 
-struct arena_chunk {
-    struct arena_chunk *next;
+struct sim_chunk {
+    struct sim_chunk *next;
     size_t size;
     uint8_t bytes[];
 };
 
-static struct arena_chunk *chunk_new(size_t size)
+static struct sim_chunk *chunk_new(size_t size)
 {
-    struct arena_chunk *c = malloc(sizeof(*c) + size);
+    struct sim_chunk *c = malloc(sizeof(*c) + size);
     if (!c)
         abort();
     c->next = NULL;
@@ -33,7 +34,7 @@ static struct arena_chunk *chunk_new(size_t size)
     return c;
 }
 
-void *arena_alloc(struct arena *a, size_t n)
+void *sim_alloc(struct sim_arena *a, size_t n)
 {
     n = (n + 7) & ~(size_t)7;
     if (!a->first)
@@ -50,25 +51,25 @@ void *arena_alloc(struct arena *a, size_t n)
     return p;
 }
 
-static void arena_reset(struct arena *a)
+static void arena_reset(struct sim_arena *a)
 {
     a->current = a->first;
     a->used = 0;
 }
 
-static void arena_fini(struct arena *a)
+static void arena_fini(struct sim_arena *a)
 {
-    for (struct arena_chunk *c = a->first, *next; c; c = next) {
+    for (struct sim_chunk *c = a->first, *next; c; c = next) {
         next = c->next;
         free(c);
     }
 }
 
-void *recycler_take(struct recycler *r, struct arena *a, size_t n)
+void *recycler_take(struct recycler *r, struct sim_arena *a, size_t n)
 {
     void *p = r->free;
     if (!p)
-        return arena_alloc(a, n);
+        return sim_alloc(a, n);
     memcpy(&r->free, p, sizeof(void *));
     return p;
 }
@@ -350,11 +351,19 @@ struct world *world_new(void)
     return w;
 }
 
+/* A namespace that ran into an assertion is not fit to be taken apart: it is left alone. */
 static void free_cores(struct world *w)
 {
-    for (uint32_t i = 0; i < SIM_NODES_MAX; i++)
-        if (w->nodes[i])
-            w->nodes[i]->raft = raft_free(w->nodes[i]->raft);
+    bool crashed = w->failed && !strcmp(w->failure.check, "crash");
+    for (uint32_t i = 0; i < SIM_NODES_MAX; i++) {
+        struct node *n = w->nodes[i];
+        if (!n)
+            continue;
+        n->raft = raft_free(n->raft);
+        n->master.space = crashed ? NULL : space_free(n->master.space);
+    }
+    if (crashed)
+        w->check->space = NULL;
 }
 
 struct world *world_free(struct world *w)
@@ -420,7 +429,7 @@ void world_reset(struct world *w, uint64_t seed, const struct params *params, bo
         streams[i]->state = seed * 16 + i;
         streams[i]->state = prng_next(streams[i]);
     }
-    w->net = arena_alloc(&w->arena, sizeof(*w->net));
+    w->net = sim_alloc(&w->arena, sizeof(*w->net));
     w->nemesis = nemesis_new(w);
     check_reset(w);
     found_cluster(w);

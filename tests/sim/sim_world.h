@@ -35,22 +35,22 @@ enum {
 
 /* ---- Memory -------------------------------------------------------------------------------------------------------- */
 
-struct arena_chunk;
+struct sim_chunk;
 
-struct arena {
-    struct arena_chunk *first, *current;
+struct sim_arena {
+    struct sim_chunk *first, *current;
     size_t used; /* of current */
 };
 
 /* Zeroed, aligned to 8; lives until the world is reset. Memory that ends ends the process. */
-void *arena_alloc(struct arena *a, size_t n);
+void *sim_alloc(struct sim_arena *a, size_t n);
 
 /* Objects of equal size that come and go: a list of free ones over the arena. */
 struct recycler {
     void *free; /* linked through the first word */
 };
 
-void *recycler_take(struct recycler *r, struct arena *a, size_t n);
+void *recycler_take(struct recycler *r, struct sim_arena *a, size_t n);
 void recycler_give(struct recycler *r, void *p);
 
 /* ---- Events -------------------------------------------------------------------------------------------------------- */
@@ -116,7 +116,7 @@ struct world {
     uint32_t order;
     struct event *heap;
     uint32_t heap_count, heap_room;
-    struct arena arena;
+    struct sim_arena arena;
 
     /* Streams of randomness: kept apart so that leaving out one kind of fault disturbs the others less. */
     struct prng net_random, disk_random, node_random, client_random, nemesis_random;
