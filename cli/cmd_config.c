@@ -286,7 +286,7 @@ int cmd_config_sample(struct cli *cli, int argc, char **argv)
     for (int c; (c = cli_option(cli, argc, argv, "", options)) != -1;)
         switch (c) {
         case 'M': write = options_markdown; break;
-        case 'm': write = options_man; break;
+        case 'm': write = options_man_page; break;
         default: return cli_option_status();
         }
     if (argv[optind])

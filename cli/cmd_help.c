@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cv help, and everything else that reads the command table for people. */
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "conf/man.h"
 #include "conf/nearest.h"
 
 #define for_each_command(c) for (const struct cli_command *c = cli_commands; c->name; c++)
@@ -97,6 +99,19 @@ static bool group_is_done(const struct cli_command *c)
     return false;
 }
 
+static const char global_options[] =
+    "  -c, --config FILE         read FILE (else DIR/curvine.yaml with --dir, $CURVINE_CONFIG,\n"
+    "                            /etc/curvine/curvine.yaml if it is there)\n"
+    "      --set SECTION.KEY=V   set one option, over what the file says; may be repeated\n"
+    "      --cluster HOST:PORT,… talk to these masters\n"
+    "      --dir DIR             talk to the one-machine cluster in DIR (cv local)\n"
+    "  -o, --output FORM         table, wide, json or yaml; --json is -o json\n"
+    "      --no-color            no colour (also: NO_COLOR in the environment, or no terminal)\n"
+    "      --timeout TIME        give up after TIME: 500ms, 10s, 5m\n"
+    "  -v, --verbose             say more about what is done, on standard error\n"
+    "  -h, --help                this, or the help of a command; --version\n";
+static const char exit_statuses[] = "0 ok, 1 failed, 2 wrong usage, 3 degraded, 4 unreachable.";
+
 void cli_help_overview(FILE *to)
 {
     fprintf(to, "cv: everything an administrator or user of a Curvine cluster types.\n\n"
@@ -110,19 +125,10 @@ void cli_help_overview(FILE *to)
             if (strcmp(member->group, c->group) == 0)
                 print_line(member, to);
     }
-    fprintf(to, "\nGlobal options (before or behind the command)\n"
-                "  -c, --config FILE         read FILE (else DIR/curvine.yaml with --dir, $CURVINE_CONFIG,\n"
-                "                            /etc/curvine/curvine.yaml if it is there)\n"
-                "      --set SECTION.KEY=V   set one option, over what the file says; may be repeated\n"
-                "      --cluster HOST:PORT,… talk to these masters\n"
-                "      --dir DIR             talk to the one-machine cluster in DIR (cv local)\n"
-                "  -o, --output FORM         table, wide, json or yaml; --json is -o json\n"
-                "      --no-color            no colour (also: NO_COLOR in the environment, or no terminal)\n"
-                "      --timeout TIME        give up after TIME: 500ms, 10s, 5m\n"
-                "  -v, --verbose             say more about what is done, on standard error\n"
-                "  -h, --help                this, or the help of a command; --version\n"
-                "\nExit status: 0 ok, 1 failed, 2 wrong usage, 3 degraded, 4 unreachable.\n"
-                "More on a command, with examples: cv help COMMAND\n");
+    fprintf(to,
+            "\nGlobal options (before or behind the command)\n%s\nExit status: %s\nMore on a command, with examples: "
+            "cv help COMMAND\n",
+            global_options, exit_statuses);
 }
 
 void cli_help_family(const char *first, FILE *to)
@@ -168,10 +174,73 @@ static int list_commands(struct cli *cli)
     return cli_print(cli, o);
 }
 
+static int man_command(struct buf *out, const struct cli_command *c)
+{
+    char usage[512];
+    snprintf(usage, sizeof(usage), "cv %s%s%s", c->name, *c->args ? " " : "", c->args);
+    int r = man_term(out, usage, c->summary);
+    if (r == 0 && *c->options) {
+        r = buf_append(out, ".RS\n", 4);
+        r = r < 0 ? r : man_terms(out, c->options);
+        r = r < 0 ? r : buf_append(out, ".RE\n", 4);
+    }
+    if (r == 0 && *c->examples) {
+        r = buf_append(out, ".RS\n", 4);
+        r = r < 0 ? r : man_lines(out, c->examples);
+        r = r < 0 ? r : buf_append(out, ".RE\n", 4);
+    }
+    return r;
+}
+
+/* cv(1). */
+static int man_page(struct buf *out)
+{
+    int r = man_head(out, "cv", 1, "everything an administrator or user of a Curvine cluster types");
+    r = r < 0 ? r : man_section(out, "SYNOPSIS");
+    r = r < 0 ? r : man_lines(out, "cv [global options] COMMAND [options] [arguments]\n");
+    r = r < 0 ? r : man_section(out, "DESCRIPTION");
+    r = r < 0 ? r
+              : man_text(out, "Curvine is a distributed file cache between computing and cloud storage. Paths in its "
+                              "namespace begin with a colon (:/data); paths without one are of this host.");
+    for_each_command(c)
+    {
+        if (group_is_done(c))
+            continue;
+        char heading[64];
+        snprintf(heading, sizeof(heading), "%s", c->group);
+        for (char *p = heading; *p; p++)
+            *p = (char)toupper(*p);
+        r = r < 0 ? r : man_section(out, heading);
+        for (const struct cli_command *member = c; member->name; member++)
+            if (strcmp(member->group, c->group) == 0)
+                r = r < 0 ? r : man_command(out, member);
+    }
+    r = r < 0 ? r : man_section(out, "GLOBAL OPTIONS");
+    r = r < 0 ? r : man_terms(out, global_options);
+    r = r < 0 ? r : man_section(out, "EXIT STATUS");
+    r = r < 0 ? r : man_text(out, exit_statuses);
+    r = r < 0 ? r : man_section(out, "SEE ALSO");
+    return r < 0 ? r : man_text(out, "curvine.yaml(5), cv-master(8), cv-journal(8), cv-worker(8), cv-fuse(8)");
+}
+
+static int print_man(struct cli *cli)
+{
+    struct buf page cleanup(buf_fini) = {0};
+    int r = man_page(&page);
+    return r < 0 ? cli_fail(cli, r, NULL, "manual page") : cli_write(cli, &page);
+}
+
 int cmd_help(struct cli *cli, int argc, char **argv)
 {
-    if (cli_option(cli, argc, argv, "", NULL) != -1)
-        return cli_option_status();
+    static const struct option options[] = {{"man", no_argument, NULL, 'm'}, {0}};
+    bool man = false;
+    for (int c; (c = cli_option(cli, argc, argv, "", options)) != -1;) {
+        if (c != 'm')
+            return cli_option_status();
+        man = true;
+    }
+    if (man)
+        return print_man(cli);
     char **words = argv + optind;
     int n;
     const struct cli_command *c = cli_find(words, &n);

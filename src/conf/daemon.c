@@ -21,6 +21,7 @@
 #include "conf/common_options.h"
 #include "conf/daemon_internal.h"
 #include "conf/dir_lock.h"
+#include "conf/man.h"
 #include "conf/options_doc.h"
 
 struct daemon *daemon_free(struct daemon *d)
@@ -72,19 +73,19 @@ static int read_config(const struct daemon *d, struct config **ret)
     return 0;
 }
 
+static const char usual_options[] =
+    "  -c, --config FILE        read FILE (else $CURVINE_CONFIG, else /etc/curvine/curvine.yaml if it is there)\n"
+    "  -s, --set SECTION.KEY=V  set one option, over what the file says; may be repeated\n"
+    "      --check-config       read the configuration, say what is wrong with it, exit 0 or 2\n"
+    "  -h, --help               this text; --man: the same as a manual page\n"
+    "  -V, --version            the version\n";
+static const char usual_signals[] = "SIGTERM, SIGINT drain and stop; SIGHUP re-reads the configuration.";
+static const char usual_statuses[] = "0 stopped when told to, 1 failed, 2 wrong usage or configuration.";
+
 static void print_help(const struct daemon_program *p)
 {
-    printf(
-        "%s: %s\n\n"
-        "Usage: %s [options]%s%s\n"
-        "  -c, --config FILE        read FILE (else $CURVINE_CONFIG, else /etc/curvine/curvine.yaml if it is there)\n"
-        "  -s, --set SECTION.KEY=V  set one option, over what the file says; may be repeated\n"
-        "      --check-config       read the configuration, say what is wrong with it, exit 0 or 2\n"
-        "  -h, --help               this text\n"
-        "  -V, --version            the version\n\n"
-        "Signals: SIGTERM, SIGINT drain and stop; SIGHUP re-reads the configuration.\n"
-        "Exit status: 0 stopped when told to, 1 failed, 2 wrong usage or configuration.\n",
-        p->name, p->summary, p->name, p->arguments ? " " : "", p->arguments ? p->arguments : "");
+    printf("%s: %s\n\nUsage: %s [options]%s%s\n%s\nSignals: %s\nExit status: %s\n", p->name, p->summary, p->name,
+           p->arguments ? " " : "", p->arguments ? p->arguments : "", usual_options, usual_signals, usual_statuses);
     struct buf out cleanup(buf_fini) = {0};
     int r = 0;
     for (uint32_t i = 0; r == 0 && p->own[i]; i++) {
@@ -95,7 +96,35 @@ static void print_help(const struct daemon_program *p)
     fwrite(out.p, 1, out.n, stdout);
 }
 
-enum { OPTION_CHECK_CONFIG = 256 };
+static int write_man(const struct daemon_program *p, struct buf *out)
+{
+    char usage[256];
+    snprintf(usage, sizeof(usage), "%s [options]%s%s\n", p->name, p->arguments ? " " : "",
+             p->arguments ? p->arguments : "");
+    int r = man_head(out, p->name, 8, p->summary);
+    r = r < 0 ? r : man_section(out, "SYNOPSIS");
+    r = r < 0 ? r : man_lines(out, usage);
+    r = r < 0 ? r : man_section(out, "OPTIONS");
+    r = r < 0 ? r : man_terms(out, usual_options);
+    r = r < 0 ? r : man_section(out, "CONFIGURATION");
+    r = r < 0 ? r : man_text(out, "The sections of curvine.yaml this program reads:");
+    r = r < 0 ? r : options_man(p->own, out);
+    r = r < 0 ? r : man_section(out, "SIGNALS");
+    r = r < 0 ? r : man_text(out, usual_signals);
+    r = r < 0 ? r : man_section(out, "EXIT STATUS");
+    r = r < 0 ? r : man_text(out, usual_statuses);
+    r = r < 0 ? r : man_section(out, "SEE ALSO");
+    return r < 0 ? r : man_text(out, "cv(1), curvine.yaml(5)");
+}
+
+static void print_man(const struct daemon_program *p)
+{
+    struct buf out cleanup(buf_fini) = {0};
+    if (write_man(p, &out) == 0)
+        fwrite(out.p, 1, out.n, stdout);
+}
+
+enum { OPTION_CHECK_CONFIG = 256, OPTION_MAN };
 
 /* Returns false when there is nothing to run: *ret_status says how it ended. */
 static bool parse_command_line(struct daemon *d, int argc, char **argv, bool *ret_check, int *ret_status)
@@ -105,6 +134,7 @@ static bool parse_command_line(struct daemon *d, int argc, char **argv, bool *re
         {"set", required_argument, NULL, 's'},
         {"check-config", no_argument, NULL, OPTION_CHECK_CONFIG},
         {"help", no_argument, NULL, 'h'},
+        {"man", no_argument, NULL, OPTION_MAN},
         {"version", no_argument, NULL, 'V'},
         {0},
     };
@@ -115,6 +145,7 @@ static bool parse_command_line(struct daemon *d, int argc, char **argv, bool *re
         case 's': d->sets[d->n_sets++] = optarg; break;
         case OPTION_CHECK_CONFIG: *ret_check = true; break;
         case 'h': print_help(d->program); return false;
+        case OPTION_MAN: print_man(d->program); return false;
         case 'V': printf("%s " CV_VERSION "\n", d->program->name); return false;
         default: /* getopt has said what it does not know */
             fprintf(stderr, "Try '%s --help'.\n", d->program->name);

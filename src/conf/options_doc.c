@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/cleanup.h"
+#include "conf/man.h"
 
 /* The pieces every form is made of, zero-terminated. */
 struct described {
@@ -118,17 +119,51 @@ int options_markdown(const struct option_section *const *sections, struct buf *o
 static int write_man(const struct option_section *s, const struct option_def *o, const char *initial,
                      const char *allowed, struct buf *out)
 {
-    return buf_printf(out, ".TP\n.BR %s \" (default %s)\"\n%s.\nAllowed: %s. Changed by a %s.\n", o->name,
-                      *initial == '"' ? "empty" : initial, o->help, allowed, change(o));
+    struct buf text cleanup(buf_fini) = {0};
+    int r = buf_printf(&text, "%s. Default: %s. Allowed: %s. Changed by a %s.", o->help,
+                       *initial == '"' ? "empty" : initial, allowed, change(o));
+    if (r == 0)
+        r = buf_append(&text, "", 1);
+    return r < 0 ? r : man_term(out, o->name, (char *)text.p);
+}
+
+static int man_section_of_options(const struct option_section *s, struct buf *out)
+{
+    int r = man_subsection(out, s->name);
+    if (r == 0)
+        r = man_text(out, s->summary);
+    return r < 0 ? r : for_each_option(s, write_man, out);
 }
 
 int options_man(const struct option_section *const *sections, struct buf *out)
 {
     int r = 0;
-    for (; r == 0 && *sections; sections++) {
-        r = buf_printf(out, ".SS %s\n%s\n", (*sections)->name, (*sections)->summary);
-        if (r == 0)
-            r = for_each_option(*sections, write_man, out);
-    }
+    for (; r == 0 && *sections; sections++)
+        r = man_section_of_options(*sections, out);
     return r;
+}
+
+int options_man_page(const struct option_section *const *sections, struct buf *out)
+{
+    int r = man_head(out, "curvine.yaml", 5, "configuration of all Curvine programs on a host");
+    if (r == 0)
+        r = man_section(out, "DESCRIPTION");
+    if (r == 0)
+        r = man_text(out,
+                     "/etc/curvine/curvine.yaml is read by every Curvine program: one section for each program, and "
+                     "those they share. What is not in it has its default. An unknown key or a bad value is "
+                     "refused with the number of its line.");
+    if (r == 0)
+        r = man_lines(out, "cluster:\n  masters: [host1:8995, host2:8995, host3:8995]\nlog:\n  level: info\n");
+    if (r == 0)
+        r = man_text(
+            out, "Check a file with cv config check, compare with the defaults by cv config diff, and ask about one "
+                 "option by cv config explain SECTION.KEY.");
+    if (r == 0)
+        r = man_section(out, "OPTIONS");
+    if (r == 0)
+        r = options_man(sections, out);
+    if (r == 0)
+        r = man_section(out, "SEE ALSO");
+    return r < 0 ? r : man_text(out, "cv(1), cv-master(8), cv-journal(8), cv-worker(8), cv-fuse(8)");
 }

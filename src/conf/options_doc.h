@@ -13,6 +13,7 @@ int options_explain(struct option_ref ref, struct buf *out);
 /* A commented curvine.yaml with every option at its default, commented out. */
 int options_sample(const struct option_section *const *sections, struct buf *out);
 
-/* The reference as a page of markdown, and as the OPTIONS section of a manual page (man macros). */
+/* The reference as a page of markdown, as the options of a manual page (conf/man.h), and as curvine.yaml(5). */
 int options_markdown(const struct option_section *const *sections, struct buf *out);
 int options_man(const struct option_section *const *sections, struct buf *out);
+int options_man_page(const struct option_section *const *sections, struct buf *out);

@@ -96,3 +96,24 @@ load lib
     [ "$(grep -c KEY plain)" = 4 ]
     run -1 grep -q $'\033' plain
 }
+
+@test "cv(1) tells of every command, and daemons and curvine.yaml have pages" {
+    cv help --man > cv.1
+    [ "$(cv help -o json | jq length)" = "$(grep -c '^\.B cv ' cv.1)" ]
+    cv config sample --man | grep -q '^\.B masters'
+    for daemon in cv-master cv-journal; do
+        "$daemon" --man | grep -q "^\.TH \"${daemon^^}\" 8"
+    done
+}
+
+@test "completions of bash know families, commands and options" {
+    cv completion bash > cv.bash
+    complete_words() {
+        bash -c 'source cv.bash; compopt() { :; }; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _cv; echo "${COMPREPLY[@]}"' - "$@"
+    }
+    [ "$(complete_words cv fs fi)" = find ]
+    [ "$(complete_words cv loc)" = local ]
+    [[ "$(complete_words cv mount --par)" == *--param-file* ]]
+    run cv completion tcsh
+    [ "$status" = 2 ]
+}
