@@ -96,6 +96,7 @@ enum meta_class {
     OP(rmdir, SCRIBE, 1) OP(rename, SCRIBE, 1) OP(setattr, SCRIBE, 1) OP(setxattr, SCRIBE, 1)                          \
     OP(removexattr, SCRIBE, 1) OP(create, SCRIBE, 1) OP(open, SCRIBE, 1) OP(close, SCRIBE, 1)                          \
     OP(layout, READ, 1) OP(write_grant, SCRIBE, 1) OP(write_commit, SCRIBE, 1)                                         \
+    OP(mount_add, SCRIBE, 1) OP(mount_remove, SCRIBE, 1) OP(mount_list, READ, 1)                                       \
     OP(session_open, SCRIBE, 0) OP(session_close, SCRIBE, 0)
 // clang-format on
 
@@ -105,7 +106,8 @@ enum meta_class {
     INNER(format)      /* arg: incarnation. Make the root. -EEXIST: there is one */                                    \
     INNER(grant)       /* ask for more ids; happens by itself in other requests while half a grant is left */          \
     INNER(end_session) /* arg: session. As session_close: it did not renew in time */                                  \
-    INNER(purge)       /* arg: an orphan; take away up to 1,000 of its rows, in the end itself. -EBUSY: it is open */
+    INNER(worker)      /* put a worker's row: meta_request_worker(). Nothing happens when it says so already */           \
+    INNER(purge)       /* arg: an orphan; take away some of its rows or names, in the end itself. -EBUSY: it is open */
 // clang-format on
 
 enum meta_inner {
@@ -152,6 +154,9 @@ union meta_answer {
     struct msg_layout_answer layout;
     struct msg_write_grant_answer write_grant;
     struct msg_write_commit_answer write_commit;
+    struct msg_mount_add_answer mount_add;       /* reason, error: the daemon's (preflight) */
+    struct msg_mount_remove_answer mount_remove; /* likewise */
+    struct msg_mount_list_answer mount_list;     /* with secrets: the daemon masks them, and says what failed */
     struct msg_session_open_answer session_open; /* timeout_ms and incarnation are the daemon's to fill in */
 };
 
@@ -184,8 +189,9 @@ struct meta_request {
 
     /* --- the core's */
     const struct meta_op *op;
-    uint64_t arg;        /* of an inner operation */
-    uint64_t generation; /* of the base, that the fetched rows belong to */
+    uint64_t arg;                         /* of an inner operation */
+    const struct meta_worker_row *worker; /* of META_OP_worker */
+    uint64_t generation;                  /* of the base, that the fetched rows belong to */
     struct meta_need *needs;
     uint32_t need_count, need_room, need_hint;
     struct buf store; /* keys and values of needs */
@@ -203,6 +209,10 @@ int meta_request_decode(struct meta_request *q, uint16_t type, const void *body,
 
 /* Make an inner request. [-] */
 void meta_request_inner(struct meta_request *q, enum meta_inner what, uint64_t arg);
+
+/* Make the inner request that puts a worker's row. The row stays in place as long as the request runs. Errors in q->error:
+ * -EINVAL a text is too long; -ENOSPC. [-] */
+void meta_request_worker(struct meta_request *q, const struct meta_worker_row *row);
 
 /* Run a META_READ request. [R] Returns 0: done, q->error and the answer are set; -CV_NOT_PREPARED: leave the lock,
  * meta_fetch(), and call again. Never blocks. */
@@ -293,6 +303,8 @@ enum meta_effect_kind {
     META_EFFECT_ORPHANED,  /* inode lost its last name */
     META_EFFECT_SESSION_OPENED,
     META_EFFECT_SESSION_CLOSED, /* session */
+    META_EFFECT_MOUNTS,         /* one came or went: inode; its id in a */
+    META_EFFECT_WORKERS,        /* a worker's row changed: inode is its id */
 };
 struct meta_effect {
     enum meta_effect_kind kind;
@@ -346,6 +358,16 @@ uint64_t meta_delta_applied(const struct meta_delta *d); /* log index the rows l
 /* They are in the base (flushed or not): readers find them there from now on. [W], then meta_delta_free [-]. */
 void meta_delta_written(struct meta *m, struct meta_delta *d);
 struct meta_delta *meta_delta_free(struct meta_delta *d);
+
+/* --- mounts and workers ---------------------------------------------------------------------------------------------- */
+
+/* Always in memory; as committed, on any node. A row's texts are valid as long as the lock is held. [R] Versions count
+ * committed changes since this node started. */
+bool meta_mount_find(const struct meta *m, uint32_t mount, struct meta_mount_row *ret);
+void meta_mounts(const struct meta *m, bool (*each)(void *arg, const struct meta_mount_row *row), void *arg);
+uint64_t meta_mounts_version(const struct meta *m);
+void meta_workers(const struct meta *m, bool (*each)(void *arg, const struct meta_worker_row *row), void *arg);
+uint64_t meta_workers_version(const struct meta *m);
 
 /* --- state and figures --------------------------------------------------------------------------------------------- */
 

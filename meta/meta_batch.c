@@ -96,14 +96,19 @@ int put_reserve(struct run *u, uint32_t rows, uint64_t bytes)
 {
     struct meta *m = u->m;
     assert(!u->dry);
-    rows += 2; /* a slot and a grant may come with it */
-    bytes += 256;
+    rows += 3; /* a slot, a grant, a mount may come with it */
+    bytes += 256 + m->mounts.largest;
     if (m->overlay.count + rows > OVERLAY_ROWS_MAX)
         return -CV_BUSY;
     int r = reserve_rows(&m->open, rows);
     if (r == 0)
         r = reserve_values(&m->open, bytes);
     return r < 0 ? r : buf_reserve(&m->open.ops, 4 * 64);
+}
+
+int put_reserve_ops(struct run *u, uint32_t ops)
+{
+    return buf_reserve(&u->m->open.ops, (ops + 4) * 64ul);
 }
 
 /* Bytes from what put_reserve() made sure of. */
@@ -153,6 +158,32 @@ void session_close_handles(struct meta *m, struct session *s)
     }
 }
 
+static struct kept *kept_of(struct meta *m, const struct row *r, uint64_t *id)
+{
+    *id = r->table == META_TABLE_mount ? get_be32(r->key + 1) : get_be64(r->key + 1);
+    return r->table == META_TABLE_mount ? &m->mounts : &m->workers;
+}
+
+static struct text value_or_none(const struct row *r)
+{
+    return r->deleted ? (struct text){NULL, 0} : row_value(r);
+}
+
+static int kept_row_now(struct meta *m, const struct row *r, const struct row *top)
+{
+    uint64_t id;
+    struct kept *k = kept_of(m, r, &id);
+    return top ? kept_now(k, id, value_or_none(top), top->batch) : kept_undone(k, id);
+}
+
+static void kept_row_committed(struct meta *m, const struct row *r)
+{
+    uint64_t id;
+    struct kept *k = kept_of(m, r, &id);
+    if (kept_committed(k, id, value_or_none(r)) < 0)
+        log_fatal(-ENOMEM, "keep a mount or worker");
+}
+
 /* What stands in the layers for the key of r, or nothing: adjust what is always in memory. */
 static void row_now(struct meta *m, const struct row *r, const struct row *top)
 {
@@ -178,8 +209,16 @@ static void row_now(struct meta *m, const struct row *r, const struct row *top)
         break;
     case META_TABLE_grant:
         if (!top || meta_limit_decode(row_value(top), &limit) < 0)
-            limit = m->id_limit;
-        m->id_asked = limit;
+            limit = r->key[1] ? m->mount_limit : m->id_limit;
+        if (r->key[1])
+            m->mount_next = (uint32_t)limit;
+        else
+            m->id_asked = limit;
+        break;
+    case META_TABLE_mount:
+    case META_TABLE_worker:
+        if (kept_row_now(m, r, top) < 0)
+            log_fatal(-ENOMEM, "keep a mount or worker");
         break;
     default: break;
     }
@@ -197,6 +236,7 @@ static void row_committed(struct meta *m, const struct row *r)
 {
     struct session *s;
     struct slot *slot;
+    uint64_t limit;
     switch (r->table) {
     case META_TABLE_inode:
         if (get_be64(r->key) == META_ROOT)
@@ -215,9 +255,15 @@ static void row_committed(struct meta *m, const struct row *r)
             slot->committed = (struct meta_slot_row){0};
         break;
     case META_TABLE_grant:
-        if (meta_limit_decode(row_value(r), &m->id_limit) < 0)
+        if (meta_limit_decode(row_value(r), &limit) < 0)
             log_fatal(-CV_BAD_FORMAT, "grant");
+        if (r->key[1])
+            m->mount_limit = (uint32_t)limit;
+        else
+            m->id_limit = limit;
         break;
+    case META_TABLE_mount:
+    case META_TABLE_worker: kept_row_committed(m, r); break;
     default: break;
     }
 }
@@ -268,7 +314,7 @@ static void put(struct run *u, enum meta_table table, struct text key, uint32_t 
     }
     u->q->changed = true;
     u->q->depends = o->number;
-    if (table >= META_TABLE_session)
+    if (table >= META_TABLE_session || table == META_TABLE_mount || table == META_TABLE_worker)
         row_now(u->m, r, r);
 }
 
@@ -499,6 +545,9 @@ static void effects_tell(struct meta *m, const struct batch *b)
             f.a = op.extra == LINK_GONE;
             break;
         case REDO_truncate: f.kind = META_EFFECT_TRUNCATED, f.a = op.other, f.epoch = op.extra; break;
+        case REDO_mount_add:
+        case REDO_mount_remove: f.kind = META_EFFECT_MOUNTS, f.a = op.other; break;
+        case REDO_worker: f.kind = META_EFFECT_WORKERS; break;
         case REDO_session_open: f.kind = META_EFFECT_SESSION_OPENED, f.session = op.inode; break;
         case REDO_session_close: f.kind = META_EFFECT_SESSION_CLOSED, f.session = op.inode; break;
         default: break;

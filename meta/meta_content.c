@@ -28,6 +28,8 @@ void layout_head(const struct run *u, const struct meta_inode *i, bool writer, s
         .replicas = i->replicas ? i->replicas : (uint8_t)u->m->options.replicas,
         .mount = i->mount,
     };
+    if (read_only(u, i->mount))
+        ret->flags |= LAYOUT_READ_ONLY;
     if (writer && handle_shared(&u->m->sessions, i->id, u->q->caller.session))
         ret->flags |= LAYOUT_SHARED;
 }
@@ -223,8 +225,10 @@ void content_changed(struct run *u, struct meta_inode *i)
     i->change++;
     i->mtime_ns = i->ctime_ns = (int64_t)u->now_ns;
     i->mode = mode_after_write(&u->q->caller, i);
-    if (i->mount)
+    if (i->mount) {
         i->flags |= INODE_DIRTY;
+        mount_written(u, i->mount);
+    }
 }
 
 struct handle *write_handle(const struct run *u, uint64_t handle, uint64_t inode)

@@ -88,6 +88,10 @@ static int load(struct meta *m, const struct meta_base *base)
         r = load_table(m, base, META_TABLE_slot);
     if (r == 0)
         r = load_table(m, base, META_TABLE_grant);
+    if (r == 0)
+        r = load_table(m, base, META_TABLE_mount);
+    if (r == 0)
+        r = load_table(m, base, META_TABLE_worker);
     const struct meta_state *s = &m->state;
     m->now = (struct totals){s->inodes, s->directories, s->orphans, s->bytes};
     m->time_ns = s->time_ns;
@@ -102,6 +106,7 @@ int meta_new(const struct meta_options *o, const struct meta_base *base, struct 
         return -ENOMEM;
     m->options = options_of(o);
     m->generation = 1;
+    m->mount_next = m->mount_limit = 1;
     batch_init(m);
     int r = tree_init(&m->tree, m->options.memory_bytes);
     if (r == 0)
@@ -129,6 +134,8 @@ struct meta *meta_free(struct meta *m)
     meta_delta_free(m->delta);
     row_table_fini(&m->overlay);
     session_table_fini(&m->sessions);
+    kept_fini(&m->mounts);
+    kept_fini(&m->workers);
     tree_fini(&m->tree);
     free(m);
     return NULL;

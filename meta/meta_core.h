@@ -8,6 +8,7 @@
  *      meta_see.c       reading through the layers     meta_rows.c     rows, delta
  *      meta_scan.c      ranges through the layers      meta_tree.c     resident nodes and names
  *      meta_batch.c     changing, batches, undo, apply meta_content.c  layouts, sizes
+ *      meta_kept.c      mounts and workers, in memory
  *
  * An operation is one function (meta_op_*.c) that runs twice: dry, under the shared lock, on whatever thread has the
  * request, to find what is not in memory; then on the scribe, for good. It first sees all it needs (see_*), checks, and
@@ -27,6 +28,7 @@
 #include "meta/meta_rows.h"
 #include "meta/meta_tree.h"
 #include "meta/meta_session.h"
+#include "meta/meta_kept.h"
 
 struct totals {
     uint64_t inodes, directories, orphans, bytes;
@@ -83,6 +85,8 @@ struct meta {
 
     uint64_t next_id, id_limit, id_asked; /* ids from next_id to id_limit are ours to give; asked for up to id_asked */
     struct session_table sessions;
+    struct kept mounts, workers;
+    uint32_t mount_next, mount_limit; /* the next mount's id; as it is committed */
 
     bool leading, purge_allowed;
     uint32_t epoch;
@@ -165,7 +169,8 @@ void scan_fini(struct scan *s);
 
 /* Errors: -ENOMEM; -CV_BUSY: too much is in flight. bytes: of keys and values. */
 int put_reserve(struct run *u, uint32_t rows, uint64_t bytes);
-#define PUT_INODE_BYTES (META_INODE_MAX + 16) /* to reserve for an inode row */
+int put_reserve_ops(struct run *u, uint32_t ops); /* for more than four */
+#define PUT_INODE_BYTES (META_INODE_MAX + 16)     /* to reserve for an inode row */
 #define PUT_NAME_BYTES  (META_KEY_MAX + 16)
 void put_inode(struct run *u, const struct meta_inode *i);
 void put_no_inode(struct run *u, const struct meta_inode *i);
@@ -254,6 +259,19 @@ int put_new_node(struct run *u, struct meta_inode *parent, const struct new_node
 
 /* A directory lost or gained a name. */
 void directory_changed(struct run *u, struct meta_inode *d, int entries, int links);
+
+/* Is `ancestor` on the way from `below` (included) up to the root? 1 or 0. */
+int is_above(struct run *u, uint64_t ancestor, const struct meta_inode *below);
+
+/* --- mounts (meta_op_mount.c) --------------------------------------------------------------------------------------- */
+
+/* Takes no change of content or names. Also of a mount that is gone: what was below it is on its way out. */
+bool read_only(const struct run *u, uint32_t mount);
+bool has_ufs(const struct run *u, uint32_t mount);
+/* Something below it is written. put_reserve() counts with it. */
+void mount_written(struct run *u, uint32_t mount);
+/* Is it, or a directory below it, where a mount begins? 1 or 0. */
+int is_above_mount(struct run *u, uint64_t directory);
 
 /* One name of the inode is gone; puts its row, or what remains of it. Returns the `extra` of REDO_unlink. Room:
  * DROP_LINK_ROWS. */

@@ -55,6 +55,10 @@ static int answer_again(struct run *u)
     case MSG_unlink: attr = &a->unlink.attr, parent = &a->unlink.parent; break;
     case MSG_rmdir: attr = &a->rmdir.attr, parent = &a->rmdir.parent; break;
     case MSG_setattr: attr = &a->setattr.attr, layout = &a->setattr.layout; break;
+    case MSG_mount_add:
+        attr = &a->mount_add.attr;
+        a->mount_add.mount = (uint32_t)s->other;
+        break;
     case MSG_rename:
         attr = &a->rename.attr, replaced = &a->rename.replaced;
         parent = &a->rename.parent, new_parent = &a->rename.new_parent;

@@ -112,6 +112,13 @@ uint32_t meta_key_grant(uint8_t kind, uint8_t *out)
     return 2;
 }
 
+uint32_t meta_key_mount(uint32_t mount, uint8_t *out)
+{
+    out[0] = tables[META_TABLE_mount].letter;
+    put_be32(out + 1, mount);
+    return 5;
+}
+
 uint32_t meta_key_state(uint8_t *out)
 {
     out[0] = tables[META_TABLE_state].letter;
@@ -524,6 +531,97 @@ int meta_slot_decode(struct text value, struct meta_slot_row *ret)
     return cursor_end(&c);
 }
 
+uint8_t *meta_param_put(uint8_t *p, struct text name, struct text value)
+{
+    return bytes_put(bytes_put(p, name), value);
+}
+
+static void take_param(struct cursor *c, struct text *name, struct text *value)
+{
+    *name = take_bytes(c, META_NAME_MAX);
+    *value = take_bytes(c, META_PATH_MAX);
+}
+
+bool meta_param_next(struct text *params, struct text *name, struct text *value)
+{
+    struct cursor c = cursor_of(*params);
+    if (!params->n)
+        return false;
+    take_param(&c, name, value);
+    *params = (struct text){(const char *)c.p, (uint32_t)(c.end - c.p)};
+    return !c.error;
+}
+
+uint32_t meta_mount_bytes(const struct meta_mount_row *m)
+{
+    return 64 + m->name.n + m->path.n + m->uri.n + m->params.n; /* 64: version, numbers and lengths */
+}
+
+uint32_t meta_mount_encode(const struct meta_mount_row *m, uint8_t *out)
+{
+    uint8_t *p = out;
+    *p++ = META_ROW_VERSION;
+    p = u64_put(varint_put(p, m->inode), m->created_ns);
+    *p++ = m->mode;
+    p = varint_put(p, m->flags);
+    *p++ = m->written;
+    p = bytes_put(bytes_put(bytes_put(p, m->name), m->path), m->uri);
+    p = varint_put(p, m->param_count);
+    if (m->params.n)
+        memcpy(p, m->params.p, m->params.n);
+    return (uint32_t)(p - out) + m->params.n;
+}
+
+int meta_mount_decode(uint32_t mount, struct text value, struct meta_mount_row *ret)
+{
+    struct cursor c = cursor_of(value);
+    struct text name, param;
+    memset(ret, 0, sizeof(*ret));
+    ret->mount = mount;
+    take_version(&c);
+    if (value.n > META_MOUNT_MAX)
+        cursor_fail(&c, -CV_BAD_FORMAT);
+    ret->inode = take_varint(&c);
+    ret->created_ns = take_fixed64(&c);
+    ret->mode = take_u8(&c);
+    ret->flags = take_u32(&c);
+    ret->written = take_below(&c, 2);
+    ret->name = take_bytes(&c, META_NAME_MAX);
+    ret->path = take_bytes(&c, META_PATH_MAX);
+    ret->uri = take_bytes(&c, META_PATH_MAX);
+    ret->param_count = (uint32_t)take_below(&c, META_PARAMS_MAX + 1);
+    ret->params.p = (const char *)c.p;
+    for (uint32_t i = 0; i < ret->param_count; i++)
+        take_param(&c, &name, &param);
+    ret->params.n = (uint32_t)((const char *)c.p - ret->params.p);
+    return cursor_end(&c);
+}
+
+uint32_t meta_worker_encode(const struct meta_worker_row *w, uint8_t *out)
+{
+    uint8_t *p = out;
+    *p++ = META_ROW_VERSION;
+    p = varint_put(p, w->weight);
+    *p++ = w->in;
+    p = bytes_put(bytes_put(p, w->address), w->socket);
+    return (uint32_t)(bytes_put(bytes_put(p, w->host), w->boot) - out);
+}
+
+int meta_worker_decode(uint64_t worker, struct text value, struct meta_worker_row *ret)
+{
+    struct cursor c = cursor_of(value);
+    memset(ret, 0, sizeof(*ret));
+    ret->worker = worker;
+    take_version(&c);
+    ret->weight = take_u32(&c);
+    ret->in = take_below(&c, 2);
+    ret->address = take_bytes(&c, META_NAME_MAX);
+    ret->socket = take_bytes(&c, META_NAME_MAX);
+    ret->host = take_bytes(&c, META_NAME_MAX);
+    ret->boot = take_bytes(&c, META_NAME_MAX);
+    return cursor_end(&c);
+}
+
 uint32_t meta_u64_encode(uint64_t fixed, uint8_t *out)
 {
     out[0] = META_ROW_VERSION;
@@ -699,6 +797,8 @@ int redo_row_check(const struct redo_row *row)
         struct meta_extent extent;
         struct meta_session_row session;
         struct meta_slot_row slot;
+        struct meta_mount_row mount;
+        struct meta_worker_row worker;
         uint64_t number;
     } u;
     if (row->table == META_TABLE_state)
@@ -711,6 +811,8 @@ int redo_row_check(const struct redo_row *row)
     case META_TABLE_extent: return meta_extent_decode(row->value, &u.extent);
     case META_TABLE_session: return meta_session_decode(row->value, &u.session);
     case META_TABLE_slot: return meta_slot_decode(row->value, &u.slot);
+    case META_TABLE_mount: return meta_mount_decode(0, row->value, &u.mount);
+    case META_TABLE_worker: return meta_worker_decode(0, row->value, &u.worker);
     case META_TABLE_grant: return meta_limit_decode(row->value, &u.number);
     case META_TABLE_orphan: return meta_u64_decode(row->value, &u.number);
     default: return check_version(row->value);

@@ -30,8 +30,11 @@
  *      orphan   version u8, since u64 (ns)
  *      session  version u8, slots v, opened u64, pid v, host bytes, program bytes, mount point bytes
  *      slot     version u8, sequence v, type u16, flags v, inode v, other v, handle v
- *      grant    version u8, limit v: ids below it were granted at some time
+ *      grant    version u8, limit v: ids below it were granted at some time. Kind 0: of inodes and sessions; 1: of mounts
  *      state    version u8, struct meta_state in its order (u64 each, then feature level u32, incarnation u32)
+ *      mount    version u8, inode v, created u64, mode u8, flags v, written u8, name bytes, path bytes, uri bytes,
+ *               params v, each: name bytes, value bytes
+ *      worker   version u8, weight v, in u8, address bytes, socket bytes, host bytes, boot bytes
  *
  * Redo record (one batch of operations):
  *
@@ -58,6 +61,12 @@
 #define META_VALUE_MAX     (META_XATTR_MAX + 16)
 #define META_INODE_MAX     8192 /* bytes of an encoded inode row */
 #define META_SLOTS_MAX     1024 /* per session */
+#define META_MOUNTS_MAX    1024
+#define META_MOUNT_MAX     16384 /* bytes of an encoded mount row */
+#define META_PATH_MAX      4096  /* of a mount, also its uri and the value of a param */
+#define META_PARAMS_MAX    64
+#define META_WORKERS_MAX   4096
+#define META_WORKER_MAX    1100 /* bytes of an encoded worker row */
 #define META_ROOT          1ull
 #define META_FIRST_ID      1024ull      /* ids below are for what exists from the start */
 #define META_ID_LIMIT      (1ull << 48) /* top 16 bits: the shard, 0 */
@@ -102,6 +111,7 @@ uint32_t meta_key_xattr(uint64_t inode, struct text name, uint8_t *out); /* empt
 uint32_t meta_key_id(enum meta_table table, uint64_t id, uint8_t *out);
 uint32_t meta_key_slot(uint64_t session, uint32_t slot, uint8_t *out);
 uint32_t meta_key_grant(uint8_t kind, uint8_t *out);
+uint32_t meta_key_mount(uint32_t mount, uint8_t *out);
 uint32_t meta_key_state(uint8_t *out);
 
 /* Has the key the shape its table gives it? */
@@ -206,6 +216,35 @@ int meta_u64_decode(struct text value, uint64_t *ret);
 uint32_t meta_limit_encode(uint64_t limit, uint8_t *out); /* grant. Room: 16 */
 int meta_limit_decode(struct text value, uint64_t *ret);
 
+/* An under file system attached to a directory. */
+struct meta_mount_row {
+    uint32_t mount; /* from the key */
+    uint8_t mode;   /* enum mount_mode */
+    bool written;   /* something below it was written since it was attached */
+    uint32_t flags; /* enum mount_flag */
+    uint64_t inode, created_ns;
+    struct text name, path, uri; /* name: the directory's, in its parent; path: from the root */
+    uint32_t param_count;
+    struct text params; /* as in the row: meta_param_next() */
+};
+/* Room: meta_mount_bytes(), which is at most META_MOUNT_MAX in a row that decodes. */
+uint32_t meta_mount_bytes(const struct meta_mount_row *m);
+uint32_t meta_mount_encode(const struct meta_mount_row *m, uint8_t *out);
+int meta_mount_decode(uint32_t mount, struct text value, struct meta_mount_row *ret);
+/* Params one by one. put: room 16 + both lengths; returns the end. next: false behind the last. */
+uint8_t *meta_param_put(uint8_t *p, struct text name, struct text value);
+bool meta_param_next(struct text *params, struct text *name, struct text *value);
+
+/* A worker that ever registered. */
+struct meta_worker_row {
+    uint64_t worker; /* from the key */
+    uint32_t weight;
+    bool in;                                 /* takes part in placement */
+    struct text address, socket, host, boot; /* at most 255 bytes each; see worker_register */
+};
+uint32_t meta_worker_encode(const struct meta_worker_row *w, uint8_t *out); /* room: META_WORKER_MAX */
+int meta_worker_decode(uint64_t worker, struct text value, struct meta_worker_row *ret);
+
 /* Written with each delta; the database's word on what it holds. Written by no log entry. */
 struct meta_state {
     uint64_t applied, digest, time_ns;            /* log index; of the row stream up to it; leader's time */
@@ -238,13 +277,13 @@ struct redo_header {
     KIND(format, 1) KIND(grant, 2) KIND(session_open, 3) KIND(session_close, 4) KIND(create, 5) KIND(mkdir, 6)          \
     KIND(mknod, 7) KIND(symlink, 8) KIND(link, 9) KIND(unlink, 10) KIND(rmdir, 11) KIND(rename, 12)                     \
     KIND(setattr, 13) KIND(truncate, 14) KIND(setxattr, 15) KIND(removexattr, 16) KIND(purge, 17) KIND(write_grant, 18)  \
-    KIND(write_commit, 19)
+    KIND(write_commit, 19) KIND(mount_add, 20) KIND(mount_remove, 21) KIND(worker, 22)
 // clang-format on
 enum redo_kind {
 #define KIND(name, code) REDO_##name = code,
     REDO_KINDS_(KIND)
 #undef KIND
-        REDO_KIND_COUNT = 20
+        REDO_KIND_COUNT = 23
 };
 const char *redo_kind_name(uint8_t kind);
 
@@ -253,7 +292,8 @@ const char *redo_kind_name(uint8_t kind);
  * was at a worker; rename: moved inode, new parent,
  * extra: replaced inode (an unlink or rmdir of that follows); truncate: inode, new size, its epoch after that; purge:
  * inode, 1: workers may have blocks of it, extra 1: rows are left, 0: it is gone; grant: limit in extra; sessions: the session in inode;
- * format: the root, incarnation; write_grant: inode, first block, epoch; write_commit: inode, size, enum commit_valid. */
+ * format: the root, incarnation; write_grant: inode, first block, epoch; write_commit: inode, size, enum commit_valid;
+ * mount_add, mount_remove: its directory, the mount; worker: the worker in inode, extra 1: it is in. */
 struct redo_op {
     uint8_t kind;
     uint32_t uid;

@@ -96,6 +96,8 @@ int see_new_name(struct run *u, uint64_t parent, struct text name, struct meta_i
         return r == 0 ? -EEXIST : r;
     if (ret->nlink == 0)
         return -ENOENT; /* it was removed while somebody had it open */
+    if (read_only(u, ret->mount))
+        return -CV_READ_ONLY_MOUNT;
     return may(&u->q->caller, ret, MAY_WRITE | MAY_EXEC);
 }
 
@@ -121,6 +123,7 @@ int put_new_node(struct run *u, struct meta_inode *parent, const struct new_node
         .gid = parent->mode & S_ISGID ? parent->gid : c->gid,
         .nlink = directory ? 2 : 1,
         .parent = parent->id,
+        .mount = parent->mount,
         .change = 1,
         .size = n->target.n,
         .rdev = n->rdev,
@@ -157,7 +160,7 @@ int drop_link(struct run *u, struct meta_inode *i)
         put_inode(u, i);
         return LINK_LEFT;
     }
-    if (!held && !i->xattr_count && !(i->flags & INODE_HAS_EXTENTS)) {
+    if (!held && !i->xattr_count && !i->entries && !(i->flags & INODE_HAS_EXTENTS)) {
         if (i->flags & INODE_HAS_INLINE)
             inline_drop(u, i);
         put_no_inode(u, i);

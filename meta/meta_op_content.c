@@ -62,6 +62,8 @@ static int grant_see(struct grant *g, const struct msg_write_grant *msg)
         return S_ISDIR(g->inode.mode) ? -EISDIR : -EINVAL;
     if (!msg->count || msg->count > GRANT_BLOCKS_MAX || (uint64_t)msg->first_block + msg->count > 1ull << 32)
         return -EINVAL;
+    if (read_only(u, g->inode.mount))
+        return -CV_READ_ONLY_MOUNT;
     r = inline_see(u, &g->inode, &g->inlined);
     if (r < 0)
         return r;
@@ -107,7 +109,9 @@ static void grant_put(struct grant *g, struct handle *h, uint64_t from)
         g->blocks[k].row.version = g->blocks[k].row.epoch = i->epoch;
         extent_put(u, i->id, g->blocks[k].block, &g->blocks[k].row);
     }
-    i->flags |= INODE_HAS_EXTENTS;
+    i->flags |= INODE_HAS_EXTENTS | (i->mount ? INODE_DIRTY : 0);
+    if (i->mount)
+        mount_written(u, i->mount);
     put_inode(u, i);
     put_op(u, REDO_write_grant, i->id, u->q->message.write_grant.first_block, i->epoch);
     handle_end_grants(&u->m->sessions, i->id, u->q->caller.session);
@@ -288,6 +292,8 @@ int op_write_commit(struct run *u)
     struct handle *h = write_handle(u, msg->handle, i.id);
     if (!h && msg->valid != COMMIT_CLOSE)
         return -EBADF;
+    if (msg->valid & all && read_only(u, i.mount))
+        return -CV_READ_ONLY_MOUNT;
     r = commit_see(u, &i, msg);
     if (r < 0)
         return r;

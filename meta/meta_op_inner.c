@@ -2,8 +2,9 @@
 /* Sessions coming and going, and what the master asks of itself: the root, ids, the removal of orphans. */
 #include "meta/meta_op.h"
 
-#define PURGE_ROWS 1000u
-#define PURGE_PAGE 64u
+#define PURGE_ROWS  1000u
+#define PURGE_PAGE  64u
+#define PURGE_NAMES 250u
 
 /* --- sessions --------------------------------------------------------------------------------------------------------------- */
 
@@ -192,6 +193,79 @@ static void purge_inode(struct run *u, const struct meta_inode *i)
     m->now.orphans--;
 }
 
+/* --- directories that were taken off with all that is below them ------------------------------------------------------------- */
+
+struct purge_step {
+    uint32_t names;
+    uint64_t bytes; /* of rows to put */
+};
+
+static void purge_name(struct run *u, const struct meta_inode *dir, struct text name, struct meta_inode *child)
+{
+    put_name(u, dir->id, name, 0, 0);
+    if (!child->id)
+        return;
+    int left = drop_link(u, child);
+    put_op(u, S_ISDIR(child->mode) ? REDO_rmdir : REDO_unlink, child->id, dir->id, (uint64_t)left);
+}
+
+/* See, or if `remove` remove, the first names of an orphan directory; its directories become orphans themselves. */
+static int purge_names(struct run *u, const struct meta_inode *dir, bool remove, struct purge_step *step)
+{
+    struct scan s;
+    uint8_t key[META_KEY_MAX];
+    struct text k, value;
+    struct meta_dentry d;
+    struct meta_inode child;
+    int missing = 0;
+    *step = (struct purge_step){0};
+    int r = scan_init(&s, u, META_TABLE_dentry, key_of(key, meta_key_inode(dir->id, key)), 8, PURGE_NAMES, false);
+    while (r == 0 && step->names < PURGE_NAMES && (r = scan_next(&s, &k, &value)) == 0) {
+        uint32_t mark = see_mark(u);
+        r = meta_dentry_decode(value, &d);
+        memcpy(key, k.p + 8, k.n - 8);
+        uint32_t n = k.n - 8;
+        if (r == 0)
+            r = see_inode(u, d.child, &child);
+        if (r == -CV_NOT_PREPARED)
+            missing = r;
+        if (r == -ENOENT)
+            child = (struct meta_inode){0}; /* a name of nothing: damage, but it has to go */
+        if (r == -CV_NOT_PREPARED || r == -ENOENT)
+            r = 0;
+        if (r == 0 && remove)
+            purge_name(u, dir, key_of(key, n), &child);
+        step->names++;
+        step->bytes += 512ull + 2 * META_NAME_MAX + (missing ? 0 : child.target.n + child.ufs_etag.n + child.ufs_at.n);
+        see_release(u, mark);
+    }
+    scan_fini(&s);
+    if (r == -ENODATA)
+        r = 0;
+    return r < 0 ? r : missing;
+}
+
+static int purge_directory(struct run *u, struct meta_inode *dir)
+{
+    struct purge_step step;
+    int r = purge_names(u, dir, false, &step);
+    if (r < 0 || u->dry)
+        return r;
+    r = put_reserve(u, step.names * (1 + DROP_LINK_ROWS) + 1, step.bytes + PUT_INODE_BYTES);
+    if (r == 0)
+        r = put_reserve_ops(u, step.names + 1);
+    if (r < 0)
+        return r;
+    r = purge_names(u, dir, true, &step);
+    assert(r == 0);
+    dir->entries = step.names < PURGE_NAMES ? 0 : dir->entries - min(dir->entries, (uint64_t)step.names);
+    dir->change++;
+    put_inode(u, dir);
+    put_op(u, REDO_purge, dir->id, 0, 1);
+    purge_wanted(u->m, dir->id);
+    return 0;
+}
+
 int inner_purge(struct run *u)
 {
     struct meta *m = u->m;
@@ -202,6 +276,8 @@ int inner_purge(struct run *u)
     int r = see_inode(u, u->q->arg, &i);
     if (r == -ENOENT || (r == 0 && !(i.flags & INODE_ORPHAN)))
         return 0;
+    if (r == 0 && S_ISDIR(i.mode) && i.entries)
+        return purge_directory(u, &i);
     if (r == 0)
         r = purge_content(u, &i, false, &left);
     if (r < 0 || u->dry)

@@ -22,7 +22,12 @@ int op_access(struct run *u)
     if (msg->mask & ~7u)
         return -EINVAL;
     int r = see_target(u, msg->inode, &i);
-    return r < 0 ? r : may(&u->q->caller, &i, (int)msg->mask);
+    if (r < 0)
+        return r;
+    bool special = !S_ISREG(i.mode) && !S_ISDIR(i.mode) && !S_ISLNK(i.mode);
+    if (msg->mask & MAY_WRITE && !special && read_only(u, i.mount))
+        return -CV_READ_ONLY_MOUNT;
+    return may(&u->q->caller, &i, (int)msg->mask);
 }
 
 int op_readlink(struct run *u)
@@ -84,6 +89,8 @@ static int check_size(struct run *u, const struct msg_setattr *msg, const struct
         return -EISDIR;
     if (!S_ISREG(i->mode))
         return -EINVAL;
+    if (read_only(u, i->mount))
+        return -CV_READ_ONLY_MOUNT;
     if (msg->size > FILE_BYTES_MAX)
         return -EFBIG;
     /* a handle opened for writing lets its owner truncate, whatever the mode has become (ftruncate(2)) */
@@ -188,6 +195,8 @@ int op_setattr(struct run *u)
         if (v & SETATTR_MODE)
             set_mode(u, msg->mode, &i);
         set_times(u, msg, &i);
+        if (v & (SETATTR_UID | SETATTR_GID | SETATTR_MODE) && i.mount)
+            i.flags |= INODE_LOCAL_ATTRS;
         if (capability == 0 && !cut.capability)
             put_no_capability(u, &i);
         i.ctime_ns = (int64_t)u->now_ns;

@@ -143,6 +143,8 @@ int op_link(struct run *u)
         return r < 0 ? r : e;
     if (S_ISDIR(i.mode))
         return -EPERM;
+    if (i.mount != dir.mount)
+        return -EXDEV;
     if (i.nlink == 0)
         return -ENOENT;
     if (i.nlink >= META_NLINK_MAX)
@@ -174,8 +176,12 @@ static int removing(struct run *u, uint64_t parent, struct text name, bool is_di
 {
     struct meta_inode dir, i;
     int r = see_directory(u, parent, &dir);
+    if (r == 0 && read_only(u, dir.mount))
+        r = -CV_READ_ONLY_MOUNT;
     if (r == 0)
         r = see_old_name(u, &dir, name, &i);
+    if (r == 0 && i.mount != dir.mount)
+        r = -EBUSY; /* a mount begins there */
     if (r == 0)
         r = may_delete(&u->q->caller, &dir, &i, is_dir);
     if (r == 0 && is_dir && i.entries)

@@ -8,8 +8,9 @@
 
 #include "meta/meta_op.h"
 
-static int check_open(const struct meta_caller *c, const struct meta_inode *i, uint32_t flags)
+static int check_open(const struct run *u, const struct meta_inode *i, uint32_t flags)
 {
+    const struct meta_caller *c = &u->q->caller;
     int mask = (flags & O_ACCMODE) == O_RDONLY   ? MAY_READ
                : (flags & O_ACCMODE) == O_WRONLY ? MAY_WRITE
                                                  : MAY_READ | MAY_WRITE;
@@ -21,6 +22,8 @@ static int check_open(const struct meta_caller *c, const struct meta_inode *i, u
         return -EISDIR;
     if (flags & O_DIRECTORY && !S_ISDIR(i->mode))
         return -ENOTDIR;
+    if (mask & MAY_WRITE && S_ISREG(i->mode) && read_only(u, i->mount))
+        return -CV_READ_ONLY_MOUNT;
     return may(c, i, mask);
 }
 
@@ -71,7 +74,7 @@ int op_open(struct run *u)
     struct cut cut = {0};
     int r = see_target(u, msg->inode, &i);
     if (r == 0)
-        r = check_open(&u->q->caller, &i, msg->flags & ~(uint32_t)O_CREAT);
+        r = check_open(u, &i, msg->flags & ~(uint32_t)O_CREAT);
     if (r == 0)
         r = see_opening(u, &i, msg->flags, &cut, &a->layout);
     if (r < 0 || u->dry)
@@ -117,7 +120,7 @@ int op_create(struct run *u)
     if (exists)
         r = see_old_name(u, &dir, msg->name, &i);
     if (r == 0 && exists)
-        r = check_open(&u->q->caller, &i, msg->flags | O_CREAT);
+        r = check_open(u, &i, msg->flags | O_CREAT);
     if (r == 0 && exists)
         r = see_opening(u, &i, msg->flags, &cut, &a->layout);
     if (r < 0 || u->dry)

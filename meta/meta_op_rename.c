@@ -18,8 +18,7 @@ struct rename {
     bool has_other, exchange;
 };
 
-/* Is `ancestor` on the way from `below` (included) up to the root? 1 or 0. */
-static int is_above(struct run *u, uint64_t ancestor, const struct meta_inode *below)
+int is_above(struct run *u, uint64_t ancestor, const struct meta_inode *below)
 {
     struct meta_inode i = *below;
     uint32_t mark = see_mark(u);
@@ -46,6 +45,10 @@ static int see_names(struct rename *n)
         e = see_directory(u, msg->new_parent, &n->new_parent_store);
     if (r < 0 || e < 0)
         return r < 0 ? r : e;
+    if (n->parent.mount != n->new_parent->mount)
+        return -EXDEV;
+    if (read_only(u, n->parent.mount))
+        return -CV_READ_ONLY_MOUNT;
     r = see_old_name(u, &n->parent, msg->name, &n->moved);
     e = see_old_name(u, n->new_parent, msg->new_name, &n->other);
     n->has_other = e == 0;
@@ -72,6 +75,22 @@ static int check_loops(struct rename *n)
     if (n->has_other && S_ISDIR(n->other.mode) && (r = is_above(u, n->other.id, &n->parent)) != 0)
         return r < 0 ? r : n->exchange ? -EINVAL : -ENOTEMPTY;
     return 0;
+}
+
+/* Where a mount begins nothing moves, nor above it: its row says its path. */
+static int check_mounts(struct rename *n)
+{
+    struct run *u = n->u;
+    int r = 0;
+    if (n->moved.mount != n->parent.mount || (n->has_other && n->other.mount != n->parent.mount))
+        return -EBUSY;
+    if (n->parent.mount || !u->m->mounts.count)
+        return 0;
+    if (S_ISDIR(n->moved.mode))
+        r = is_above_mount(u, n->moved.id);
+    if (r == 0 && n->exchange && S_ISDIR(n->other.mode))
+        r = is_above_mount(u, n->other.id);
+    return r > 0 ? -EBUSY : r;
 }
 
 static int check_rights(struct rename *n)
@@ -161,6 +180,8 @@ int op_rename(struct run *u)
     bool same = n.has_other && n.moved.id == n.other.id; /* two names of one inode: nothing happens */
     if (!same && (r = check_rights(&n)) == 0)
         r = check_room(&n);
+    if (!same && r == 0)
+        r = check_mounts(&n);
     if (r < 0 || u->dry)
         return r;
     if (!same) {

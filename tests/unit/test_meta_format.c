@@ -131,6 +131,66 @@ TEST(meta_format_inode_of_an_ordinary_file_is_small_and_has_these_bytes)
     exact(row, n, decode_inode, false);
 }
 
+static int decode_mount(struct text v)
+{
+    struct meta_mount_row m;
+    return meta_mount_decode(3, v, &m);
+}
+
+static int decode_worker(struct text v)
+{
+    struct meta_worker_row w;
+    return meta_worker_decode(3, v, &w);
+}
+
+TEST(meta_format_mount_and_worker_rows_come_back)
+{
+    uint8_t row[META_MOUNT_MAX], params[256], *end = params;
+    end = meta_param_put(end, TEXT("endpoint"), TEXT("http://x"));
+    end = meta_param_put(end, TEXT("region"), TEXT(""));
+    const struct meta_mount_row m = {.mount = 3,
+                                     .mode = 2,
+                                     .written = true,
+                                     .flags = 1,
+                                     .inode = 1ull << 40,
+                                     .created_ns = 123456789,
+                                     .name = TEXT("data"),
+                                     .path = TEXT("/a/data"),
+                                     .uri = TEXT("s3://b/p"),
+                                     .param_count = 2,
+                                     .params = bytes(params, (size_t)(end - params))};
+    struct meta_mount_row back;
+    struct text left, name, value;
+    uint32_t n = meta_mount_encode(&m, row);
+    ck_assert_uint_le(n, meta_mount_bytes(&m));
+    ck_assert_int_eq(meta_mount_decode(3, bytes(row, n), &back), 0);
+    ck_assert(back.mount == 3 && back.mode == 2 && back.written && back.flags == 1 && back.inode == m.inode &&
+              back.created_ns == m.created_ns && back.param_count == 2);
+    ck_assert(text_equal(back.name, m.name) && text_equal(back.path, m.path) && text_equal(back.uri, m.uri));
+    left = back.params;
+    ck_assert(meta_param_next(&left, &name, &value) && text_equal(name, TEXT("endpoint")) &&
+              text_equal(value, TEXT("http://x")));
+    ck_assert(meta_param_next(&left, &name, &value) && text_equal(name, TEXT("region")) && value.n == 0);
+    ck_assert(!meta_param_next(&left, &name, &value));
+    exact(row, n, decode_mount, false);
+
+    const struct meta_worker_row w = {.worker = 3,
+                                      .weight = 300,
+                                      .in = true,
+                                      .address = TEXT("h:1"),
+                                      .socket = TEXT("/s"),
+                                      .host = TEXT("id"),
+                                      .boot = TEXT("b")};
+    struct meta_worker_row same;
+    const uint8_t golden[] = {1, 0xac, 2, 1, 3, 'h', ':', '1', 2, '/', 's', 2, 'i', 'd', 1, 'b'};
+    n = meta_worker_encode(&w, row);
+    ck_assert_uint_eq(n, sizeof(golden));
+    ck_assert_mem_eq(row, golden, n);
+    ck_assert_int_eq(meta_worker_decode(3, bytes(row, n), &same), 0);
+    ck_assert(same.weight == 300 && same.in && text_equal(same.boot, w.boot) && text_equal(same.host, w.host));
+    exact(row, n, decode_worker, false);
+}
+
 TEST(meta_format_refuses_presence_and_flag_bits_it_does_not_know)
 {
     uint8_t row[META_INODE_MAX];
