@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/unit.h"
 
+#include <errno.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static struct {
@@ -22,8 +25,9 @@ void unit_register(const TTest *test, const char *name, int timeout_seconds)
     tests[test_count++].timeout_seconds = timeout_seconds;
 }
 
-static char tempdir[64];
-static pid_t tempdir_pid; /* the forked test's, not the runner's */
+static char base[64];    /* of this program: holds the directories of its tests, also of those that were killed */
+static char tempdir[96]; /* of the test that runs in this process */
+static pid_t tempdir_pid;
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
@@ -36,12 +40,22 @@ static void remove_tempdir(void)
         nftw(tempdir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+static void make_base(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    snprintf(base, sizeof(base), "%s/cv-unit-XXXXXX", tmp && strlen(tmp) < 32 ? tmp : "/tmp");
+    if (!mkdtemp(base) || chmod(base, 0711) < 0) { /* tests may let others into their own */
+        perror(base);
+        exit(1);
+    }
+}
+
 const char *unit_tempdir(void)
 {
     if (tempdir_pid != getpid()) {
-        const char *base = getenv("TMPDIR");
-        snprintf(tempdir, sizeof(tempdir), "%s/cv-unit-XXXXXX", base && strlen(base) < 32 ? base : "/tmp");
-        ck_assert_ptr_nonnull(mkdtemp(tempdir));
+        snprintf(tempdir, sizeof(tempdir), "%s/%d", base, (int)getpid());
+        if (mkdir(tempdir, 0700) < 0)
+            ck_abort_msg("mkdir %s: %s", tempdir, strerror(errno));
         tempdir_pid = getpid();
         atexit(remove_tempdir);
     }
@@ -59,8 +73,11 @@ int main(int argc, char **argv)
         suite_add_tcase(suite, c);
     }
     SRunner *runner = srunner_create(suite);
+    make_base();
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
+    if (!failed)
+        nftw(base, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
     srunner_free(runner);
     return failed ? 1 : 0;
 }

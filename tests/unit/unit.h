@@ -26,5 +26,6 @@ void unit_register(const TTest *test, const char *name, int timeout_seconds);
 
 #define TEST(name) TEST_TIMEOUT(name, 20)
 
-/* A new empty directory, removed when the test ends well. Kept on failure. Static storage. */
+/* A new empty directory of this test, removed when it ends; what a killed test left, when its program ends well. Static
+ * storage. */
 const char *unit_tempdir(void);
