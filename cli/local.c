@@ -2,6 +2,8 @@
 #include "cli/local.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,11 +61,37 @@ static unsigned free_port(void)
     return ntohs(a.sin_port);
 }
 
+/* What dir's names are now they stay, also after a power cut. */
+static int sync_dir(const char *dir)
+{
+    int fd cleanup(closep) = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
+/* A new file under another name: what is under its own is always whole. */
+static FILE *begin_file(const char *path)
+{
+    char temporary[DIR_MAX + 64];
+    snprintf(temporary, sizeof(temporary), "%s.tmp", path);
+    return fopen(temporary, "we");
+}
+
+static int end_file(FILE *f, const char *path, const char *dir)
+{
+    char temporary[DIR_MAX + 64];
+    snprintf(temporary, sizeof(temporary), "%s.tmp", path);
+    int r = ferror(f) || fflush(f) != 0 || fsync(fileno(f)) < 0 ? -EIO : 0;
+    fclose(f);
+    if (r == 0 && rename(temporary, path) < 0)
+        r = -errno;
+    return r < 0 ? r : sync_dir(dir);
+}
+
 static int write_config(const char *path, const char *dir)
 {
     if (access(path, F_OK) == 0)
         return 0; /* the user's from now on */
-    FILE *f = fopen(path, "we");
+    FILE *f = begin_file(path);
     if (!f)
         return -errno;
     fprintf(
@@ -84,9 +112,7 @@ static int write_config(const char *path, const char *dir)
         "  port: 0\n"
         "  http_port: %u\n",
         dir, dir, dir, free_port(), dir, free_port());
-    int r = ferror(f) || fflush(f) != 0 || fsync(fileno(f)) < 0 ? -EIO : 0;
-    fclose(f);
-    return r;
+    return end_file(f, path, dir);
 }
 
 static int make_dir(const char *path)
@@ -94,39 +120,44 @@ static int make_dir(const char *path)
     return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-/* The id outlives a failed attempt, so that journal and master always belong to one cluster. */
-static int cluster_id(const char *dir, char id[UUID_STRING])
+/* The id of the cluster to be, on disk before anything is formatted. again: an attempt before this one got as far. */
+static int cluster_id(const char *dir, char id[UUID_STRING], bool *ret_again)
 {
     char path[DIR_MAX + 32];
     snprintf(path, sizeof(path), "%s/cluster-id.new", dir);
     FILE *f = fopen(path, "re");
     struct uuid u;
-    bool known = f && fscanf(f, "%36s", id) == 1 && uuid_parse(id, &u) == 0;
+    *ret_again = f && fscanf(f, "%36s", id) == 1 && uuid_parse(id, &u) == 0;
     if (f)
         fclose(f);
-    if (known)
+    if (*ret_again)
         return 0;
     uuid_format(uuid_new(), id);
-    f = fopen(path, "we");
+    f = begin_file(path);
     if (!f)
         return -errno;
     fprintf(f, "%s\n", id);
-    int r = fflush(f) != 0 || fsync(fileno(f)) < 0 ? -EIO : 0;
-    fclose(f);
-    return r;
+    return end_file(f, path, dir);
 }
 
-static bool is_formatted(const char *dir, const char *folder)
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+/* What an attempt that was cut short has formatted, perhaps half: no daemon has ever run there. */
+static void remove_folder(const char *dir, const char *folder)
 {
     char path[DIR_MAX + 32];
     snprintf(path, sizeof(path), "%s/%s", dir, folder);
-    return rmdir(path) < 0 && errno != ENOENT; /* an empty folder is as good as none */
+    nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 int local_set_up(struct cli *cli, const char *dir)
 {
     static const char *const folders[] = {"", "/run", "/log"};
     char path[DIR_MAX + 32], done[DIR_MAX + 32], config[DIR_MAX + 32], id[UUID_STRING];
+    bool again = false;
     int r = 0;
     for (size_t i = 0; r == 0 && i < array_size(folders); i++) {
         snprintf(path, sizeof(path), "%s%s", dir, folders[i]);
@@ -136,20 +167,24 @@ int local_set_up(struct cli *cli, const char *dir)
     if (r == 0)
         r = write_config(config, dir);
     if (r == 0)
-        r = cluster_id(dir, id);
+        r = cluster_id(dir, id, &again);
     if (r < 0)
         return cli_fail(cli, r, "choose another directory: cv local up --dir DIR", "set up '%s'", dir);
     const char *const journal[] = {"cv-journal", "format", "--cluster", id, "--single", "--config", config, NULL};
     const char *const master[] = {"cv-master", "--config", config, "format", "--cluster", id, NULL};
-    if (!is_formatted(dir, "journal"))
-        r = process_run(journal);
-    if (r == 0 && !is_formatted(dir, "master"))
+    for (const struct local_daemon *d = local_daemons; again && d->name; d++)
+        remove_folder(dir, d->name);
+    r = process_run(journal);
+    if (r == 0)
         r = process_run(master);
+    if (r == 0)
+        r = sync_dir(dir);
     if (r < 0)
         return cli_fail(cli, r, NULL, "format the data directories in '%s'", dir);
     snprintf(path, sizeof(path), "%s/cluster-id.new", dir);
     snprintf(done, sizeof(done), "%s/cluster-id", dir);
-    return rename(path, done) < 0 ? cli_fail(cli, -errno, NULL, "write '%s'", done) : CLI_OK;
+    r = rename(path, done) < 0 ? -errno : sync_dir(dir); /* before a daemon runs: see remove_folder */
+    return r < 0 ? cli_fail(cli, r, NULL, "write '%s'", done) : CLI_OK;
 }
 
 /* ---- starting ------------------------------------------------------------------------------------------------------------- */
