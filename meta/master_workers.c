@@ -164,9 +164,10 @@ static int find_or_add(struct master_workers *w, uint64_t id, struct worker **re
 static bool set_text(char *to, size_t room, struct text t)
 {
     assert(t.n < room);
-    if (strlen(to) == t.n && !memcmp(to, t.p, t.n))
+    if (strlen(to) == t.n && (t.n == 0 || !memcmp(to, t.p, t.n)))
         return false;
-    memcpy(to, t.p, t.n);
+    if (t.n)
+        memcpy(to, t.p, t.n);
     to[t.n] = 0;
     return true;
 }
