@@ -333,7 +333,14 @@ static void on_effect(void *arg, const struct meta_effect *e)
     else if (e->kind == META_EFFECT_PURGED && s->o.workers)
         master_workers_drop(s->o.workers, e->inode, 0, UINT64_MAX);
     else if (e->kind == META_EFFECT_TRUNCATED && s->o.workers)
-        master_workers_drop(s->o.workers, e->inode, e->a, 0);
+        master_workers_drop(s->o.workers, e->inode, e->a, e->epoch);
+}
+
+/* Who keeps a new block. */
+static uint32_t on_place(void *arg, uint64_t inode, uint32_t block, uint64_t near, uint32_t max, uint64_t *ret)
+{
+    struct master_scribe *s = arg;
+    return master_workers_place(s->o.workers, inode, block, near, max, loop_now(s->loop), ret);
 }
 
 /* ---- life --------------------------------------------------------------------------------------------------------- */
@@ -353,6 +360,8 @@ int master_scribe_new(struct master_core *core, const struct master_scribe_optio
     loop_timer_init(&s->grace, grace_fired);
     scribe_inner_init(s);
     meta_on_effect(core->meta, on_effect, s);
+    if (s->o.workers)
+        meta_on_place(core->meta, on_place, s);
     s->applied = s->committed = meta_applied(core->meta);
     core->released_index = s->applied;
     int r = master_batches_init(&s->batches, s->options->batches_in_flight_max);

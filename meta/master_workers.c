@@ -40,7 +40,9 @@ struct master_workers {
     pthread_mutex_t lock; /* guards all below */
     const struct master_options *o;
     struct worker **list;         /* sorted by id */
-    struct place_member *members; /* for placing: as many as list */
+    struct place_member *members; /* for placing: as many as list, as of members_version and not old */
+    uint64_t members_version;
+    bool members_old;
     uint32_t count;
     uint64_t version;
     uint64_t first_sequence; /* drops of this term come behind it */
@@ -230,6 +232,7 @@ static int register_one(struct master_workers *w, const struct msg_worker_regist
     int r = find_or_add(w, m->worker, &k);
     if (r < 0)
         return r;
+    w->members_old = true; /* its room */
     *is_new = w->count != before;
     bool differs = SET(k, m, address);
     *is_new |= differs;
@@ -331,11 +334,12 @@ static int tell_drops(const struct worker *k, struct buf *texts, struct wire_lis
 
 /* ---- heartbeats --------------------------------------------------------------------------------------------------------- */
 
-static int heartbeat_one(struct worker *k, const struct master_workers *w, const struct msg_worker_heartbeat *m,
+static int heartbeat_one(struct worker *k, struct master_workers *w, const struct msg_worker_heartbeat *m,
                          uint64_t now_ns, struct msg_worker_heartbeat_answer *ret, struct buf *texts)
 {
     k->heard_ns = now_ns;
     take_dirs(k, &m->dirs);
+    w->members_old = true;
     k->dirty = m->dirty_bytes;
     k->damaged_chunks = m->damaged_chunks;
     k->lost_blocks = m->lost_blocks;
@@ -408,18 +412,18 @@ static bool has_room(const struct worker *k)
     return k->dirty < k->capacity - k->capacity / 16;
 }
 
-/* Members that take written data now. Returns how many could if they had room. */
-static uint32_t take_members(struct master_workers *w, uint64_t now_ns)
+/* Members that take written data now. Worked out anew when anything was heard, not for each block. */
+static void take_members(struct master_workers *w, uint64_t now_ns)
 {
-    uint32_t alive = 0;
     refresh(w, now_ns);
+    if (!w->members_old && w->members_version == w->version)
+        return;
     for (uint32_t i = 0; i < w->count; i++) {
         const struct worker *k = w->list[i];
-        bool takes = k->in && k->up;
-        alive += takes;
-        w->members[i] = (struct place_member){k->id, k->weight, takes && has_room(k), true};
+        w->members[i] = (struct place_member){k->id, k->weight, k->in && k->up && has_room(k), true};
     }
-    return alive;
+    w->members_old = false;
+    w->members_version = w->version;
 }
 
 static bool takes_data(const struct master_workers *w, uint64_t id)
@@ -428,39 +432,21 @@ static bool takes_data(const struct master_workers *w, uint64_t id)
     return at < w->count && w->list[at]->id == id && w->members[at].in;
 }
 
-/* One block: near first, then by hash. Returns how many there are. */
-static uint32_t place_one(const struct master_workers *w, uint64_t inode, uint32_t block, uint32_t replicas,
-                          uint64_t near, uint64_t *ret)
+uint32_t master_workers_place(struct master_workers *w, uint64_t inode, uint32_t block, uint64_t near, uint32_t max,
+                              uint64_t now_ns, uint64_t *ret)
 {
     uint64_t order[16];
-    uint32_t n = 0, found = place_order(w->members, w->count, inode, block, replicas, order);
-    if (near)
+    uint32_t n = 0;
+    pthread_mutex_lock(&w->lock);
+    take_members(w, now_ns);
+    uint32_t found = place_order(w->members, w->count, inode, block, min(max, 16u), order);
+    if (near && max && takes_data(w, near))
         ret[n++] = near;
-    for (uint32_t i = 0; i < found && n < replicas; i++)
+    for (uint32_t i = 0; i < found && n < max; i++)
         if (order[i] != near)
             ret[n++] = order[i];
-    return n;
-}
-
-int master_workers_place(struct master_workers *w, uint64_t inode, uint32_t first, uint32_t count, uint32_t replicas,
-                         uint64_t near, uint64_t now_ns, uint64_t *ret, uint32_t *per_block)
-{
-    uint32_t n = 0;
-    replicas = min(max(replicas, 1u), 16u);
-    pthread_mutex_lock(&w->lock);
-    uint32_t alive = take_members(w, now_ns);
-    if (near && !takes_data(w, near))
-        near = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        n = place_one(w, inode, first + i, replicas, near, ret + (size_t)i * n); /* n is the same for all */
-        if (!n)
-            break;
-    }
     pthread_mutex_unlock(&w->lock);
-    if (!n)
-        return alive ? -CV_NO_SPACE : -CV_NO_WORKER;
-    *per_block = n;
-    return 0;
+    return n;
 }
 
 /* ---- for people ------------------------------------------------------------------------------------------------------------- */

@@ -57,11 +57,10 @@ uint64_t master_workers_version(struct master_workers *w, uint64_t now_ns);
 /* Committed: everything of the inode behind size is nobody's (0: all of it). */
 void master_workers_drop(struct master_workers *w, uint64_t inode, uint64_t size, uint64_t epoch);
 
-/* Workers for count blocks of an inode from first on, best first: those that are in and up; near (if it is one of them)
- * before the others. ret has room for count x replicas, *per_block says how many each got (fewer when there are not
- * enough). Errors: -CV_NO_WORKER none is in and up; -CV_NO_SPACE none of them has room. */
-int master_workers_place(struct master_workers *w, uint64_t inode, uint32_t first, uint32_t count, uint32_t replicas,
-                         uint64_t near, uint64_t now_ns, uint64_t *ret, uint32_t *per_block);
+/* Up to max workers for a block, best first: those that are in and up and have room; near (if it is one of them) before
+ * the others. Returns how many, 0: nobody takes data. */
+uint32_t master_workers_place(struct master_workers *w, uint64_t inode, uint32_t block, uint64_t near, uint32_t max,
+                              uint64_t now_ns, uint64_t *ret);
 
 /* Workers as nodes of cluster_status, appended to list. Returns how many. */
 uint32_t master_workers_nodes(struct master_workers *w, uint64_t now_ns, struct buf *list);
