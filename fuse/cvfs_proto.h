@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kernel's FUSE protocol: the header of the build host, and what newer kernels added, defined by us. Everything newer
+ * than what the host's header has is a bit the kernel offers or does not: nothing here needs a newer kernel.
+ */
+#pragma once
+
+#include <linux/fuse.h>
+#include <sys/ioctl.h>
+
+/* open_out.open_flags */
+#define CVFS_FOPEN_DIRECT_IO              (1u << 0)
+#define CVFS_FOPEN_KEEP_CACHE             (1u << 1)
+#define CVFS_FOPEN_NOFLUSH                (1u << 5) /* no FLUSH at close(2); since 5.16 */
+#define CVFS_FOPEN_PARALLEL_DIRECT_WRITES (1u << 6) /* since 6.2 */
+
+/* init flags; 32 and above travel in flags2, when the kernel offers INIT_EXT */
+#define CVFS_INIT_EXT             (1ull << 30)
+#define CVFS_DIRECT_IO_ALLOW_MMAP (1ull << 36) /* shared mappings of FOPEN_DIRECT_IO files; since 6.6 */
+
+/* setattr_in.valid */
+#define CVFS_FATTR_FH           (1u << 6)
+#define CVFS_FATTR_KILL_SUIDGID (1u << 11)
+
+/* write_in.write_flags */
+#define CVFS_WRITE_CACHE        (1u << 0) /* from the page cache: nobody in particular asks */
+#define CVFS_WRITE_KILL_SUIDGID (1u << 2)
+
+/* Node id of the root: the directory that is mounted, whatever its inode number. */
+#define CVFS_ROOT_NODE 1
+
+/* A request of the kernel without a name is at least this long in the buffer. */
+#define CVFS_HEADER_BYTES ((uint32_t)sizeof(struct fuse_in_header))
