@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/connect.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "cli/mounts.h"
 #include "client/client_ask.h"
 #include "conf/common_options.h"
 
@@ -46,6 +49,53 @@ int cli_path(struct cli *cli, const char *argument, const char **ret)
         return cli_usage(cli, "'%s' is a local path; paths of the namespace begin with a colon: ':%s'", argument,
                          argument);
     return cli_usage(cli, "'%s' is no namespace path: expected e.g. :/data/x", argument);
+}
+
+struct below {
+    const char *path; /* absolute */
+    char *out;
+    size_t size, longest;
+    int r;
+};
+
+static int if_below(const struct host_mount *m, void *arg)
+{
+    struct below *b = arg;
+    size_t n = strlen(m->point);
+    char top[4096];
+    if (!m->ours || n < b->longest || strncmp(b->path, m->point, n) != 0 || (b->path[n] && b->path[n] != '/'))
+        return 0;
+    mounts_server(m->point, top, NULL, sizeof(top));
+    if (!top[0])
+        return 0;
+    b->longest = n;
+    b->r = snprintf(b->out, b->size, "%s%s", strcmp(top, ":/") ? top + 1 : "", b->path[n] ? b->path + n : "/") <
+                   (int)b->size
+               ? 0
+               : -ENAMETOOLONG;
+    return 0;
+}
+
+int cli_any_path(struct cli *cli, const char *argument, char *out, size_t size)
+{
+    char path[PATH_MAX];
+    const char *given;
+    if (argument[0] == ':') {
+        int status = cli_path(cli, argument, &given);
+        if (status == CLI_OK && snprintf(out, size, "%s", given) >= (int)size)
+            return cli_fail(cli, -ENAMETOOLONG, NULL, "%s", argument);
+        return status;
+    }
+    int r = mounts_absolute(argument, path, sizeof(path));
+    if (r < 0)
+        return cli_fail(cli, r, NULL, "'%s'", argument);
+    struct below b = {.path = path, .out = out, .size = size, .r = -ENOENT};
+    mounts_each(if_below, &b);
+    return b.r == 0 ? CLI_OK
+                    : cli_usage(cli,
+                                "'%s' is below no mount of ours (cv mount lists them); paths of the namespace begin "
+                                "with a colon: ':/data'",
+                                argument);
 }
 
 int cli_fail_path(struct cli *cli, int r, const char *what, const char *path)

@@ -17,6 +17,9 @@ int cli_connect(struct cli *cli, struct curvine **ret);
 /* The namespace path of an argument ":/x". Returns CLI_OK, or reports what is wrong with it. */
 int cli_path(struct cli *cli, const char *argument, const char **ret);
 
+/* The namespace path of ":/x" or of a local path below a mount of ours. Returns CLI_OK, or reports what is wrong. */
+int cli_any_path(struct cli *cli, const char *argument, char *out, size_t size);
+
 /* Report a failed operation on a path. Returns the status. */
 int cli_fail_path(struct cli *cli, int r, const char *what, const char *path);
 

@@ -129,6 +129,11 @@ void progress_add(struct progress *p, uint64_t files, uint64_t bytes)
     p->files += files;
 }
 
+void progress_forget(struct progress *p, uint64_t bytes)
+{
+    p->bytes -= bytes;
+}
+
 static void fail_json(struct progress *p, int r, const char *path, const char *why)
 {
     struct buf line cleanup(buf_fini) = {0};

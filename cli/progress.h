@@ -76,6 +76,7 @@ void progress_start(struct progress *p, struct cli *cli, const char *verb, FILE 
 void progress_expect(struct progress *p, uint64_t files, uint64_t bytes);
 void progress_counted(struct progress *p);
 void progress_add(struct progress *p, uint64_t files, uint64_t bytes);
+void progress_forget(struct progress *p, uint64_t bytes); /* of a file that failed: totals count whole files */
 
 /* One file failed: code, path as the user knows it, reason in words (NULL: the code's). */
 void progress_fail(struct progress *p, int r, const char *path, const char *why);
