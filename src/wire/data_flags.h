@@ -7,6 +7,7 @@ enum block_request_flag {
     BLOCK_PIN = 1,     /* fill: keep it until it is unpinned or removed */
     BLOCK_AHEAD = 2,   /* nobody waits for it yet: behind those that somebody waits for */
     BLOCK_NO_FILL = 4, /* read: -ENODATA instead of fetching */
+    BLOCK_VERIFY = 8,  /* read: an earlier answer did not match its checksums: the worker looks at the chunks first */
 };
 
 /* answers: flags */
