@@ -225,6 +225,36 @@ int block_store_remove(struct block_store *s, uint64_t inode, enum block_remove_
     return r < 0 ? r : forget_pending(s, inode);
 }
 
+struct cut {
+    uint64_t size, epoch;
+    uint8_t shift;
+};
+
+static int cut_block(struct block_store *s, struct block *b, void *arg)
+{
+    const struct cut *c = arg;
+    pthread_mutex_lock(&s->lock);
+    bool behind = b->exists && (uint64_t)b->index << c->shift >= c->size && b->epoch <= c->epoch;
+    bool busy = b->filling || b->writers;
+    pthread_mutex_unlock(&s->lock);
+    return !behind ? 0 : busy ? -CV_BUSY : block_drop_all(s, b);
+}
+
+int block_store_truncate(struct block_store *s, uint64_t inode, uint64_t size, uint64_t epoch)
+{
+    struct block_file *f;
+    int r = block_store_check(s);
+    if (r == 0)
+        r = block_file_hold(s, BLOCK_FILE_BACKING, inode, &f); /* without one: packed, which is block 0 */
+    if (r < 0)
+        return r;
+    struct cut c = {.size = size, .epoch = epoch, .shift = f->exists ? f->shift : 26};
+    bool lost = f->exists && f->lost;
+    r = lost ? 0 : each_block(s, inode, cut_block, &c);
+    block_file_unhold(s, f);
+    return lost && size == 0 ? block_store_remove(s, inode, BLOCK_REMOVE_ALL) : r;
+}
+
 /* ---- pins ---- */
 
 static int set_pin(struct block_store *s, struct block *b, void *arg)

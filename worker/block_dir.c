@@ -138,20 +138,32 @@ int block_dir_finish_format(struct block_dir *d)
     return block_io_replace(d->fd, "identity", &d->identity, sizeof(d->identity));
 }
 
-static int check_identity(struct block_dir *d, const uint8_t cluster[16], uint64_t worker_id)
+static int read_identity(int dir_fd, struct block_identity *ret)
 {
     int fd cleanup(closep) = -1;
     size_t n = 0;
-    int r = block_io_open(d->fd, "identity", O_RDONLY, &fd);
+    int r = block_io_open(dir_fd, "identity", O_RDONLY, &fd);
     if (r == -ENOENT)
         return -CV_NOT_FORMATTED;
     if (r == 0)
-        r = block_io_read(fd, &d->identity, sizeof(d->identity), 0, &n);
+        r = block_io_read(fd, ret, sizeof(*ret), 0, &n);
     if (r < 0)
         return r;
-    if (n != sizeof(d->identity))
-        return -CV_BAD_FORMAT;
-    r = block_identity_check(&d->identity);
+    return n == sizeof(*ret) ? block_identity_check(ret) : -CV_BAD_FORMAT;
+}
+
+int block_dir_identity(const char *path, struct block_identity *ret)
+{
+    int fd cleanup(closep) = -1;
+    int r = block_io_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, &fd);
+    if (r < 0)
+        return r == -ENOENT ? -CV_NOT_FORMATTED : r;
+    return read_identity(fd, ret);
+}
+
+static int check_identity(struct block_dir *d, const uint8_t cluster[16], uint64_t worker_id)
+{
+    int r = read_identity(d->fd, &d->identity);
     if (r < 0)
         return r;
     return memcmp(d->identity.cluster, cluster, 16) == 0 && d->identity.worker_id == worker_id ? 0 : -CV_WRONG_CLUSTER;

@@ -21,6 +21,9 @@ int block_dir_format(const char *path, struct block_dir *ret);
 void block_dir_set_identity(struct block_dir *d, const struct block_identity_options *o);
 int block_dir_finish_format(struct block_dir *d);
 
+/* The identity alone. Errors: -CV_NOT_FORMATTED; -CV_BAD_FORMAT and others of a damaged one. */
+int block_dir_identity(const char *path, struct block_identity *ret);
+
 /* Lock and check. Errors: -CV_NOT_FORMATTED; -CV_LOCKED; -CV_WRONG_CLUSTER; -CV_FORMAT_TOO_NEW; -CV_BAD_CHECKSUM. */
 int block_dir_open(const char *path, const uint8_t cluster[16], uint64_t worker_id, struct block_dir *ret);
 void block_dir_close(struct block_dir *d);

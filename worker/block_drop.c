@@ -154,6 +154,41 @@ int block_drop(struct block_store *s, struct block *b, uint64_t chunks)
     return r;
 }
 
+int block_drop_all(struct block_store *s, struct block *b)
+{
+    struct block_batch *batch cleanup(block_batch_free_p) = block_batch_new();
+    if (!batch)
+        return -ENOMEM;
+    pthread_mutex_lock(&s->lock);
+    struct block_file *f = b->file;
+    bool packed = b->packed;
+    uint64_t chunks = b->present, bytes = block_charge(b, chunks);
+    if (f)
+        f->refs++;
+    if (b->exists)
+        put_drop(s, batch, b, chunks, true, true);
+    leave_memory(b, ~0ull);
+    b->exists = b->packed = b->unsaved = b->pinned = false;
+    b->epoch = 0;
+    block_attach(s, b, NULL);
+    pthread_mutex_unlock(&s->lock);
+
+    int r = block_batch_count(batch) ? block_store_commit(s, batch, true) : 0;
+    if (r == 0 && f && !packed) {
+        r = block_drop_punch(s, f, b->index, chunks);
+        pthread_mutex_lock(&s->lock);
+        s->used -= bytes;
+        pthread_mutex_unlock(&s->lock);
+    }
+    if (r == 0 && f && !packed)
+        r = block_drop_settled(s, b);
+    if (r == 0 && f && !packed)
+        r = block_file_reap(s, f);
+    if (f)
+        block_file_unhold(s, f);
+    return r;
+}
+
 int block_forget(struct block_store *s, struct block *b)
 {
     struct block_batch *batch cleanup(block_batch_free_p) = block_batch_new();

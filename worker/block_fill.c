@@ -265,6 +265,11 @@ static uint32_t chunk_fetched(const struct block_fill *f, uint32_t chunk)
     return f->fetched <= start ? 0 : min(f->fetched - start, BLOCK_CHUNK_BYTES);
 }
 
+uint32_t block_fill_bytes(const struct block_fill *f)
+{
+    return f->fetched;
+}
+
 static bool in_order(const struct block_fill *f, uint32_t offset, uint32_t n)
 {
     if (n == 0 || offset + n < offset || offset + n > f->fetched)

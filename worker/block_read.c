@@ -22,6 +22,7 @@ int block_presence(struct block_store *s, uint64_t inode, uint32_t index, struct
             .readable = (b->present & ~b->damaged) | block_zero_chunks(b),
             .sealed = b->present & ~b->open & ~b->damaged,
             .open = b->open,
+            .checked = b->checked & b->present & ~b->open & ~b->damaged,
             .filling = b->filling,
             .damaged = b->damaged & b->written,
             .dirty = block_dirty(b),

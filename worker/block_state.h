@@ -316,6 +316,10 @@ int block_retire(struct block_store *s, struct block_file *f, struct block *held
  * Errors: -CV_BUSY it is exported and cannot be retired now. BLOCKING. */
 int block_drop(struct block_store *s, struct block *b, uint64_t chunks);
 
+/* All of a claimed block, written data and epoch too: rows (synced), memory, disk; also in a file that was exported.
+ * BLOCKING. */
+int block_drop_all(struct block_store *s, struct block *b);
+
 /* Forget all of a claimed block, written data and epoch too. The bytes stay in the file, condemned, until it is reaped. */
 int block_forget(struct block_store *s, struct block *b);
 

@@ -39,6 +39,18 @@ int block_store_format(const char *path, const struct block_identity_options *o)
     return r;
 }
 
+int block_store_identity(const char *path, struct block_identity_options *ret)
+{
+    struct block_identity id;
+    int r = block_dir_identity(path, &id);
+    if (r < 0)
+        return r;
+    *ret = (struct block_identity_options){
+        .worker_id = id.worker_id, .directory_id = id.directory_id, .kind = (enum block_kind)id.kind};
+    memcpy(ret->cluster, id.cluster, sizeof(ret->cluster));
+    return 0;
+}
+
 /* ---- failing ---- */
 
 int block_store_fail(struct block_store *s, int r, const char *what)

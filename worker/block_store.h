@@ -59,6 +59,10 @@ struct block_identity_options {
  * Errors: -CV_ALREADY_FORMATTED; -ENOTEMPTY; -EOPNOTSUPP the file system cannot punch holes. */
 int block_store_format(const char *path, const struct block_identity_options *o);
 
+/* Whose directory this is, as format wrote it; sets path's cluster, worker_id, directory_id, kind. BLOCKING.
+ * Errors: -CV_NOT_FORMATTED; -CV_BAD_CHECKSUM; -CV_FORMAT_TOO_NEW. */
+int block_store_identity(const char *path, struct block_identity_options *ret);
+
 struct block_store_options {
     struct {
         const char *path;
@@ -127,6 +131,11 @@ int block_store_list(struct block_store *s, struct block_cursor *cursor, struct 
 enum block_remove_what { BLOCK_REMOVE_ALL, BLOCK_REMOVE_CLEAN };
 int block_store_remove(struct block_store *s, uint64_t inode, enum block_remove_what what);
 
+/* The inode was cut to size under this epoch (committed): forget its blocks that begin at or behind size, written data
+ * too, unless they were granted anew since (a higher epoch). The block the end lies in is left alone: what comes with its
+ * next contact cuts it. Descriptors that are out see zeros. BLOCKING. Errors: -CV_BUSY as block_store_remove(). */
+int block_store_truncate(struct block_store *s, uint64_t inode, uint64_t size, uint64_t epoch);
+
 /* Pin or unpin what is cached of an inode now (later fills: flag BLOCK_FILL_PINNED). BLOCKING. */
 int block_store_pin(struct block_store *s, uint64_t inode, bool pinned);
 
@@ -140,6 +149,7 @@ struct block_presence {
     uint32_t length;   /* bytes of the block known here */
     uint64_t readable; /* sealed or open, or known to be zeros: bytes are at their place */
     uint64_t sealed, open, filling;
+    uint64_t checked; /* of sealed: verified, or made, since the block became resident */
     uint64_t damaged; /* written data whose CRC does not match: reads answer -CV_DATA_DAMAGED */
     bool dirty, packed, pinned;
 };
@@ -231,6 +241,9 @@ enum block_fill_flags { BLOCK_FILL_PINNED = 1 };
  * version is being read or written and cannot be replaced now: serve without caching. */
 int block_fill_begin(struct block_store *s, const struct block_key *key, const struct block_place *place,
                      uint32_t first, uint32_t count, unsigned flags, struct block_fill **ret, uint64_t *ret_mine);
+
+/* Bytes of the block that the source has to give: the last chunk's end there, zeros follow. */
+uint32_t block_fill_bytes(const struct block_fill *f);
 
 /* Write bytes as they come in, offset within the block. Stretches come in any order; within one 64 KiB unit bytes
  * come in order, or the unit begins again at its start. Bytes are checksummed here. One thread at a time for each

@@ -217,3 +217,36 @@ TEST(block_write_syncs_files_and_rows)
     ck_assert_uint_eq(status_of(s).file_syncs, before + 1);
     block_store_free(s);
 }
+
+TEST(a_truncation_forgets_the_blocks_behind_the_end)
+{
+    struct block_store *s = test_new(256 * MIB);
+    struct block_info found[8];
+    struct block_cursor cursor = {0};
+    struct block_store_status before, after;
+    for (uint32_t i = 0; i < 4; i++) {
+        struct block_key k = key_of(5, i, 10 + i);
+        struct block_grant g = {.key = k, .epoch = 10 + i, .place = place_of(TEST_BLOCK, 16 * MIB)};
+        g.place.length = 0;
+        ck_ok(block_write_begin(s, &g));
+        char data[4096] = "x";
+        ck_ok(block_write(s, &k, 10 + i, 0, data, sizeof(data)));
+    }
+    block_store_status(s, &before);
+    ck_ok(block_store_truncate(s, 5, TEST_BLOCK + 1, 12)); /* block 3 was granted anew since */
+    block_store_status(s, &after);
+    ck_assert_uint_lt(after.used_bytes, before.used_bytes);
+    ck_assert_int_eq(block_store_list(s, &cursor, found, 8), 3);
+    ck_assert_uint_eq(found[0].index, 0);
+    ck_assert_uint_eq(found[1].index, 1);
+    ck_assert_uint_eq(found[2].index, 3);
+    ck_ok(block_store_truncate(s, 5, 0, 20));
+    cursor = (struct block_cursor){0};
+    ck_assert_int_eq(block_store_list(s, &cursor, found, 8), 0);
+    block_store_status(s, &after);
+    ck_assert_uint_eq(after.used_bytes, 0);
+    s = test_reopen(s, 256 * MIB);
+    block_store_status(s, &after);
+    ck_assert_uint_eq(after.used_bytes, 0);
+    block_store_free(s);
+}
