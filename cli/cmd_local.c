@@ -11,14 +11,14 @@
 #include "cli/connect.h"
 #include "cli/local.h"
 #include "cli/process.h"
+#include "cli/unmount.h"
 
 #define UP_MS   60000
 #define DOWN_MS 60000
 
-static int find_dir(struct cli *cli, int argc, char **argv, char *dir, size_t size)
+/* Behind the options. */
+static int find_dir(struct cli *cli, int argc, char *dir, size_t size)
 {
-    if (cli_option(cli, argc, argv, "", NULL) != -1)
-        return cli_option_status() == CLI_OK ? -1 : cli_option_status();
     if (argc != optind)
         return cli_usage(cli, "takes no arguments");
     int r = local_dir(cli, dir, size);
@@ -56,13 +56,26 @@ static int start_all(struct cli *cli, const char *dir)
 
 int cmd_local_up(struct cli *cli, int argc, char **argv)
 {
+    static const struct option options[] = {{"capacity", required_argument, NULL, 'C'}, {0}};
+    uint64_t capacity = 0;
     char dir[4096];
-    int status = find_dir(cli, argc, argv, dir, sizeof(dir));
+    for (int c; (c = cli_option(cli, argc, argv, "", options)) != -1;)
+        switch (c) {
+        case 'C':
+            if (parse_size(optarg, &capacity) < 0 || capacity < 64 << 20)
+                return cli_usage(cli, "--capacity %s: expected e.g. 8GiB, at least 64MiB", optarg);
+            break;
+        default: return cli_option_status();
+        }
+    int status = find_dir(cli, argc, dir, sizeof(dir));
     if (status != CLI_OK)
-        return max(status, CLI_OK);
-    if (!local_is_set_up(dir)) {
+        return status;
+    bool there = local_is_set_up(dir);
+    if (there && capacity)
+        return cli_usage(cli, "the cluster in '%s' is there: its capacity is worker.dirs in %s/curvine.yaml", dir, dir);
+    if (!there) {
         fprintf(stderr, "setting up a cluster in %s\n", dir);
-        status = local_set_up(cli, dir);
+        status = local_set_up(cli, dir, capacity);
     }
     if (status == CLI_OK)
         status = start_all(cli, dir);
@@ -72,23 +85,61 @@ int cmd_local_up(struct cli *cli, int argc, char **argv)
     char usual[4096];
     snprintf(usual, sizeof(usual), "%s/.curvine", home ? home : "");
     fprintf(stderr,
-            "\nTry it:    cv --dir %s fs mkdir :/hello && cv --dir %s fs ls\n"
+            "\nTry it:    cv --dir %s fs put FILE :/ && cv --dir %s fs ls\n"
+            "Attach:    cv --dir %s mount file:///SOME/DIR :/data     (or s3://BUCKET, see cv help mount)\n"
+            "Mount:     cv --dir %s mount :/ /SOME/EMPTY/DIR\n"
             "See it:    cv --dir %s cluster status\n"
             "Stop it:   cv local down%s%s\n",
-            dir, dir, dir, strcmp(dir, usual) ? " --dir " : "", strcmp(dir, usual) ? dir : "");
+            dir, dir, dir, dir, dir, strcmp(dir, usual) ? " --dir " : "", strcmp(dir, usual) ? dir : "");
     return CLI_OK;
 }
 
 /* ---- down -------------------------------------------------------------------------------------------------------------------- */
 
+struct leaving {
+    struct cli *cli;
+    enum unmount_how how;
+    int status;
+};
+
+static int unmount_one(const struct host_mount *m, pid_t pid, void *arg)
+{
+    struct leaving *l = arg;
+    l->status = unmount_here(l->cli, m->point, m, l->how);
+    if (l->status == CLI_OK)
+        fprintf(stderr, "%-8s unmounted\n", m->point);
+    return l->status == CLI_OK ? 1 : -EBUSY; /* the list has changed: begin anew */
+}
+
+/* While the cluster runs, so that what was written through them gets there. */
+static int unmount_all(struct cli *cli, const char *dir, enum unmount_how how)
+{
+    struct leaving l = {.cli = cli, .how = how};
+    while (local_each_mount(dir, unmount_one, &l) == 1)
+        ;
+    if (l.status != CLI_OK)
+        fprintf(stderr, "cv local down: nothing was stopped\n  try: cv local down --force, which fails what uses it\n");
+    return l.status;
+}
+
 int cmd_local_down(struct cli *cli, int argc, char **argv)
 {
+    static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {0}};
+    enum unmount_how how = UNMOUNT_NORMAL;
     char dir[4096];
-    int status = find_dir(cli, argc, argv, dir, sizeof(dir));
+    for (int c; (c = cli_option(cli, argc, argv, "f", options)) != -1;)
+        switch (c) {
+        case 'f': how = UNMOUNT_FORCE; break;
+        default: return cli_option_status();
+        }
+    int status = find_dir(cli, argc, dir, sizeof(dir));
     if (status != CLI_OK)
-        return max(status, CLI_OK);
+        return status;
     if (!local_is_set_up(dir))
         return cli_fail(cli, -ENOENT, "which one? --dir DIR", "no cluster in '%s'", dir);
+    status = unmount_all(cli, dir, how);
+    if (status != CLI_OK)
+        return status;
     uint64_t until = deadline(cli, DOWN_MS);
     size_t n = 0;
     while (local_daemons[n].name)
@@ -130,6 +181,31 @@ static bool process_facts(pid_t pid, uint64_t *rss, uint64_t *uptime_ms)
     return true;
 }
 
+static void add_process(struct out *o, const char *name, pid_t pid)
+{
+    uint64_t rss, uptime_ms;
+    out_text(o, name);
+    out_text(o, pid ? "running" : "stopped");
+    out_colour(o, pid ? OUT_GOOD : OUT_BAD);
+    if (pid && process_facts(pid, &rss, &uptime_ms)) {
+        out_number(o, (uint64_t)pid);
+        out_number(o, uptime_ms);
+        out_number(o, rss);
+        return;
+    }
+    for (int i = 0; i < 3; i++)
+        out_text(o, NULL);
+}
+
+static int add_mount(const struct host_mount *m, pid_t pid, void *arg)
+{
+    char name[4200];
+    snprintf(name, sizeof(name), "cv-fuse %s", m->point);
+    add_process(arg, name, pid);
+    out_text(arg, NULL);
+    return 0;
+}
+
 int cmd_local_status(struct cli *cli, int argc, char **argv)
 {
     static const struct out_column columns[] = {
@@ -137,31 +213,23 @@ int cmd_local_status(struct cli *cli, int argc, char **argv)
         {"uptime", OUT_DURATION}, {"memory", OUT_SIZE}, {"log", OUT_TEXT},
     };
     char dir[4096], log[4200];
-    int status = find_dir(cli, argc, argv, dir, sizeof(dir));
+    if (cli_option(cli, argc, argv, "", NULL) != -1)
+        return cli_option_status();
+    int status = find_dir(cli, argc, dir, sizeof(dir));
     if (status != CLI_OK)
-        return max(status, CLI_OK);
+        return status;
     if (!local_is_set_up(dir))
         return cli_fail(cli, -ENOENT, "make one: cv local up", "no cluster in '%s'", dir);
     struct out *o = out_table(columns, array_size(columns));
     int running = 0, all = 0;
     for (const struct local_daemon *d = local_daemons; d->name; d++, all++) {
         pid_t pid = local_pid(dir, d);
-        uint64_t rss, uptime_ms;
-        out_text(o, d->program);
-        out_text(o, pid ? "running" : "stopped");
-        out_colour(o, pid ? OUT_GOOD : OUT_BAD);
+        add_process(o, d->program, pid);
         running += pid != 0;
-        if (pid && process_facts(pid, &rss, &uptime_ms)) {
-            out_number(o, (uint64_t)pid);
-            out_number(o, uptime_ms);
-            out_number(o, rss);
-        } else {
-            for (int i = 0; i < 3; i++)
-                out_text(o, NULL);
-        }
         snprintf(log, sizeof(log), "%s/log/%s.log", dir, d->name);
         out_text(o, log);
     }
+    local_each_mount(dir, add_mount, o);
     status = cli_print(cli, o);
     if (status == CLI_OK && running < all) {
         fprintf(stderr, "\n  try: cv local up%s%s\n", cli->dir ? " --dir " : "", cli->dir ? cli->dir : "");

@@ -4,19 +4,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "base/error.h"
 #include "base/uuid.h"
 #include "cli/process.h"
 #include "conf/dir_lock.h"
 
-#define DIR_MAX 80 /* so that socket names fit in 107 bytes */
+#define DIR_MAX      80 /* so that socket names fit in 107 bytes */
+#define CAPACITY_MIN (256ull << 20)
+#define CAPACITY_MAX (16ull << 30)
 
 const struct local_daemon local_daemons[] = {{"journal", "cv-journal"}, {"master", "cv-master"}, {0}};
 
@@ -87,10 +91,19 @@ static int end_file(FILE *f, const char *path, const char *dir)
     return r < 0 ? r : sync_dir(dir);
 }
 
-static int write_config(const char *path, const char *dir)
+/* A tenth of what is free, not more than a developer's machine has to spare. */
+static uint64_t default_capacity(const char *dir)
+{
+    struct statvfs s;
+    uint64_t available = statvfs(dir, &s) == 0 ? (uint64_t)s.f_bavail * s.f_frsize : 0;
+    return min(max(available / 10, CAPACITY_MIN), CAPACITY_MAX) >> 20 << 20;
+}
+
+static int write_config(const char *path, const char *dir, uint64_t capacity)
 {
     if (access(path, F_OK) == 0)
         return 0; /* the user's from now on */
+    capacity = capacity ? capacity : default_capacity(dir);
     FILE *f = begin_file(path);
     if (!f)
         return -errno;
@@ -110,8 +123,15 @@ static int write_config(const char *path, const char *dir)
         "  dir: \"%s/master\"\n"
         "  listen: 127.0.0.1\n"
         "  port: 0\n"
-        "  http_port: %u\n",
-        dir, dir, dir, free_port(), dir, free_port());
+        "  http_port: %u\n"
+        "worker:\n"
+        "  dirs: [\"[SSD:%lluMiB]%s/worker\"]\n"
+        "  listen: 127.0.0.1\n"
+        "  advertise: 127.0.0.1\n"
+        "  port: 0\n"
+        "  http_port: %u\n"
+        "  reserve_bytes: 256MiB\n",
+        dir, dir, dir, free_port(), dir, free_port(), (unsigned long long)(capacity >> 20), dir, free_port());
     return end_file(f, path, dir);
 }
 
@@ -153,7 +173,7 @@ static void remove_folder(const char *dir, const char *folder)
     nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-int local_set_up(struct cli *cli, const char *dir)
+int local_set_up(struct cli *cli, const char *dir, uint64_t capacity)
 {
     static const char *const folders[] = {"", "/run", "/log"};
     char path[DIR_MAX + 32], done[DIR_MAX + 32], config[DIR_MAX + 32], id[UUID_STRING];
@@ -165,7 +185,7 @@ int local_set_up(struct cli *cli, const char *dir)
     }
     snprintf(config, sizeof(config), "%s/curvine.yaml", dir);
     if (r == 0)
-        r = write_config(config, dir);
+        r = write_config(config, dir, capacity);
     if (r == 0)
         r = cluster_id(dir, id, &again);
     if (r < 0)
@@ -211,4 +231,28 @@ int local_start(struct cli *cli, const char *dir, const struct local_daemon *d, 
     return r < 0
                ? cli_fail(cli, r, NULL, r == -ECHILD ? "%s ended while it started" : "%s is not ready yet", d->program)
                : CLI_OK;
+}
+
+/* ---- mounts --------------------------------------------------------------------------------------------------------------- */
+
+struct of_cluster {
+    char config[PATH_MAX];
+    int (*each)(const struct host_mount *m, pid_t pid, void *arg);
+    void *arg;
+};
+
+static int if_of_cluster(const struct host_mount *m, void *arg)
+{
+    struct of_cluster *c = arg;
+    char config[PATH_MAX];
+    pid_t pid = m->ours ? mounts_server(m->point, NULL, config, sizeof(config)) : 0;
+    return pid && strcmp(config, c->config) == 0 ? c->each(m, pid, c->arg) : 0;
+}
+
+int local_each_mount(const char *dir, int (*each)(const struct host_mount *m, pid_t pid, void *arg), void *arg)
+{
+    struct of_cluster c = {.each = each, .arg = arg};
+    char config[DIR_MAX + 32];
+    snprintf(config, sizeof(config), "%s/curvine.yaml", dir);
+    return realpath(config, c.config) ? mounts_each(if_of_cluster, &c) : 0;
 }

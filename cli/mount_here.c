@@ -150,6 +150,10 @@ int mount_here(struct cli *cli, const struct host_mounting *m, const char *point
         argv[n++] = "--set";
         argv[n++] = "fuse.allow_other=true";
     }
+    if (m->over) {
+        argv[n++] = "--set";
+        argv[n++] = "fuse.nonempty=true";
+    }
     snprintf(path, sizeof(path), ":%s", m->path);
     argv[n++] = path;
     argv[n++] = point;

@@ -75,3 +75,73 @@ load lib
     has "no master at unix:nowhere.sock"
     has "KIND"
 }
+
+# A cluster of its own; unix sockets want short names.
+cluster() {
+    CLUSTER=$(mktemp -d /tmp/cv-bats-XXXXXX)
+    echo "$CLUSTER" > cluster
+    cv local up --dir "$CLUSTER" 3>&-
+    mkdir mnt
+}
+
+c() {
+    cv --dir "$CLUSTER" "$@"
+}
+
+teardown() {
+    [ -z "${started[holder]:-}" ] || kill -9 "${started[holder]}" 2>/dev/null || true
+    if [ -e "$BATS_TEST_TMPDIR/cluster" ]; then
+        cd /
+        cv local down --force --dir "$(<"$BATS_TEST_TMPDIR/cluster")" 3>&- || true
+        rm -rf "$(<"$BATS_TEST_TMPDIR/cluster")"
+    fi
+}
+
+@test "a path is mounted, listed, and busy until nobody holds it" {
+    [ -w /dev/fuse ] || skip "no /dev/fuse"
+    cluster
+    c fs mkdir -p :/a/b
+    run -0 c mount :/a mnt 3>&-
+    has "mounted :/a at $BATS_TEST_TMPDIR/mnt"
+    [ -d mnt/b ]
+    run -0 c mount -o json
+    [ "$(jq -r '.[] | select(.where == "'"$BATS_TEST_TMPDIR"'/mnt") | [.kind, .path, .state] | join(" ")' <<<"$output")" = "mounted :/a ok" ]
+    run -0 cv local status --dir "$CLUSTER"
+    has "cv-fuse $BATS_TEST_TMPDIR/mnt"
+    run -1 c mount :/a mnt
+    has "is busy: curvine:"
+    has "served by cv-fuse"
+    start holder bash -c 'cd mnt/b && exec sleep 100'
+    until_ok 5 grep -q sleep "/proc/${started[holder]}/comm"
+    run -1 cv umount mnt
+    has "${started[holder]} sleep (its working directory)"
+    run -1 cv local down --dir "$CLUSTER"
+    has "nothing was stopped"
+    [ -d mnt/b ]
+    stop holder KILL
+    run -0 cv umount mnt
+    [ ! -e mnt/b ]
+    run -1 c mount :/nowhere mnt
+    has "mount :/nowhere"
+}
+
+@test "down unmounts what was mounted of its cluster, and nothing else" {
+    [ -w /dev/fuse ] || skip "no /dev/fuse"
+    cluster
+    c mount :/ mnt 3>&-
+    other=$(mktemp -d /tmp/cv-bats-XXXXXX)
+    cv local up --dir "$other" 3>&-
+    cv local down --dir "$other"
+    rm -rf "$other"
+    mountpoint -q mnt
+    cv local down --dir "$CLUSTER"
+    run ! mountpoint -q mnt
+}
+
+@test "a mount that does not come up shows why" {
+    [ -w /dev/fuse ] || skip "no /dev/fuse"
+    cluster
+    run -2 c --set fuse.threds=1 mount :/ mnt
+    has "did you mean 'threads'?"
+    run ! mountpoint -q mnt
+}
