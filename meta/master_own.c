@@ -21,7 +21,6 @@ struct own {
         struct msg_workers_answer workers;
         struct msg_worker_register_answer registered;
         struct msg_worker_heartbeat_answer heartbeat;
-        struct msg_blocks_check_answer blocks;
         struct msg_sessions_check_answer sessions;
     } answer;
 };
@@ -52,20 +51,6 @@ static int own_worker_heartbeat(struct own *o)
     struct msg_worker_heartbeat m;
     int r = msg_worker_heartbeat_decode(o->rpc->body, o->rpc->header.body_len, &m);
     return r < 0 ? r : master_workers_heartbeat(o->workers, &m, o->now_ns, &o->answer.heartbeat, &o->texts);
-}
-
-/* Whose rows nobody can look at yet: all of it is kept. */
-static int own_blocks_check(struct own *o)
-{
-    struct msg_blocks_check m;
-    int r = msg_blocks_check_decode(o->rpc->body, o->rpc->header.body_len, &m);
-    if (r == 0)
-        r = buf_reserve(&o->texts, m.blocks.count + 1ul);
-    if (r < 0)
-        return r;
-    memset(o->texts.p, 0, m.blocks.count);
-    o->answer.blocks.verdicts = (struct text){(const char *)o->texts.p, m.blocks.count};
-    return 0;
 }
 
 static int own_sessions_check(struct own *o)
@@ -103,7 +88,6 @@ static const struct own_op ops[] = {
     {MSG_workers,          false, true,  own_workers},
     {MSG_worker_register,  true,  true,  own_worker_register},
     {MSG_worker_heartbeat, true,  true,  own_worker_heartbeat},
-    {MSG_blocks_check,     true,  true,  own_blocks_check},
     {MSG_sessions_check,   true,  true,  own_sessions_check},
 };
 // clang-format on

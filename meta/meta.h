@@ -97,7 +97,7 @@ enum meta_class {
     OP(removexattr, SCRIBE, 1) OP(create, SCRIBE, 1) OP(open, SCRIBE, 1) OP(close, SCRIBE, 1)                          \
     OP(layout, READ, 1) OP(write_grant, SCRIBE, 1) OP(write_commit, SCRIBE, 1)                                         \
     OP(mount_add, SCRIBE, 1) OP(mount_remove, SCRIBE, 1) OP(mount_list, READ, 1)                                       \
-    OP(session_open, SCRIBE, 0) OP(session_close, SCRIBE, 0)
+    OP(session_open, SCRIBE, 0) OP(session_close, SCRIBE, 0) OP(origin, READ, 0) OP(blocks_check, READ, 0)
 // clang-format on
 
 /* INNER(name): what the master asks of itself, all on the scribe like the others (meta_request_inner). */
@@ -106,6 +106,8 @@ enum meta_class {
     INNER(format)      /* arg: incarnation. Make the root. -EEXIST: there is one */                                    \
     INNER(grant)       /* ask for more ids; happens by itself in other requests while half a grant is left */          \
     INNER(end_session) /* arg: session. As session_close: it did not renew in time */                                  \
+    INNER(import)      /* names of an under file system: meta_request_import() */                                           \
+    INNER(sweep)       /* names it has no longer: meta_request_sweep() */                                                   \
     INNER(worker)      /* put a worker's row: meta_request_worker(). Nothing happens when it says so already */           \
     INNER(purge)       /* arg: an orphan; take away some of its rows or names, in the end itself. -EBUSY: it is open */
 // clang-format on
@@ -154,6 +156,8 @@ union meta_answer {
     struct msg_layout_answer layout;
     struct msg_write_grant_answer write_grant;
     struct msg_write_commit_answer write_commit;
+    struct msg_origin_answer origin;
+    struct msg_blocks_check_answer blocks_check;
     struct msg_mount_add_answer mount_add;       /* reason, error: the daemon's (preflight) */
     struct msg_mount_remove_answer mount_remove; /* likewise */
     struct msg_mount_list_answer mount_list;     /* with secrets: the daemon masks them, and says what failed */
@@ -161,6 +165,16 @@ union meta_answer {
 };
 
 #define META_NEEDS_MAX 8192
+
+/* What a request must know of an under file system before it can go on: whether the directory has this name; name empty:
+ * all it has. key: the directory's, within the mount's URI: empty or with a final '/'; valid until the request runs again.
+ * name: as here, so perhaps escaped; it borrows from the message. */
+struct meta_unlisted {
+    uint64_t directory;
+    uint32_t mount;
+    struct text key, name;
+};
+#define META_ABSENT_MAX 4
 
 /* A row, or a range of rows, that was not in memory. Private to the core. */
 struct meta_need {
@@ -185,13 +199,17 @@ struct meta_request {
     bool changed;      /* it put rows into batch `depends` (not: an error, a repetition, an open) */
     bool replayed;     /* the same (session, slot, sequence) was executed before: the answer was built again */
     uint32_t prepares; /* how often it went back to be prepared; for metrics */
+    struct meta_unlisted unlisted; /* after -CV_NOT_LISTED */
     union meta_answer answer;
 
     /* --- the core's */
     const struct meta_op *op;
     uint64_t arg;                         /* of an inner operation */
     const struct meta_worker_row *worker; /* of META_OP_worker */
-    uint64_t generation;                  /* of the base, that the fetched rows belong to */
+    struct meta_import *import;           /* of META_OP_import and META_OP_sweep */
+    struct meta_unlisted absent[META_ABSENT_MAX];
+    uint32_t absent_count;
+    uint64_t generation; /* of the base, that the fetched rows belong to */
     struct meta_need *needs;
     uint32_t need_count, need_room, need_hint;
     struct buf store; /* keys and values of needs */
@@ -214,12 +232,60 @@ void meta_request_inner(struct meta_request *q, enum meta_inner what, uint64_t a
  * -EINVAL a text is too long; -ENOSPC. [-] */
 void meta_request_worker(struct meta_request *q, const struct meta_worker_row *row);
 
+/* --- names of under file systems
+ *
+ * A directory below a mount with an under file system is listed completely, or partly, or not at all. What is not found in
+ * one of the last two kinds makes meta_read(), meta_prepare() and meta_execute() return -CV_NOT_LISTED, with q->unlisted
+ * saying what to ask. The daemon asks, and
+ *      it has the name(s)   META_OP_import, then the request again from meta_read() or meta_prepare() on
+ *      it has not           meta_unlisted_absent(q), then again; also for "answer with what is here", when it is down
+ *      it cannot be asked   answers the request with the reason
+ * What is told by meta_unlisted_absent() holds until meta_request_reset(). */
+void meta_unlisted_absent(struct meta_request *q); /* [-] */
+
+#define META_IMPORT_NAMES 1000u
+
+struct meta_import_name {
+    struct text name;
+    struct text key; /* what it is called there, within the key of its directory; empty: the same */
+    struct text etag;
+    bool directory;
+    uint32_t mode, uid, gid; /* permissions and owner; mode 0: 0644, directories 0755, owner of the directory */
+    uint64_t size, mtime_ns;
+};
+
+/* A part of a listing. Stays in place as long as the request runs. */
+struct meta_import {
+    uint64_t directory;
+
+    const struct meta_import_name *names; /* import */
+    uint32_t count;                       /* at most META_IMPORT_NAMES; names that cannot be kept are skipped */
+    bool complete;                        /* with these, all its names are here */
+
+    /* sweep: names behind `after` (after_n 0: from the start). Did the listing have this one? Quick, and it may be called
+     * more than once for a name, under the lock, on any thread. */
+    uint8_t after_n, after[META_NAME_MAX];
+    bool (*listed)(void *arg, struct text name);
+    void *arg;
+
+    uint32_t created, replaced, removed; /* results */
+    uint32_t kept, skipped;              /* names left alone because they were changed here; names that are no good */
+    bool end; /* sweep: there are no names behind `next`; else copy that to `after` and go on */
+    uint8_t next_n, next[META_NAME_MAX];
+};
+
+/* Make the inner requests: take names over; remove names the listing did not have, up to META_IMPORT_NAMES looked at. A
+ * whole listing is: imports of its pages, sweeps, an import with complete (it may have no names). A single look-up is an
+ * import of one name. q->error: -ESTALE the directory or its mount is gone; -ENOTDIR; -EINVAL. [-] */
+void meta_request_import(struct meta_request *q, struct meta_import *what);
+void meta_request_sweep(struct meta_request *q, struct meta_import *what);
+
 /* Run a META_READ request. [R] Returns 0: done, q->error and the answer are set; -CV_NOT_PREPARED: leave the lock,
- * meta_fetch(), and call again. Never blocks. */
+ * meta_fetch(), and call again; -CV_NOT_LISTED: see above. Never blocks. */
 int meta_read(const struct meta *m, struct meta_request *q);
 
 /* Find out what a META_SCRIBE request needs that is not in memory. [R] Returns 0: give it to the scribe;
- * -CV_NOT_PREPARED: leave the lock, meta_fetch(), and call again. Never blocks. */
+ * -CV_NOT_PREPARED: leave the lock, meta_fetch(), and call again; -CV_NOT_LISTED: see above. Never blocks. */
 int meta_prepare(const struct meta *m, struct meta_request *q);
 
 /* Get the missing rows from the base into the request. [-] With memory only what the base has at hand: -CV_NOT_PREPARED
@@ -234,6 +300,7 @@ void meta_install(struct meta *m, struct meta_request *q);
 /* Run a META_SCRIBE request. [W] wall_ns: the wall clock. Returns
  *   0                  done: q->error, q->answer, q->depends, q->changed are set
  *   -CV_NOT_PREPARED   something it needs left memory meanwhile: back to meta_prepare
+ *   -CV_NOT_LISTED     see above
  *   -CV_BUSY           no granted id is left, or a limit on what is in flight: again after the next commit */
 int meta_execute(struct meta *m, struct meta_request *q, uint64_t wall_ns);
 

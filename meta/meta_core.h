@@ -248,6 +248,22 @@ int see_new_name(struct run *u, uint64_t parent, struct text name, struct meta_i
 /* A name that is there, with its inode: -ENOENT. Only searching the directory is checked. */
 int see_old_name(struct run *u, const struct meta_inode *parent, struct text name, struct meta_inode *ret);
 
+/* A name is not among our rows: -ENOENT, or -CV_NOT_LISTED if the under file system may have it. name empty: any name. */
+int not_here(struct run *u, const struct meta_inode *dir, struct text name);
+/* -CV_NOT_LISTED: the directory may have more names than are here. */
+static inline int not_all_here(struct run *u, const struct meta_inode *dir)
+{
+    int r = not_here(u, dir, (struct text){NULL, 0});
+    return r == -ENOENT ? 0 : r;
+}
+
+/* --- origins (meta_op_origin.c) ------------------------------------------------------------------------------------ */
+#define META_ORIGIN_KEY_MAX 4097
+/* The key within its mount. -ENOENT the mount is gone; -ENODATA it is not from there; -ENAMETOOLONG. */
+int origin_key(struct run *u, const struct meta_inode *i, char key[META_ORIGIN_KEY_MAX], struct text *ret);
+/* It will have another place here: ufs_at becomes its whole key (in `key`, which must stay). */
+int origin_pin(struct run *u, struct meta_inode *i, char key[META_ORIGIN_KEY_MAX]);
+
 /* A new inode under a name; the directory row is put too. link_max for callers that add links. */
 struct new_node {
     struct text name, target;

@@ -144,7 +144,7 @@ static void slot_remember(struct run *u, struct slot *slot, const struct rec_op_
 
 static bool is_outcome(int r)
 {
-    return r != -CV_NOT_PREPARED && r != -CV_BUSY && r != -ENOMEM;
+    return r != -CV_NOT_PREPARED && r != -CV_NOT_LISTED && r != -CV_BUSY && r != -ENOMEM;
 }
 
 static int run_once(struct run *u, struct session *s)
@@ -202,7 +202,7 @@ int meta_read(const struct meta *m, struct meta_request *q)
     struct run u = {.m = (struct meta *)(uintptr_t)m, .q = q, .dry = true};
     run_begin(&u);
     int r = run_request(&u);
-    if (r == -CV_NOT_PREPARED)
+    if (r == -CV_NOT_PREPARED || r == -CV_NOT_LISTED)
         return r;
     q->error = r;
     return 0;
@@ -213,7 +213,8 @@ int meta_prepare(const struct meta *m, struct meta_request *q)
     assert(q->op_class == META_SCRIBE);
     struct run u = {.m = (struct meta *)(uintptr_t)m, .q = q, .dry = true};
     run_begin(&u);
-    return run_request(&u) == -CV_NOT_PREPARED ? -CV_NOT_PREPARED : 0; /* anything else is for the scribe to find */
+    int r = run_request(&u);
+    return r == -CV_NOT_PREPARED || r == -CV_NOT_LISTED ? r : 0; /* anything else is for the scribe to find */
 }
 
 int meta_execute(struct meta *m, struct meta_request *q, uint64_t wall_ns)
@@ -228,7 +229,7 @@ int meta_execute(struct meta *m, struct meta_request *q, uint64_t wall_ns)
         q->prepares++;
         m->prepare_again++;
     }
-    if (r == -CV_NOT_PREPARED || r == -CV_BUSY)
+    if (r == -CV_NOT_PREPARED || r == -CV_NOT_LISTED || r == -CV_BUSY)
         return r;
     assert(r == 0 || !q->changed || q->op->type == 0);
     q->error = r;

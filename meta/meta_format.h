@@ -166,7 +166,9 @@ struct meta_inode {
     uint64_t epoch;        /* highest write epoch granted */
     uint64_t ufs_mtime_ns, ufs_length;
     struct text ufs_etag;
-    struct text ufs_at; /* where the data lies in the UFS when that is not the path */
+    /* Where it lies in the UFS: its name within the parent's key; beginning with '/': its whole key within the mount.
+     * Empty: it is not from there. */
+    struct text ufs_at;
     uint64_t ttl_due_ns;
     uint32_t ufs_flags, mount;
     uint32_t xattr_count, xattr_name_bytes; /* each name with its zero, as listxattr(2) gives them */
@@ -277,13 +279,14 @@ struct redo_header {
     KIND(format, 1) KIND(grant, 2) KIND(session_open, 3) KIND(session_close, 4) KIND(create, 5) KIND(mkdir, 6)          \
     KIND(mknod, 7) KIND(symlink, 8) KIND(link, 9) KIND(unlink, 10) KIND(rmdir, 11) KIND(rename, 12)                     \
     KIND(setattr, 13) KIND(truncate, 14) KIND(setxattr, 15) KIND(removexattr, 16) KIND(purge, 17) KIND(write_grant, 18)  \
-    KIND(write_commit, 19) KIND(mount_add, 20) KIND(mount_remove, 21) KIND(worker, 22)
+    KIND(write_commit, 19) KIND(mount_add, 20) KIND(mount_remove, 21) KIND(worker, 22)  \
+    KIND(import, 23) KIND(sweep, 24)
 // clang-format on
 enum redo_kind {
 #define KIND(name, code) REDO_##name = code,
     REDO_KINDS_(KIND)
 #undef KIND
-        REDO_KIND_COUNT = 23
+        REDO_KIND_COUNT = 25
 };
 const char *redo_kind_name(uint8_t kind);
 
@@ -293,7 +296,9 @@ const char *redo_kind_name(uint8_t kind);
  * extra: replaced inode (an unlink or rmdir of that follows); truncate: inode, new size, its epoch after that; purge:
  * inode, 1: workers may have blocks of it, extra 1: rows are left, 0: it is gone; grant: limit in extra; sessions: the session in inode;
  * format: the root, incarnation; write_grant: inode, first block, epoch; write_commit: inode, size, enum commit_valid;
- * mount_add, mount_remove: its directory, the mount; worker: the worker in inode, extra 1: it is in. */
+ * mount_add, mount_remove: its directory, the mount; worker: the worker in inode, extra 1: it is in; import:
+ * directory, names made that were not there, names that other objects took over (each with an unlink or rmdir); sweep:
+ * directory, names removed (likewise). */
 struct redo_op {
     uint8_t kind;
     uint32_t uid;

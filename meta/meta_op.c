@@ -67,6 +67,28 @@ int see_directory(struct run *u, uint64_t id, struct meta_inode *ret)
     return r == 0 && !S_ISDIR(ret->mode) ? -ENOTDIR : r;
 }
 
+int not_here(struct run *u, const struct meta_inode *dir, struct text name)
+{
+    struct meta_request *q = u->q;
+    if (!(dir->flags & (INODE_LISTING_PARTIAL | INODE_LISTING_UNKNOWN)) || !has_ufs(u, dir->mount))
+        return -ENOENT;
+    for (uint32_t k = 0; k < q->absent_count; k++)
+        if (q->absent[k].directory == dir->id && (!q->absent[k].name.n || text_equal(q->absent[k].name, name)))
+            return -ENOENT;
+    char key[META_ORIGIN_KEY_MAX];
+    struct text at;
+    int r = origin_key(u, dir, key, &at);
+    q->data.n = 0;
+    if (r == 0 && at.n)
+        r = buf_append(&q->data, at.p, at.n);
+    if (r == 0 && at.n)
+        r = buf_append(&q->data, "/", 1);
+    if (r < 0)
+        return r == -CV_NOT_PREPARED || r == -ENOMEM ? r : -ENOENT; /* it is not there */
+    q->unlisted = (struct meta_unlisted){dir->id, dir->mount, key_of(q->data.p, (uint32_t)q->data.n), name};
+    return -CV_NOT_LISTED;
+}
+
 int see_old_name(struct run *u, const struct meta_inode *parent, struct text name, struct meta_inode *ret)
 {
     struct meta_dentry d;
@@ -75,8 +97,10 @@ int see_old_name(struct run *u, const struct meta_inode *parent, struct text nam
         r = check_name(name);
     if (r == 0)
         r = see_name(u, parent->id, name, &d);
-    if (r < 0)
+    else
         return r;
+    if (r < 0)
+        return r == -ENOENT ? not_here(u, parent, name) : r;
     r = see_inode(u, d.child, ret);
     return r == -ENOENT ? -CV_BAD_FORMAT : r; /* a name without an inode is damage */
 }
@@ -92,6 +116,8 @@ int see_new_name(struct run *u, uint64_t parent, struct text name, struct meta_i
     if (r < 0)
         return r;
     r = see_name(u, parent, name, &d);
+    if (r == -ENOENT)
+        r = not_here(u, ret, name);
     if (r != -ENOENT)
         return r == 0 ? -EEXIST : r;
     if (ret->nlink == 0)

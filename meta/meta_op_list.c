@@ -114,6 +114,9 @@ int op_readdir(struct run *u)
         r = -EINVAL;
     if (r < 0)
         return r;
+    r = not_all_here(u, &dir);
+    if (r < 0)
+        return r;
     see_release(u, 0);
     const struct node *d = tree_node(&u->m->tree, msg->inode);
     if (d && d->flags & NODE_COMPLETE && ((const struct directory *)d)->names <= u->m->options.whole_dir_names)

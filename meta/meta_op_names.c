@@ -138,6 +138,7 @@ int op_link(struct run *u)
     const struct msg_link *msg = &u->q->message.link;
     struct msg_link_answer *a = &u->q->answer.link;
     struct meta_inode i, dir;
+    char key[META_ORIGIN_KEY_MAX];
     int r = see_target(u, msg->inode, &i), e = see_new_name(u, msg->parent, msg->name, &dir);
     if (r < 0 || e < 0)
         return r < 0 ? r : e;
@@ -149,8 +150,9 @@ int op_link(struct run *u)
         return -ENOENT;
     if (i.nlink >= META_NLINK_MAX)
         return -EMLINK;
-    if (u->dry)
-        return 0;
+    r = origin_pin(u, &i, key); /* its first name, and that one's directory, may go */
+    if (r < 0 || u->dry)
+        return r;
     r = put_reserve(u, 3, 2 * PUT_INODE_BYTES + PUT_NAME_BYTES);
     if (r < 0)
         return r;
@@ -186,6 +188,8 @@ static int removing(struct run *u, uint64_t parent, struct text name, bool is_di
         r = may_delete(&u->q->caller, &dir, &i, is_dir);
     if (r == 0 && is_dir && i.entries)
         r = -ENOTEMPTY;
+    if (r == 0 && is_dir) /* it may have names there */
+        r = not_all_here(u, &i);
     if (r < 0 || u->dry)
         return r;
     r = put_reserve(u, 2 + DROP_LINK_ROWS, 2 * PUT_INODE_BYTES + 2 * PUT_NAME_BYTES);

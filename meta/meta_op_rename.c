@@ -14,7 +14,8 @@ struct rename {
     struct run *u;
     const struct msg_rename *msg;
     struct meta_inode parent, new_parent_store, moved, other;
-    struct meta_inode *new_parent; /* &parent when the same */
+    struct meta_inode *new_parent;                                     /* &parent when the same */
+    char moved_at[META_ORIGIN_KEY_MAX], other_at[META_ORIGIN_KEY_MAX]; /* room for their ufs_at */
     bool has_other, exchange;
 };
 
@@ -113,16 +114,28 @@ static int check_rights(struct rename *n)
     return r;
 }
 
-static int check_room(const struct rename *n)
+static int check_room(struct rename *n)
 {
     bool is_dir = S_ISDIR(n->moved.mode), other_dir = n->has_other && S_ISDIR(n->other.mode);
     if (!n->exchange && other_dir && n->other.entries)
         return -ENOTEMPTY;
+    int r = !n->exchange && other_dir ? not_all_here(n->u, &n->other) : 0;
+    if (r < 0)
+        return r;
     if (n->new_parent == &n->parent)
         return 0;
     if (is_dir && !other_dir && n->new_parent->nlink >= META_NLINK_MAX)
         return -EMLINK;
     return n->exchange && other_dir && !is_dir && n->parent.nlink >= META_NLINK_MAX ? -EMLINK : 0;
+}
+
+/* Under another parent, ufs_at must say all of the key. */
+static int pin_origins(struct rename *n)
+{
+    if (n->new_parent == &n->parent)
+        return 0;
+    int r = origin_pin(n->u, &n->moved, n->moved_at);
+    return r == 0 && n->exchange ? origin_pin(n->u, &n->other, n->other_at) : r;
 }
 
 static void move_to(struct run *u, struct meta_inode *i, const struct meta_inode *from, const struct meta_inode *to)
@@ -182,6 +195,8 @@ int op_rename(struct run *u)
         r = check_room(&n);
     if (!same && r == 0)
         r = check_mounts(&n);
+    if (!same && r == 0)
+        r = pin_origins(&n);
     if (r < 0 || u->dry)
         return r;
     if (!same) {

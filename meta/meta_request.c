@@ -64,6 +64,12 @@ void meta_request_inner(struct meta_request *q, enum meta_inner what, uint64_t a
     q->arg = arg;
 }
 
+void meta_unlisted_absent(struct meta_request *q)
+{
+    if (q->absent_count < META_ABSENT_MAX)
+        q->absent[q->absent_count++] = q->unlisted;
+}
+
 int meta_answer_encode(const struct meta_request *q, struct buf *b)
 {
     const struct wire_desc *d = q->type && q->error == 0 ? message_desc(q->type + 0x8000) : NULL;

@@ -234,6 +234,8 @@ static int rig_run(struct rig *g, struct meta_request *q)
     for (;;) {
         rig_shake(g);
         int r = q->op_class == META_READ ? meta_read(g->m, q) : meta_prepare(g->m, q);
+        if (r == -CV_NOT_LISTED)
+            return r;
         ck_assert(r == 0 || r == -CV_NOT_PREPARED);
         if (r < 0) {
             g->rounds++;
@@ -265,7 +267,8 @@ static int rig_run(struct rig *g, struct meta_request *q)
 static int rig_send(struct rig *g, uint16_t type, void *msg)
 {
     const struct wire_desc *d = message_desc(type);
-    bool has_head = type != MSG_session_open && type != MSG_session_close;
+    bool has_head =
+        type != MSG_session_open && type != MSG_session_close && type != MSG_origin && type != MSG_blocks_check;
     if (has_head && ((struct rec_op_head *)msg)->session == 0) {
         *(struct rec_op_head *)msg = g->head;
         if (g->sequence)

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What workers ask: where the content of a file comes from, and whether what they hold is still anybody's.
+ *
+ * A key is put together on the way up: ufs_at of a file or directory is its name in the under file system, within its
+ * parent's key; or, beginning with '/', its whole key within the mount, since it was moved here and not there.
+ */
+#include "meta/meta_op.h"
+
+#define KEY_BYTES_MAX    4096u
+#define KEY_DEPTH_MAX    1024u
+#define CHECK_BLOCKS_MAX 2048u
+#define YOUNG_NS         (3600ll * 1000000000)
+
+/* Put the part in front of what stands at *at. */
+static bool prepend(char *key, uint32_t *at, struct text part, bool slash)
+{
+    if (*at < part.n + slash)
+        return false;
+    if (slash)
+        key[--*at] = '/';
+    *at -= part.n;
+    memcpy(key + *at, part.p, part.n);
+    return true;
+}
+
+int origin_key(struct run *u, const struct meta_inode *i, char key[META_ORIGIN_KEY_MAX], struct text *ret)
+{
+    const struct kept_row *mount = kept_find(&u->m->mounts, i->mount);
+    uint32_t at = KEY_BYTES_MAX, mark = see_mark(u);
+    struct meta_inode n = *i;
+    if (!has_ufs(u, i->mount))
+        return -ENOENT;
+    for (uint32_t depth = 0; n.id != mount->mount.inode; depth++) {
+        struct text part = n.ufs_at;
+        bool whole = part.n && part.p[0] == '/';
+        if (!part.n)
+            return -ENODATA; /* made here */
+        if (whole)
+            part = (struct text){part.p + 1, part.n - 1};
+        if (depth > KEY_DEPTH_MAX || !prepend(key, &at, part, at < KEY_BYTES_MAX))
+            return -ENAMETOOLONG;
+        if (whole)
+            break;
+        int r = see_inode(u, n.parent, &n);
+        see_release(u, mark);
+        if (r < 0)
+            return r == -ENOENT ? -ENODATA : r;
+    }
+    *ret = (struct text){key + at, KEY_BYTES_MAX - at};
+    return 0;
+}
+
+int origin_pin(struct run *u, struct meta_inode *i, char key[META_ORIGIN_KEY_MAX])
+{
+    struct text at;
+    if (!i->ufs_at.n || i->ufs_at.p[0] == '/' || !has_ufs(u, i->mount))
+        return 0;
+    int r = origin_key(u, i, key, &at);
+    if (r < 0)
+        return r == -ENODATA ? 0 : r;
+    if (at.n + 1 > META_UFS_AT_MAX)
+        return -ENAMETOOLONG;
+    memmove(key + 1, at.p, at.n);
+    key[0] = '/';
+    i->ufs_at = (struct text){key, at.n + 1};
+    return 0;
+}
+
+int op_origin(struct run *u)
+{
+    struct msg_origin_answer *a = &u->q->answer.origin;
+    struct meta_inode i;
+    struct text at;
+    char key[META_ORIGIN_KEY_MAX];
+    int r = see_inode(u, u->q->message.origin.inode, &i);
+    if (r < 0)
+        return r;
+    if (!S_ISREG(i.mode) || !i.base_version)
+        return -ENODATA;
+    *a = (struct msg_origin_answer){.mount = i.mount,
+                                    .version = i.base_version,
+                                    .base_bytes = i.base_bytes,
+                                    .mtime_ns = i.ufs_mtime_ns,
+                                    .size = i.ufs_length};
+    uint32_t etag = i.ufs_etag.n;
+    r = origin_key(u, &i, key, &at);
+    if (r == 0)
+        r = buf_append(&u->q->data, i.ufs_etag.p, etag);
+    if (r == 0)
+        r = buf_append(&u->q->data, at.p, at.n);
+    if (r < 0)
+        return r;
+    a->etag = key_of(u->q->data.p, etag);
+    a->key = key_of(u->q->data.p + etag, at.n);
+    return 0;
+}
+
+/* --- blocks nobody may want any more ------------------------------------------------------------------------------------------ */
+
+enum { KEEP = 0, DROP = 1 };
+
+static bool keeps(const struct meta_extent *row, uint64_t worker)
+{
+    for (uint32_t k = 0; k < row->replica_count; k++)
+        if (row->replicas[k] == worker)
+            return true;
+    return false;
+}
+
+static int judge(struct run *u, uint64_t worker, const struct rec_held_block *h, uint8_t *ret)
+{
+    const struct meta *m = u->m;
+    struct meta_inode i;
+    struct meta_extent row;
+    uint32_t mark = see_mark(u);
+    *ret = KEEP;
+    if (h->inode >= max(m->next_id, m->id_limit)) /* of a time that was undone: not ours to judge */
+        return 0;
+    int r = see_inode(u, h->inode, &i);
+    see_release(u, mark);
+    if (r == -ENOENT || (r == 0 && !S_ISREG(i.mode))) {
+        *ret = DROP;
+        return 0;
+    }
+    if (r < 0 || i.ctime_ns + YOUNG_NS > (int64_t)m->time_ns)
+        return r;
+    if (!h->epoch) {
+        *ret = h->version == i.base_version && base_length_of(&i, h->index) ? KEEP : DROP;
+        return 0;
+    }
+    r = i.flags & INODE_HAS_EXTENTS ? extent_see(u, h->inode, h->index, &row) : -ENOENT;
+    if (r == -ENOENT)
+        *ret = DROP;
+    else if (r == 0)
+        *ret = h->epoch >= row.epoch || keeps(&row, worker) ? KEEP : DROP;
+    return r == -ENOENT ? 0 : r;
+}
+
+int op_blocks_check(struct run *u)
+{
+    const struct msg_blocks_check *msg = &u->q->message.blocks_check;
+    struct buf *data = &u->q->data;
+    int missing = 0;
+    if (msg->blocks.count > CHECK_BLOCKS_MAX)
+        return -E2BIG;
+    rec_for_each (held_block, h, &msg->blocks) {
+        uint8_t verdict;
+        int r = judge(u, msg->worker, &h, &verdict);
+        missing = r == -CV_NOT_PREPARED ? r : missing;
+        if (r == 0)
+            r = buf_append(data, &verdict, 1);
+        if (r < 0 && r != -CV_NOT_PREPARED)
+            return r;
+    }
+    u->q->answer.blocks_check.verdicts = key_of(data->p, (uint32_t)data->n);
+    return missing;
+}
