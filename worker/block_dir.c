@@ -99,7 +99,12 @@ static int take_lock(struct block_dir *d)
     int r = block_io_open(d->fd, "lock", O_RDWR | O_CREAT, &d->lock_fd);
     if (r < 0)
         return r;
-    return flock(d->lock_fd, LOCK_EX | LOCK_NB) < 0 ? (errno == EWOULDBLOCK ? -CV_LOCKED : -errno) : 0;
+    if (flock(d->lock_fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? -CV_LOCKED : -errno;
+    /* Who holds it, for people and cv local, as conf/dir_lock.h does. */
+    char text[32];
+    int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
+    return ftruncate(d->lock_fd, 0) < 0 || pwrite(d->lock_fd, text, (size_t)n, 0) != n ? -errno : 0;
 }
 
 int block_dir_format(const char *path, struct block_dir *ret)
