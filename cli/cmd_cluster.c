@@ -55,7 +55,8 @@ static struct out *nodes_table(const struct wire_list *nodes, bool *ret_all_well
     *ret_all_well = true;
     rec_for_each (node_info, n, nodes) {
         bool well = text_equal(n.state, TEXT("up")) || text_equal(n.state, TEXT("leading")) ||
-                    text_equal(n.state, TEXT("following"));
+                    text_equal(n.state, TEXT("following")) || text_equal(n.state, TEXT("leader")) ||
+                    text_equal(n.state, TEXT("follower"));
         *ret_all_well &= well;
         add_text(o, n.role);
         add_id(o, n.node);

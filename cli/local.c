@@ -22,7 +22,8 @@
 #define CAPACITY_MIN (256ull << 20)
 #define CAPACITY_MAX (16ull << 30)
 
-const struct local_daemon local_daemons[] = {{"journal", "cv-journal"}, {"master", "cv-master"}, {0}};
+const struct local_daemon local_daemons[] = {
+    {"journal", "cv-journal"}, {"master", "cv-master"}, {"worker", "cv-worker"}, {0}};
 
 int local_dir(struct cli *cli, char *out, size_t size)
 {
@@ -176,7 +177,7 @@ static void remove_folder(const char *dir, const char *folder)
 int local_set_up(struct cli *cli, const char *dir, uint64_t capacity)
 {
     static const char *const folders[] = {"", "/run", "/log"};
-    char path[DIR_MAX + 32], done[DIR_MAX + 32], config[DIR_MAX + 32], id[UUID_STRING];
+    char path[DIR_MAX + 32], done[DIR_MAX + 32], config[DIR_MAX + 32], data[DIR_MAX + 32], id[UUID_STRING];
     bool again = false;
     int r = 0;
     for (size_t i = 0; r == 0 && i < array_size(folders); i++) {
@@ -192,11 +193,15 @@ int local_set_up(struct cli *cli, const char *dir, uint64_t capacity)
         return cli_fail(cli, r, "choose another directory: cv local up --dir DIR", "set up '%s'", dir);
     const char *const journal[] = {"cv-journal", "format", "--cluster", id, "--single", "--config", config, NULL};
     const char *const master[] = {"cv-master", "--config", config, "format", "--cluster", id, NULL};
+    const char *const worker[] = {"cv-worker", "--config", config, "format", "--cluster", id, "--dir", data, NULL};
+    snprintf(data, sizeof(data), "%s/worker", dir);
     for (const struct local_daemon *d = local_daemons; again && d->name; d++)
         remove_folder(dir, d->name);
     r = process_run(journal);
     if (r == 0)
         r = process_run(master);
+    if (r == 0)
+        r = process_run(worker);
     if (r == 0)
         r = sync_dir(dir);
     if (r < 0)
@@ -209,6 +214,18 @@ int local_set_up(struct cli *cli, const char *dir, uint64_t capacity)
 
 /* ---- starting ------------------------------------------------------------------------------------------------------------- */
 
+/* A pid in a file may be another process's by now. */
+static bool is_program(pid_t pid, const char *program)
+{
+    char path[64], name[64] = "";
+    snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+    int fd cleanup(closep) = open(path, O_RDONLY | O_CLOEXEC);
+    if (pid <= 0 || fd < 0 || read(fd, name, sizeof(name) - 1) <= 0)
+        return false;
+    name[strcspn(name, "\n")] = '\0';
+    return strcmp(name, program) == 0;
+}
+
 pid_t local_pid(const char *dir, const struct local_daemon *d)
 {
     char path[DIR_MAX + 32];
@@ -218,7 +235,7 @@ pid_t local_pid(const char *dir, const struct local_daemon *d)
     int r = dir_lock(path, &fd, &holder);
     if (r == 0)
         close(fd);
-    return r == -CV_LOCKED ? holder : 0;
+    return r == -CV_LOCKED && is_program(holder, d->program) ? holder : 0;
 }
 
 int local_start(struct cli *cli, const char *dir, const struct local_daemon *d, uint64_t deadline_ns, pid_t *ret)
