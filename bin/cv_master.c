@@ -6,6 +6,7 @@
  *      net0..       network loops: requests in, answers out, reads, preparing mutations
  *      scribe       changes the namespace: executes, proposes, commits, applies
  *      writer       brings committed rows to the metadata database
+ *      ufs          asks under file systems: preflights, listings
  *      health       tells the journal every 100 ms that this process runs
  *      file threads of the loops (rows from disk), RocksDB's (flush, compaction), one of the HTTP port
  */

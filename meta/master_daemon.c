@@ -12,6 +12,7 @@
 #include "meta/master_core.h"
 #include "meta/master_dir.h"
 #include "meta/master_metrics.h"
+#include "meta/master_mounts.h"
 #include "meta/master_scribe.h"
 #include "meta/master_server.h"
 #include "meta/master_sessions.h"
@@ -27,6 +28,7 @@ struct master {
     struct master_core core;
     struct master_sessions *sessions;
     struct master_workers *workers;
+    struct master_ufs *ufs;
     struct master_scribe *scribe;
     struct master_server *server;
     struct master_status status;
@@ -47,6 +49,12 @@ static uint64_t memory_budget(const struct master_options *o)
     return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
 }
 
+/* The largest power of two that is not more. */
+static uint32_t block_shift(uint64_t block_bytes)
+{
+    return min(63u - (uint32_t)__builtin_clzll(block_bytes | 1), 30u);
+}
+
 static int open_state(struct master *m)
 {
     const struct master_options *o = m->config.options;
@@ -63,6 +71,8 @@ static int open_state(struct master *m)
         .memory_bytes = min(memory_budget(o), 32ull << 30),
         .slots = o->session_slots,
         .lease_ms = (uint32_t)o->lease_ms,
+        .block_shift = block_shift(o->block_bytes),
+        .replicas = min(o->replicas, (uint32_t)META_REPLICAS_MAX),
     };
     r = master_core_init(&m->core, &mo, m->store);
     return r < 0 ? log_error(r, "namespace in '%s'", m->dir.rows) : 0;
@@ -74,8 +84,11 @@ static int make_threads(struct master *m)
     int r = master_sessions_new(o->sessions_max, &m->sessions);
     if (r == 0)
         r = master_workers_new(o, &m->workers);
+    if (r == 0)
+        r = master_ufs_new(backend(m->config.cluster), &m->ufs);
     if (r < 0)
         return r;
+    master_ufs_set_describe(m->ufs, master_mounts_describe, &m->core);
     struct master_scribe_options so = {
         .options = o,
         .journal_socket = m->journal_socket,
@@ -84,6 +97,7 @@ static int make_threads(struct master *m)
         .io_backend = backend(m->config.cluster),
         .sessions = m->sessions,
         .workers = m->workers,
+        .ufs = m->ufs,
         .failed = m->config.failed,
         .arg = m->config.arg,
     };
@@ -99,6 +113,7 @@ static int make_threads(struct master *m)
         .io_backend = backend(m->config.cluster),
         .sessions = m->sessions,
         .workers = m->workers,
+        .ufs = m->ufs,
         .status = master_status_answer,
         .arg = &m->status,
     };
@@ -128,6 +143,7 @@ int master_new(const struct master_config *config, struct master **ret)
         .core = &m->core,
         .scribe = m->scribe,
         .workers = m->workers,
+        .ufs = m->ufs,
         .server = m->server,
         .options = o,
         .cluster = m->dir.cluster,
@@ -151,6 +167,7 @@ struct master *master_free(struct master *m)
         metrics_set_gauges(m->config.metrics, &master_metric_set, NULL, NULL);
     master_server_free(m->server);
     master_scribe_free(m->scribe);
+    master_ufs_free(m->ufs);
     master_workers_free(m->workers);
     master_sessions_free(m->sessions);
     master_core_fini(&m->core);
@@ -162,7 +179,10 @@ struct master *master_free(struct master *m)
 
 int master_start(struct master *m)
 {
-    int r = master_server_start(m->server);
+    int r = master_ufs_start(m->ufs);
+    if (r < 0)
+        return log_error(r, "thread ufs");
+    r = master_server_start(m->server);
     if (r < 0)
         return r;
     m->started = true;
@@ -184,12 +204,15 @@ int master_wait_ready(struct master *m, uint32_t timeout_ms)
 
 void master_stop(struct master *m)
 {
-    if (!m->started)
-        return;
-    m->started = false;
-    master_server_stop(m->server, STOP_GRACE_MS);
-    master_scribe_stop(m->scribe, STOP_GRACE_MS);
-    master_server_end(m->server);
+    if (m->started) {
+        m->started = false;
+        master_server_stop(m->server, STOP_GRACE_MS);
+        master_ufs_refuse(m->ufs);
+        master_scribe_stop(m->scribe, STOP_GRACE_MS);
+        master_server_end(m->server);
+    }
+    if (m->ufs)
+        master_ufs_stop(m->ufs);
 }
 
 int master_ready(struct master *m, char *why, size_t why_size)

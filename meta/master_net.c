@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "meta/master_mounts.h"
 #include "meta/master_own.h"
 #include "meta/master_sessions.h"
 #include "meta/master_workers.h"
@@ -97,20 +98,41 @@ static void count_answer(struct net_request *q, int error, uint64_t now)
     master_net_count(q->net, (enum master_op)q->op, q->received_ns, error, now);
 }
 
-/* What the core leaves to the daemon. */
-static void complete_answer(struct net_request *q)
+static int mask_mounts(const struct net_request *q, struct msg_mount_list_answer *a, struct buf *texts)
+{
+    struct wire_list masked;
+    int r = master_mounts_mask(q->net->o->ufs, &a->mounts, texts, &masked);
+    a->mounts = masked;
+    return r;
+}
+
+/* What the core leaves to the daemon. Texts go into texts. */
+static int complete_answer(struct net_request *q, struct buf *texts)
 {
     union meta_answer *a = &q->base.meta.answer;
     const struct master_server_options *o = q->net->o;
-    if (q->op == MASTER_OP_session_open) {
+    struct master_workers_stats w;
+    switch (q->op) {
+    case MASTER_OP_session_open:
         a->session_open.timeout_ms = (uint32_t)o->options->session_timeout_ms;
         a->session_open.incarnation = q->net->core->incarnation;
-    } else if (q->op == MASTER_OP_statfs) {
-        struct master_workers_stats w;
+        return 0;
+    case MASTER_OP_statfs:
         master_workers_get_stats(o->workers, clock_ns(), &w);
         a->statfs.total_bytes = w.capacity;
         a->statfs.free_bytes = w.capacity - min(w.capacity, w.dirty); /* the rest can be evicted */
+        return 0;
+    case MASTER_OP_mount_list: return mask_mounts(q, &a->mount_list, texts);
+    default: return 0;
     }
+}
+
+/* The core knows only that nobody takes data. */
+static int grant_error(const struct net_request *q)
+{
+    struct master_workers_stats w;
+    master_workers_get_stats(q->net->o->workers, clock_ns(), &w);
+    return w.up ? -CV_NO_SPACE : -CV_NO_WORKER;
 }
 
 /* What a read fetched is put into the tree, for those who ask next, by the scribe. */
@@ -126,11 +148,15 @@ static void answer(struct net_request *q, int error, uint64_t now)
 {
     struct master_net *n = q->net;
     uint64_t index = atomic_load_explicit(&n->core->released_index, memory_order_relaxed);
+    struct buf texts = {0};
     n->out.n = 0;
-    if (!error) {
-        complete_answer(q);
+    if (!error)
+        error = complete_answer(q, &texts);
+    else if (error == -CV_NO_SPACE && q->op == MASTER_OP_write_grant)
+        error = grant_error(q);
+    if (!error)
         error = meta_answer_encode(&q->base.meta, &n->out);
-    }
+    buf_fini(&texts);
     count_answer(q, error, now);
     rpc_answer_body(q->rpc, error, index, n->out.p, error ? 0 : (uint32_t)n->out.n);
     if (!q->fetched || q->base.meta.op_class != META_READ || !install(q))
@@ -354,7 +380,83 @@ static void turn_run(struct loop_hook *hook)
         release_waiting(n, clock_ns());
 }
 
+/* ---- mounts: their under file system is asked first ----------------------------------------------------------------- */
+
+static void refuse_mount(struct net_request *q, const struct master_ufs_check *c)
+{
+    const struct msg_mount_add_answer a = {.reason = text_of(c->message), .error = (uint32_t)-c->result};
+    count_answer(q, c->result, clock_ns());
+    rpc_answer(q->rpc, 0, q->net->core->released_index, msg_mount_add_answer_desc(), &a);
+    request_drop(q);
+}
+
+static void checked_run(struct loop_job *job)
+{
+    struct net_request *q = container_of(job, struct net_request, back);
+    struct master_ufs_check *c = q->check;
+    q->check = NULL;
+    if (c->result == 0)
+        look_at(q);
+    else if (c->result == -CV_STOPPING || c->result == -ECANCELED)
+        answer(q, -CV_STOPPING, clock_ns());
+    else
+        refuse_mount(q, c);
+    master_ufs_check_free(c);
+}
+
+/* On the thread ufs. */
+static void check_done(struct master_ufs_check *c)
+{
+    struct net_request *q = c->arg;
+    loop_post(q->net->loop, &q->back);
+}
+
+static int preflight(struct net_request *q)
+{
+    const struct msg_mount_add *m = &q->base.meta.message.mount_add;
+    int r = refuse(q, clock_ns());
+    if (r < 0)
+        return r;
+    if (q->base.meta.caller.uid != 0)
+        return -EPERM;
+    if (m->uri.n == 0) { /* scratch */
+        look_at(q);
+        return 0;
+    }
+    r = master_ufs_check_new(m->uri, &m->params, &q->check);
+    if (r < 0)
+        return r;
+    q->back.run = checked_run;
+    q->check->done = check_done;
+    q->check->arg = q;
+    master_ufs_check(q->net->o->ufs, q->check);
+    return 0;
+}
+
 /* ---- from the network --------------------------------------------------------------------------------------------- */
+
+/* Decoded, and it may speak for whom it does: on its way. */
+static int begin(struct net_request *q)
+{
+    struct meta_caller *caller = &q->base.meta.caller;
+    switch (q->op) {
+    case MASTER_OP_mount_add:
+    case MASTER_OP_mount_remove:
+        if (master_peer_may_administer(rpc_peer_user(q->rpc->peer), caller))
+            caller->uid = 0;
+        if (q->op == MASTER_OP_mount_add)
+            return preflight(q);
+        break;
+    case MASTER_OP_origin:
+    case MASTER_OP_blocks_check:
+        if (!master_peer_is_worker(q->rpc->peer))
+            return -EPERM;
+        break;
+    default: break;
+    }
+    look_at(q);
+    return 0;
+}
 
 static void on_request(struct rpc_request *rpc, void *user)
 {
@@ -376,7 +478,9 @@ static void on_request(struct rpc_request *rpc, void *user)
             r = master_peer_check(rpc_peer_user(rpc->peer), &q->base.meta.caller);
     }
     if (r == 0)
-        return look_at(q);
+        r = begin(q);
+    if (r == 0)
+        return;
     q->outcome = r;
     answer_own(q, loop_now(n->loop));
 }

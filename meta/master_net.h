@@ -6,6 +6,7 @@
 #include "meta/master_metrics.h"
 #include "meta/master_request.h"
 #include "meta/master_server.h"
+#include "meta/master_ufs.h"
 #include "rpc/rpc_server.h"
 
 struct master_net {
@@ -34,10 +35,12 @@ struct net_request {
     struct list link; /* arrived, waiting or spare */
     struct io_op fetch;
     uint64_t received_ns, view;
-    uint8_t op;     /* enum master_op */
-    uint8_t rounds; /* how often its rows came from the database's memory */
-    bool fetched;   /* some rows did not come from the tree: worth installing */
-    int outcome;    /* of this round of looking at it */
+    uint8_t op;           /* enum master_op */
+    uint8_t rounds;       /* how often its rows came from the database's memory */
+    bool fetched;         /* some rows did not come from the tree: worth installing */
+    struct loop_job back; /* from the thread ufs */
+    struct master_ufs_check *check;
+    int outcome; /* of this round of looking at it */
 };
 
 int master_net_init(struct master_net *n, uint32_t number, struct master_core *core, struct master_scribe *scribe,
@@ -56,6 +59,9 @@ void master_peer_free(struct master_peer *p);
 
 /* May this peer speak for this caller? Errors: -EPERM. */
 int master_peer_check(const struct master_peer *p, const struct meta_caller *caller);
+
+/* May it administer: root, or who this daemon runs as? */
+bool master_peer_may_administer(const struct master_peer *p, const struct meta_caller *caller);
 
 /* Did it say that it is a worker, and may it? */
 bool master_peer_is_worker(const struct rpc_peer *p);

@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "meta/master_mounts.h"
 #include "meta/master_net.h"
 #include "meta/master_workers.h"
 
@@ -21,6 +22,7 @@ struct own {
         struct msg_workers_answer workers;
         struct msg_worker_register_answer registered;
         struct msg_worker_heartbeat_answer heartbeat;
+        struct msg_worker_mounts_answer mounts;
         struct msg_sessions_check_answer sessions;
     } answer;
 };
@@ -38,19 +40,47 @@ static int own_workers(struct own *o)
     return r < 0 ? r : master_workers_map(o->workers, m.map_version, o->now_ns, &o->answer.workers, &o->texts);
 }
 
+static uint64_t mounts_version(const struct own *o)
+{
+    master_core_read_lock(o->n->core);
+    uint64_t version = master_mounts_version(o->n->core);
+    master_core_unlock(o->n->core);
+    return version;
+}
+
+static int own_worker_mounts(struct own *o)
+{
+    struct msg_worker_mounts m;
+    int r = msg_worker_mounts_decode(o->rpc->body, o->rpc->header.body_len, &m);
+    if (r < 0)
+        return r;
+    master_core_read_lock(o->n->core);
+    o->answer.mounts.mounts_version = master_mounts_version(o->n->core);
+    r = master_mounts_all(o->n->core, &o->texts, &o->answer.mounts.mounts);
+    master_core_unlock(o->n->core);
+    return r;
+}
+
 static int own_worker_register(struct own *o)
 {
     struct msg_worker_register m;
-    bool is_new;
     int r = msg_worker_register_decode(o->rpc->body, o->rpc->header.body_len, &m);
-    return r < 0 ? r : master_workers_register(o->workers, &m, o->now_ns, &o->answer.registered, &is_new);
+    if (r == 0)
+        r = master_workers_register(o->workers, &m, o->now_ns, &o->answer.registered);
+    o->answer.registered.mounts_version = mounts_version(o);
+    if (r == 0)
+        master_scribe_poke(o->n->scribe); /* its row */
+    return r;
 }
 
 static int own_worker_heartbeat(struct own *o)
 {
     struct msg_worker_heartbeat m;
     int r = msg_worker_heartbeat_decode(o->rpc->body, o->rpc->header.body_len, &m);
-    return r < 0 ? r : master_workers_heartbeat(o->workers, &m, o->now_ns, &o->answer.heartbeat, &o->texts);
+    if (r == 0)
+        r = master_workers_heartbeat(o->workers, &m, o->now_ns, &o->answer.heartbeat, &o->texts);
+    o->answer.heartbeat.mounts_version = mounts_version(o);
+    return r;
 }
 
 static int own_sessions_check(struct own *o)
@@ -88,6 +118,7 @@ static const struct own_op ops[] = {
     {MSG_workers,          false, true,  own_workers},
     {MSG_worker_register,  true,  true,  own_worker_register},
     {MSG_worker_heartbeat, true,  true,  own_worker_heartbeat},
+    {MSG_worker_mounts,    true,  true,  own_worker_mounts},
     {MSG_sessions_check,   true,  true,  own_sessions_check},
 };
 // clang-format on

@@ -65,6 +65,11 @@ int master_peer_check(const struct master_peer *p, const struct meta_caller *cal
     return 0;
 }
 
+bool master_peer_may_administer(const struct master_peer *p, const struct meta_caller *caller)
+{
+    return p->trusted && (caller->uid == 0 || caller->uid == geteuid());
+}
+
 bool master_peer_is_worker(const struct rpc_peer *p)
 {
     const struct master_peer *peer = rpc_peer_user(p);

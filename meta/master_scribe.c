@@ -12,6 +12,7 @@
 
 #include "base/random.h"
 #include "meta/master_scribe_internal.h"
+#include "meta/master_ufs.h"
 
 #define GROUP_MAX   64 /* requests executed under one lock: bounds how long readers wait */
 #define DELTA_STALL 4  /* times flush_bytes: above it nothing is executed until the writer caught up */
@@ -334,6 +335,8 @@ static void on_effect(void *arg, const struct meta_effect *e)
         master_workers_drop(s->o.workers, e->inode, 0, UINT64_MAX);
     else if (e->kind == META_EFFECT_TRUNCATED && s->o.workers)
         master_workers_drop(s->o.workers, e->inode, e->a, e->epoch);
+    else if (e->kind == META_EFFECT_MOUNTS && s->o.ufs)
+        master_ufs_mounts_changed(s->o.ufs);
 }
 
 /* Who keeps a new block. */

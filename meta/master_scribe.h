@@ -33,6 +33,7 @@
 struct master_scribe;   /* opaque */
 struct master_sessions; /* meta/master_sessions.h */
 struct master_workers;  /* meta/master_workers.h */
+struct master_ufs;      /* meta/master_ufs.h */
 
 struct master_scribe_options {
     const struct master_options *options; /* batches, queues, ack mode, flush, sessions; borrowed */
@@ -43,6 +44,7 @@ struct master_scribe_options {
     uint32_t io_backend;     /* enum loop_backend */
     struct master_sessions *sessions;
     struct master_workers *workers; /* may be NULL */
+    struct master_ufs *ufs;         /* may be NULL */
     /* On the scribe's thread: the node cannot go on (logged already): a log entry it cannot read, another cluster's
      * journal. */
     void (*failed)(void *arg, int error);
@@ -68,6 +70,9 @@ int master_scribe_start(struct master_scribe *s);
 /* Any thread: give a chain of requests away, each prepared with 0 under the read lock. They come back through their
  * home, all of them, in any order. Errors: -CV_BUSY too many wait; -CV_STOPPING. Then they stay the caller's. */
 int master_scribe_push(struct master_scribe *s, struct master_chain *chain);
+
+/* Any thread while requests may be pushed: there is something the master has to ask of itself (a worker's row). */
+void master_scribe_poke(struct master_scribe *s);
 
 /* Not on the scribe's thread: refuse what comes, let what is in flight commit (up to grace_ms), hand leadership over, write
  * and flush the delta, end the thread. All requests have been given back when it returns. */

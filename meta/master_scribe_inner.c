@@ -37,6 +37,8 @@ static bool inner_next(struct master_scribe *s)
     } else if (s->expired_count) {
         meta_request_inner(&s->inner, META_OP_end_session, s->expired[--s->expired_count]);
         COUNT(s, sessions_expired, 1);
+    } else if (s->o.workers && master_workers_next_row(s->o.workers, &s->inner_worker)) {
+        meta_request_worker(&s->inner, &s->inner_worker.row);
     } else {
         return meta_next_inner(m, &s->inner);
     }
@@ -67,9 +69,23 @@ void scribe_inner_run(struct master_scribe *s)
         scribe_ask_for_turn(s); /* there may be another */
 }
 
+static void poked_run(struct loop_job *job)
+{
+    struct master_scribe *s = container_of(job, struct master_scribe, poke);
+    atomic_store(&s->poked, false);
+    scribe_ask_for_turn(s);
+}
+
+void master_scribe_poke(struct master_scribe *s)
+{
+    if (!atomic_exchange(&s->poked, true))
+        loop_post(s->loop, &s->poke);
+}
+
 void scribe_inner_init(struct master_scribe *s)
 {
     meta_request_init(&s->inner);
+    s->poke.run = poked_run;
 }
 
 void scribe_inner_fetch(struct master_scribe *s)
@@ -99,6 +115,8 @@ void scribe_inner_tick(struct master_scribe *s)
 {
     s->inner_failed = false;
     uint64_t now = clock_ns(), timeout_ns = s->options->session_timeout_ms * NS_PER_MS;
+    if (s->o.workers)
+        master_workers_version(s->o.workers, now); /* somebody may be out by now */
     if (scribe_state(s) != SCRIBE_LEADING || now - s->core->led_since_ns <= timeout_ns || s->stopping)
         return;
     if (!s->purge_allowed) {

@@ -61,6 +61,9 @@ struct master_scribe {
     bool inner_fetching; /* its rows are on the way; then it is prepared again */
     bool inner_failed;   /* do not ask for more before the next tick */
     struct io_op inner_fetch;
+    struct master_worker_row inner_worker; /* of a request that stores it */
+    _Atomic bool poked;                    /* any thread, atomic: poke is posted */
+    struct loop_job poke;
     uint64_t expired[SCRIBE_EXPIRE_MAX];
     uint32_t expired_count;
 

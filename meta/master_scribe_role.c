@@ -32,14 +32,30 @@ static bool has_sessions(const struct meta *m)
     return any;
 }
 
+static bool know_worker(void *arg, const struct meta_worker_row *row)
+{
+    struct master_scribe *s = arg;
+    int r = master_workers_known(s->o.workers, row, clock_ns());
+    if (r < 0)
+        log_warn(r, "worker " TEXT_FMT " is not known until it registers", TEXT_ARG(row->address));
+    return true;
+}
+
+/* [R] */
+static void know_workers(struct master_scribe *s)
+{
+    if (!s->o.workers)
+        return;
+    master_workers_lead(s->o.workers, s->term);
+    meta_workers(s->core->meta, know_worker, s);
+}
+
 static void lead(struct master_scribe *s)
 {
     struct meta *m = s->core->meta;
     s->state = SCRIBE_LEADING;
     if (s->o.sessions)
         master_sessions_reset(s->o.sessions);
-    if (s->o.workers)
-        master_workers_lead(s->o.workers, s->term);
     s->core->led_since_ns = clock_ns();
     s->purge_allowed = s->inner_failed = s->stalled = false;
     s->expired_count = 0;
@@ -47,6 +63,7 @@ static void lead(struct master_scribe *s)
     COUNT(s, leaderships, 1);
     master_core_write_lock(s->core);
     meta_lead(m, (uint32_t)s->term);
+    know_workers(s);
     if (!s->o.sessions || !has_sessions(m)) { /* nobody can hold an orphan open */
         meta_allow_purge(m);
         s->purge_allowed = true;
@@ -71,6 +88,8 @@ static void undo(struct master_scribe *s, uint64_t number, int error)
         meta_batch_undo(m, first);
     s->core->view++;
     s->filling_since_ns = 0;
+    if (s->o.workers)
+        master_workers_store_again(s->o.workers);
     scribe_give_back_all(s, &chain, error);
 }
 

@@ -23,6 +23,7 @@
 struct master_server; /* opaque */
 struct master_sessions;
 struct master_workers;
+struct master_ufs;
 
 struct master_server_options {
     const struct master_options *options; /* listen, port, threads, connections, sessions; borrowed */
@@ -33,6 +34,7 @@ struct master_server_options {
     uint32_t io_backend;     /* enum loop_backend */
     struct master_sessions *sessions;
     struct master_workers *workers;
+    struct master_ufs *ufs;
     /* Any loop: the answer to cluster_status. Texts it points to go into texts. */
     void (*status)(void *arg, struct msg_cluster_status_answer *ret, struct buf *texts);
     void *arg;

@@ -107,6 +107,17 @@ static void worker_gauges(const struct master_status *s, struct master_gauges *g
     g->drops_lost = (int64_t)w.drops_lost;
 }
 
+static void ufs_gauges(const struct master_status *s, struct master_gauges *g)
+{
+    struct master_ufs_stats u;
+    master_ufs_get_stats(s->ufs, &u);
+    g->mounts_open = u.open;
+    g->mounts_failing = u.failing;
+    g->ufs_requests = (int64_t)u.requests;
+    g->ufs_failures = (int64_t)u.failures;
+    g->ufs_retries = (int64_t)u.retries;
+}
+
 void master_status_gauges(void *arg, void *gauges)
 {
     struct master_status *s = arg;
@@ -118,6 +129,7 @@ void master_status_gauges(void *arg, void *gauges)
     master_store_get_stats(s->core->store, &store);
     read_stats(s, &meta);
     worker_gauges(s, g);
+    ufs_gauges(s, g);
     g->leading = s->core->leading != 0;
     g->applied_index = (int64_t)scribe.applied;
     g->committed_index = (int64_t)scribe.committed;

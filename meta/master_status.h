@@ -7,6 +7,7 @@
 #include "meta/master_options.h"
 #include "meta/master_scribe.h"
 #include "meta/master_server.h"
+#include "meta/master_ufs.h"
 #include "meta/master_workers.h"
 #include "wire/message.h"
 
@@ -15,6 +16,7 @@ struct master_status {
     struct master_core *core;
     struct master_scribe *scribe;
     struct master_workers *workers;
+    struct master_ufs *ufs;
     struct master_server *server; /* NULL before it is made */
     const struct master_options *options;
     struct uuid cluster;

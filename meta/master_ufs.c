@@ -31,7 +31,7 @@ struct master_ufs {
     struct list mounts;
     struct list checks; /* that run */
     uint32_t closing;   /* under file systems on their way out */
-    bool stopping;
+    bool refusing, stopping;
     struct ufs_counters closed; /* of those that are gone */
 };
 
@@ -123,14 +123,28 @@ static void close_mount(struct master_ufs *u, struct mount *m)
     free(m);
 }
 
+static int refuse_on_loop(void *arg)
+{
+    struct master_ufs *u = arg;
+    u->refusing = true;
+    list_for_each_safe (e, &u->checks)
+        ufs_cancel(&list_entry(e, struct master_ufs_check, link)->op);
+    return 0;
+}
+
+void master_ufs_refuse(struct master_ufs *u)
+{
+    if (u->started)
+        loop_call(u->loop, refuse_on_loop, u);
+}
+
 static int stop_on_loop(void *arg)
 {
     struct master_ufs *u = arg;
+    refuse_on_loop(u);
     u->stopping = true;
     list_for_each_safe (e, &u->mounts)
         close_mount(u, list_entry(e, struct mount, link));
-    list_for_each_safe (e, &u->checks)
-        ufs_cancel(&list_entry(e, struct master_ufs_check, link)->op);
     stop_if_done(u);
     return 0;
 }
@@ -235,7 +249,7 @@ static void check_run(struct loop_job *job)
     struct master_ufs_check *c = container_of(job, struct master_ufs_check, job);
     struct master_ufs *u = c->u;
     list_push_back(&u->checks, &c->link);
-    if (u->stopping)
+    if (u->refusing)
         return check_end(c, -CV_STOPPING);
     int r = ufs_open(u->loop, c->uri, c->params, c->count, &c->ufs, c->message, sizeof(c->message));
     if (r < 0)
@@ -326,7 +340,7 @@ int master_ufs_of(struct master_ufs *u, uint32_t id, struct ufs **ret)
     struct rec_mount row;
     struct buf texts = {0};
     assert_on_loop(u->loop);
-    if (u->stopping)
+    if (u->refusing)
         return -CV_STOPPING;
     look_for_gone(u);
     m = find(u, id);

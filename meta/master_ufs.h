@@ -27,7 +27,9 @@ DEFINE_CLEANUP(struct master_ufs *, master_ufs_free)
 
 int master_ufs_start(struct master_ufs *u);
 
-/* Not on its thread: cancel what runs, close everything, end the thread. Nobody asks any more. */
+/* Not on its thread: refuse what comes and cancel preflights that run. Then, when nobody asks any more: close everything,
+ * end the thread. */
+void master_ufs_refuse(struct master_ufs *u);
 void master_ufs_stop(struct master_ufs *u);
 
 struct loop *master_ufs_loop(struct master_ufs *u);

@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +25,9 @@ struct drop {
 
 struct worker {
     uint64_t id;
-    char address[300], socket[112], host[80], boot[80], version[80], trouble[160];
+    char address[256], socket[256], host[256], boot[256], version[80], trouble[160];
     bool in, up, registered; /* registered: with us, in this term */
+    bool stored;             /* what its row says is so */
     uint32_t weight;
     uint64_t heard_ns;
     uint64_t started_ns; /* wall clock, its own */
@@ -47,6 +49,7 @@ struct master_workers {
     uint64_t version;
     uint64_t first_sequence; /* drops of this term come behind it */
     uint64_t drops_queued, drops_lost;
+    _Atomic bool to_store; /* any thread: some are not stored */
 };
 
 int master_workers_new(const struct master_options *options, struct master_workers **ret)
@@ -102,6 +105,13 @@ static void changed(struct master_workers *w)
     w->version++;
 }
 
+/* Its row must say something else. */
+static void row_changed(struct master_workers *w, struct worker *k)
+{
+    k->stored = false;
+    w->to_store = true;
+}
+
 /* Who is up and in at this time. */
 static void refresh(struct master_workers *w, uint64_t now_ns)
 {
@@ -116,6 +126,8 @@ static void refresh(struct master_workers *w, uint64_t now_ns)
             log_info("worker %s is %s", k->address, up ? "up" : "down");
         if (out)
             log_warn(0, "worker %s is out: its share is given to others", k->address);
+        if (out)
+            row_changed(w, k);
         k->up = up;
         k->in &= !out;
         changed(w);
@@ -187,7 +199,7 @@ static uint32_t weight_of(uint64_t capacity)
     return (uint32_t)min(max(capacity >> 30, 1ull), (uint64_t)UINT32_MAX);
 }
 
-int master_workers_known(struct master_workers *w, const struct rec_worker *row, uint64_t now_ns)
+int master_workers_known(struct master_workers *w, const struct meta_worker_row *row, uint64_t now_ns)
 {
     struct worker *k = NULL;
     if (!row->worker || !FITS(k, row, address) || !FITS(k, row, socket) || !FITS(k, row, host) || !FITS(k, row, boot))
@@ -202,8 +214,7 @@ int master_workers_known(struct master_workers *w, const struct rec_worker *row,
         k->in = row->in;
         k->up = true; /* until it is found silent */
         k->weight = row->weight;
-        k->capacity = row->capacity;
-        k->used = row->used;
+        k->stored = true;
         k->heard_ns = now_ns;
         changed(w);
     }
@@ -225,21 +236,19 @@ static void take_dirs(struct worker *k, const struct wire_list *dirs)
     }
 }
 
-static int register_one(struct master_workers *w, const struct msg_worker_register *m, uint64_t now_ns, bool *is_new)
+static int register_one(struct master_workers *w, const struct msg_worker_register *m, uint64_t now_ns)
 {
     struct worker *k;
-    uint32_t before = w->count;
     int r = find_or_add(w, m->worker, &k);
     if (r < 0)
         return r;
     w->members_old = true; /* its room */
-    *is_new = w->count != before;
-    bool differs = SET(k, m, address);
-    *is_new |= differs;
-    differs |= SET(k, m, socket) | SET(k, m, host) | SET(k, m, boot);
+    bool differs = SET(k, m, address) | SET(k, m, socket) | SET(k, m, host) | SET(k, m, boot);
     SET(k, m, version);
     take_dirs(k, &m->dirs);
     uint32_t weight = weight_of(k->capacity);
+    if (differs || k->weight != weight || !k->in)
+        row_changed(w, k);
     if (differs || k->weight != weight || !k->in || !k->up)
         changed(w);
     if (!k->up || !k->registered)
@@ -252,20 +261,64 @@ static int register_one(struct master_workers *w, const struct msg_worker_regist
 }
 
 int master_workers_register(struct master_workers *w, const struct msg_worker_register *m, uint64_t now_ns,
-                            struct msg_worker_register_answer *ret, bool *is_new)
+                            struct msg_worker_register_answer *ret)
 {
     const struct worker *k = NULL;
     if (!m->worker || !m->address.n || !FITS(k, m, address) || !FITS(k, m, socket) || !FITS(k, m, host) ||
         !FITS(k, m, boot) || !FITS(k, m, version))
         return -EINVAL;
     pthread_mutex_lock(&w->lock);
-    int r = register_one(w, m, now_ns, is_new);
+    int r = register_one(w, m, now_ns);
     if (r == 0) {
         refresh(w, now_ns);
         *ret = (struct msg_worker_register_answer){(uint32_t)w->o->worker_heartbeat_ms, w->version, 0};
     }
     pthread_mutex_unlock(&w->lock);
     return r;
+}
+
+static void row_of(const struct worker *k, struct master_worker_row *ret)
+{
+    memcpy(ret->address, k->address, sizeof(ret->address));
+    memcpy(ret->socket, k->socket, sizeof(ret->socket));
+    memcpy(ret->host, k->host, sizeof(ret->host));
+    memcpy(ret->boot, k->boot, sizeof(ret->boot));
+    ret->row = (struct meta_worker_row){
+        .worker = k->id,
+        .weight = k->weight,
+        .in = k->in,
+        .address = text_of(ret->address),
+        .socket = text_of(ret->socket),
+        .host = text_of(ret->host),
+        .boot = text_of(ret->boot),
+    };
+}
+
+bool master_workers_next_row(struct master_workers *w, struct master_worker_row *ret)
+{
+    bool found = false;
+    if (!atomic_load_explicit(&w->to_store, memory_order_relaxed))
+        return false;
+    pthread_mutex_lock(&w->lock);
+    for (uint32_t i = 0; i < w->count && !found; i++) {
+        struct worker *k = w->list[i];
+        if (k->stored)
+            continue;
+        found = k->stored = true;
+        row_of(k, ret);
+    }
+    w->to_store = found;
+    pthread_mutex_unlock(&w->lock);
+    return found;
+}
+
+void master_workers_store_again(struct master_workers *w)
+{
+    pthread_mutex_lock(&w->lock);
+    for (uint32_t i = 0; i < w->count; i++)
+        w->list[i]->stored = false;
+    w->to_store = w->count > 0;
+    pthread_mutex_unlock(&w->lock);
 }
 
 /* ---- drops ------------------------------------------------------------------------------------------------------------ */

@@ -20,6 +20,7 @@
 
 #include "base/cleanup.h"
 #include "meta/master_options.h"
+#include "meta/meta_format.h"
 #include "place/place.h"
 #include "wire/message.h"
 
@@ -37,13 +38,25 @@ DEFINE_CLEANUP(struct master_workers *, master_workers_free)
 /* We begin to lead in this term: nobody has registered, nothing is to be dropped. */
 void master_workers_lead(struct master_workers *w, uint64_t term);
 
-/* Known from a stored row (after master_workers_lead): as if it had registered, without a word since. */
-int master_workers_known(struct master_workers *w, const struct rec_worker *row, uint64_t now_ns);
+/* Known from a stored row (after master_workers_lead): as if it had registered, without a word since. Errors: -EINVAL;
+ * -CV_BUSY; -ENOMEM. */
+int master_workers_known(struct master_workers *w, const struct meta_worker_row *row, uint64_t now_ns);
 
-/* It says who it is. *is_new: it has no row yet (known: none was stored, or another address). mounts_version is left to
- * the caller. Errors: -EINVAL no id or address, texts too long; -CV_BUSY too many workers; -ENOMEM. */
+/* It says who it is. mounts_version is left to the caller.
+ * Errors: -EINVAL no id or address, texts too long; -CV_BUSY too many workers; -ENOMEM. */
 int master_workers_register(struct master_workers *w, const struct msg_worker_register *m, uint64_t now_ns,
-                            struct msg_worker_register_answer *ret, bool *is_new);
+                            struct msg_worker_register_answer *ret);
+
+/* --- rows to be stored: who it is, weight, in --- */
+struct master_worker_row {
+    struct meta_worker_row row; /* its texts are in here */
+    char address[256], socket[256], host[256], boot[256];
+};
+
+/* The next row that differs from what is stored. It counts as stored from then on. Cheap when there is none. */
+bool master_workers_next_row(struct master_workers *w, struct master_worker_row *ret);
+/* What was taken out may not have been committed: all of it again. */
+void master_workers_store_again(struct master_workers *w);
 
 /* It lives. Drops told go into texts. mounts_version is left to the caller. Errors: -ENOMEM. */
 int master_workers_heartbeat(struct master_workers *w, const struct msg_worker_heartbeat *m, uint64_t now_ns,

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Workers, mounts and what comes from under file systems, at a whole master (not for the thread sanitizer). */
+#include "base/bytes.h"
+#include "meta/master_mounts.h"
 #include "tests/unit/master_test.h"
+#include "wire/meta_flags.h"
 
 /* ---- a worker's side -------------------------------------------------------------------------------------------------- */
 
@@ -86,6 +89,29 @@ TEST(master_knows_its_workers_and_tells_clients)
     cluster_fini(&k);
 }
 
+static struct rec_worker map_row(struct caller *c, uint64_t id)
+{
+    struct msg_workers m = {0};
+    struct msg_workers_answer map;
+    struct rec_worker found = {0};
+    struct asked *a = ask(c, MSG_workers, &m);
+    if (asked_wait(a) == 0) {
+        ck_assert_int_eq(msg_workers_answer_decode(a->body, a->n, &map), 0);
+        rec_for_each (worker, w, &map.workers)
+            found = w.worker == id ? w : found;
+    }
+    found.address = found.socket = found.host = found.boot = (struct text){0};
+    asked_free(a);
+    return found;
+}
+
+static void register_and_store(struct cluster *k, struct caller *worker)
+{
+    uint64_t last = k->journal->last;
+    ck_assert_int_eq(register_worker(worker, 77), 0);
+    until(k->journal->last > last); /* its row */
+}
+
 TEST(master_that_leads_anew_asks_workers_to_register_again)
 {
     struct cluster k;
@@ -93,7 +119,7 @@ TEST(master_that_leads_anew_asks_workers_to_register_again)
     cluster_start(&k);
     struct caller *worker = caller_new_as(k.socket, RPC_WORKER);
     struct msg_worker_heartbeat_answer b;
-    ck_assert_int_eq(register_worker(worker, 77), 0);
+    register_and_store(&k, worker);
     uint64_t before = renewed_map_version(k.c);
     asked_free(heartbeat(worker, 77, 0, &b));
     ck_assert_uint_eq(b.register_again, 0);
@@ -101,12 +127,99 @@ TEST(master_that_leads_anew_asks_workers_to_register_again)
     until(register_worker(worker, 77) == -CV_NOT_LEADER);
     fake_journal_lead(k.journal);
     until(lookup(k.c, "x") == -ENOENT);
+    ck_assert(map_row(k.c, 77).up && map_row(k.c, 77).in); /* from its row */
     asked_free(heartbeat(worker, 77, 0, &b));
     ck_assert_uint_eq(b.register_again, 1);
     ck_assert_uint_gt(b.map_version, before);
     ck_assert_int_eq(register_worker(worker, 77), 0);
     asked_free(heartbeat(worker, 77, 0, &b));
     ck_assert_uint_eq(b.register_again, 0);
+    caller_free(worker);
+    cluster_fini(&k);
+}
+
+TEST(master_remembers_workers_over_a_restart_and_lets_silent_ones_go)
+{
+    struct cluster k;
+    cluster_init(&k);
+    k.options.worker_down_ms = 300;
+    k.options.worker_out_ms = 600;
+    cluster_start(&k);
+    struct caller *worker = caller_new_as(k.socket, RPC_WORKER);
+    register_and_store(&k, worker);
+    caller_free(worker);
+    k.master = master_free(k.master);
+    cluster_start_master(&k);
+    until(lookup(k.c, "x") == -ENOENT);
+    struct rec_worker row = map_row(k.c, 77);
+    ck_assert(row.in && row.weight == 10);
+    until(!map_row(k.c, 77).up);
+    uint64_t last = k.journal->last;
+    until(!map_row(k.c, 77).in);
+    until(k.journal->last > last); /* which is stored, too */
+    k.options.worker_out_ms = 600000;
+    k.master = master_free(k.master);
+    cluster_start_master(&k);
+    until(lookup(k.c, "x") == -ENOENT);
+    row = map_row(k.c, 77);
+    ck_assert(row.worker == 77 && !row.in);
+    cluster_fini(&k);
+}
+
+/* ---- writing ---------------------------------------------------------------------------------------------------------- */
+
+static int grant(struct caller *c, uint64_t inode, uint64_t handle, uint64_t *replica)
+{
+    struct msg_write_grant m = {.head = head_of(c, 1), .inode = inode, .handle = handle, .count = 2, .near = 77};
+    struct msg_write_grant_answer answer;
+    struct asked *a = ask(c, MSG_write_grant, &m);
+    int r = asked_wait(a);
+    if (r == 0) {
+        ck_assert_int_eq(msg_write_grant_answer_decode(a->body, a->n, &answer), 0);
+        ck_assert_uint_eq(answer.layout.extents.count, 2);
+        rec_for_each (extent, e, &answer.layout.extents) {
+            ck_assert_uint_eq(e.replicas.n, 8);
+            *replica = get_le64((const uint8_t *)e.replicas.p);
+        }
+    }
+    asked_free(a);
+    return r;
+}
+
+TEST(master_places_new_blocks_and_tells_what_to_drop)
+{
+    struct cluster k;
+    cluster_init(&k);
+    k.options.worker_down_ms = 60000;
+    cluster_start(&k);
+    struct caller *worker = caller_new_as(k.socket, RPC_WORKER);
+    struct asked *a = ask_create(k.c, "f", 0);
+    struct msg_create_answer created;
+    uint64_t replica = 0;
+    ck_assert_int_eq(asked_wait(a), 0);
+    ck_assert_int_eq(msg_create_answer_decode(a->body, a->n, &created), 0);
+    ck_assert_int_eq(grant(k.c, created.attr.inode, created.handle, &replica), -CV_NO_WORKER);
+    ck_assert_int_eq(register_worker(worker, 76), 0);
+    ck_assert_int_eq(register_worker(worker, 77), 0);
+    ck_assert_int_eq(grant(k.c, created.attr.inode, created.handle, &replica), 0);
+    ck_assert_uint_eq(replica, 77);
+    struct msg_close close = {.head = head_of(k.c, 0), .inode = created.attr.inode, .handle = created.handle};
+    ck_assert_int_eq(finish(ask(k.c, MSG_close, &close)), 0);
+    ck_assert_int_eq(unlink_name(k.c, "f"), 0);
+    struct msg_worker_heartbeat_answer b = {0};
+    uint64_t sequence = 0;
+    for (uint64_t until_ns = clock_ns() + 20 * NS_PER_S; !sequence && clock_ns() < until_ns; usleep(1000)) {
+        struct asked *h = heartbeat(worker, 77, 0, &b);
+        rec_for_each (worker_drop, d, &b.drops) {
+            ck_assert(d.inode == created.attr.inode && d.size == 0);
+            sequence = d.sequence;
+        }
+        asked_free(h);
+    }
+    ck_assert_uint_ne(sequence, 0);
+    asked_free(heartbeat(worker, 77, sequence, &b));
+    ck_assert_uint_eq(b.drops.count, 0);
+    asked_free(a);
     caller_free(worker);
     cluster_fini(&k);
 }
@@ -133,5 +246,170 @@ TEST(master_says_which_sessions_have_ended)
     ck_assert_int_eq(finish(ask(worker, MSG_sessions_check, &m)), -CV_BAD_MESSAGE);
     caller_free(other);
     caller_free(worker);
+    cluster_fini(&k);
+}
+
+/* ---- mounts ------------------------------------------------------------------------------------------------------------- */
+
+struct mounted {
+    int result; /* of the call */
+    uint32_t mount, error;
+    uint64_t inode;
+    char reason[400];
+};
+
+static struct mounted mount_on(struct caller *c, const char *name, const char *uri, uint32_t flags)
+{
+    struct buf params = {0};
+    struct mounted ret = {0};
+    struct msg_mount_add_answer answer;
+    if (!strncmp(uri, "s3:", 3)) {
+        const struct rec_mount_param secret = {.name = TEXT("secret_key"), .value = TEXT("xyzzy")};
+        const struct rec_mount_param open = {.name = TEXT("endpoint"), .value = TEXT("http://127.0.0.1:1")};
+        ck_assert_int_eq(rec_mount_param_append(&params, &secret), 0);
+        ck_assert_int_eq(rec_mount_param_append(&params, &open), 0);
+    }
+    struct msg_mount_add m = {
+        .head = head_of(c, 2),
+        .parent = META_ROOT,
+        .name = text_of(name),
+        .path = text_of(name),
+        .uri = text_of(uri),
+        .mode = uri[0] ? MOUNT_CACHE : MOUNT_SCRATCH,
+        .flags = flags,
+        .params = wire_list_of(&params, params.n ? 2 : 0),
+    };
+    struct asked *a = ask(c, MSG_mount_add, &m);
+    ret.result = asked_wait(a);
+    if (ret.result == 0) {
+        ck_assert_int_eq(msg_mount_add_answer_decode(a->body, a->n, &answer), 0);
+        ret.mount = answer.mount;
+        ret.error = answer.error;
+        ret.inode = answer.attr.inode;
+        snprintf(ret.reason, sizeof(ret.reason), TEXT_FMT, TEXT_ARG(answer.reason));
+    }
+    asked_free(a);
+    buf_fini(&params);
+    return ret;
+}
+
+static char *file_uri(char *uri, size_t size)
+{
+    snprintf(uri, size, "file://%s", unit_tempdir());
+    return uri;
+}
+
+static uint32_t mount_count(struct caller *c)
+{
+    struct msg_mount_list m = {.head = {.session = c->session}};
+    struct msg_mount_list_answer answer;
+    struct asked *a = ask(c, MSG_mount_list, &m);
+    ck_assert_int_eq(asked_wait(a), 0);
+    ck_assert_int_eq(msg_mount_list_answer_decode(a->body, a->n, &answer), 0);
+    asked_free(a);
+    return answer.mounts.count;
+}
+
+static int mount_remove(struct caller *c, uint32_t mount)
+{
+    struct msg_mount_remove m = {.head = head_of(c, 2), .mount = mount};
+    return finish(ask(c, MSG_mount_remove, &m));
+}
+
+TEST(master_mounts_what_answers_and_says_why_not)
+{
+    struct cluster k;
+    char uri[200];
+    cluster_init(&k);
+    cluster_start(&k);
+    struct mounted m = mount_on(k.c, "m", "file:///nowhere/at/all", 0);
+    ck_assert(m.result == 0 && m.error == ENOENT && m.mount == 0);
+    ck_assert_ptr_nonnull(strstr(m.reason, "/nowhere/at/all"));
+    m = mount_on(k.c, "m", "gopher://x", 0);
+    ck_assert(m.error == EPROTONOSUPPORT && strstr(m.reason, "gopher"));
+    m = mount_on(k.c, "m", file_uri(uri, sizeof(uri)), MOUNT_CHECK);
+    ck_assert(m.result == 0 && m.error == 0 && m.mount == 0);
+    ck_assert_int_eq(lookup(k.c, "m"), -ENOENT); /* only asked */
+    m = mount_on(k.c, "m", uri, 0);
+    ck_assert(m.result == 0 && m.error == 0 && m.mount != 0 && m.inode != 0);
+    ck_assert_int_eq(lookup(k.c, "m"), 0);
+    ck_assert_int_eq(mount_on(k.c, "m", uri, 0).result, -EBUSY);
+    ck_assert_uint_ne(mount_on(k.c, "scratch", "", 0).mount, 0);
+    ck_assert_uint_eq(mount_count(k.c), 2);
+    ck_assert_int_eq(mount_remove(k.c, m.mount), 0);
+    ck_assert_int_eq(mount_remove(k.c, m.mount), -ENOENT);
+    ck_assert_uint_eq(mount_count(k.c), 1);
+    cluster_fini(&k);
+}
+
+TEST(master_tells_workers_where_data_comes_from_and_clients_no_secrets)
+{
+    struct cluster k;
+    char uri[200];
+    cluster_init(&k);
+    cluster_start(&k);
+    struct caller *worker = caller_new_as(k.socket, RPC_WORKER);
+    struct msg_worker_heartbeat_answer b;
+    ck_assert_int_eq(register_worker(worker, 77), 0);
+    asked_free(heartbeat(worker, 77, 0, &b));
+    uint64_t version = b.mounts_version;
+    ck_assert_uint_ne(mount_on(k.c, "m", file_uri(uri, sizeof(uri)), 0).mount, 0);
+    uint64_t told = version;
+    until((asked_free(heartbeat(worker, 77, 0, &b)), told = b.mounts_version, told > version));
+
+    struct msg_worker_mounts m = {0};
+    struct msg_worker_mounts_answer answer;
+    ck_assert_int_eq(finish(ask(k.c, MSG_worker_mounts, &m)), -EPERM);
+    struct asked *a = ask(worker, MSG_worker_mounts, &m);
+    ck_assert_int_eq(asked_wait(a), 0);
+    ck_assert_int_eq(msg_worker_mounts_answer_decode(a->body, a->n, &answer), 0);
+    ck_assert_uint_eq(answer.mounts_version, b.mounts_version);
+    ck_assert_uint_eq(answer.mounts.count, 1);
+    rec_for_each (mount, e, &answer.mounts)
+        ck_assert(text_equal(e.uri, text_of(uri)));
+    asked_free(a);
+
+    ck_assert(master_mounts_is_secret(TEXT("secret_key")) && master_mounts_is_secret(TEXT("whatever")));
+    ck_assert(!master_mounts_is_secret(TEXT("endpoint")));
+    struct master_ufs *ufs;
+    struct buf params = {0}, list = {0}, masked = {0};
+    const struct rec_mount_param p[2] = {{TEXT("secret_key"), TEXT("xyzzy")}, {TEXT("endpoint"), TEXT("http://e")}};
+    rec_mount_param_append(&params, &p[0]);
+    rec_mount_param_append(&params, &p[1]);
+    const struct rec_mount row = {.mount = 1, .uri = TEXT("s3://b"), .params = wire_list_of(&params, 2)};
+    ck_assert_int_eq(rec_mount_append(&list, &row), 0);
+    const struct wire_list all = wire_list_of(&list, 1);
+    struct wire_list out;
+    ck_assert_int_eq(master_ufs_new(LOOP_AUTO, &ufs), 0);
+    ck_assert_int_eq(master_mounts_mask(ufs, &all, &masked, &out), 0);
+    ck_assert_ptr_null(memmem(masked.p, masked.n, "xyzzy", 5));
+    ck_assert_ptr_nonnull(memmem(masked.p, masked.n, "***", 3));
+    ck_assert_ptr_nonnull(memmem(masked.p, masked.n, "http://e", 8));
+    master_ufs_free(ufs);
+    buf_fini(&params);
+    buf_fini(&list);
+    buf_fini(&masked);
+    caller_free(worker);
+    cluster_fini(&k);
+}
+
+TEST(master_stops_while_an_under_file_system_does_not_answer)
+{
+    struct cluster k;
+    cluster_init(&k);
+    cluster_start(&k);
+    struct msg_mount_add m = {.head = head_of(k.c, 2), .parent = META_ROOT, .name = TEXT("m"), .mode = MOUNT_CACHE};
+    m.uri = TEXT("s3://bucket");
+    struct buf params = {0};
+    const struct rec_mount_param p = {TEXT("endpoint"), TEXT("http://192.0.2.1:9")}; /* nobody's (RFC 5737) */
+    ck_assert_int_eq(rec_mount_param_append(&params, &p), 0);
+    m.params = wire_list_of(&params, 1);
+    struct asked *a = ask(k.c, MSG_mount_add, &m);
+    usleep(50000);
+    uint64_t began = clock_ns();
+    master_stop(k.master);
+    ck_assert_uint_lt(clock_ns() - began, 10 * NS_PER_S);
+    finish(a);
+    buf_fini(&params);
     cluster_fini(&k);
 }

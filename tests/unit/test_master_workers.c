@@ -30,7 +30,7 @@ static struct wire_list one_dir(struct buf *b, uint64_t capacity, uint64_t used,
     return wire_list_of(b, 1);
 }
 
-static bool add(struct master_workers *w, uint64_t id, const char *address, uint64_t capacity, uint64_t now_ns)
+static void add(struct master_workers *w, uint64_t id, const char *address, uint64_t capacity, uint64_t now_ns)
 {
     struct buf dirs = {0};
     struct msg_worker_register m = {.worker = id,
@@ -40,11 +40,9 @@ static bool add(struct master_workers *w, uint64_t id, const char *address, uint
                                     .version = TEXT("1"),
                                     .dirs = one_dir(&dirs, capacity, 0, "")};
     struct msg_worker_register_answer a;
-    bool is_new;
-    ck_assert_int_eq(master_workers_register(w, &m, now_ns, &a, &is_new), 0);
+    ck_assert_int_eq(master_workers_register(w, &m, now_ns, &a), 0);
     ck_assert_uint_eq(a.heartbeat_ms, 1000);
     buf_fini(&dirs);
-    return is_new;
 }
 
 static struct msg_worker_heartbeat_answer beat(struct master_workers *w, uint64_t id, uint64_t dropped, uint64_t dirty,
@@ -77,9 +75,8 @@ TEST(workers_register_live_and_fall_silent)
     struct buf texts = {0};
     struct msg_worker_heartbeat_answer b = beat(w, 5, 0, 0, SECOND, &texts);
     ck_assert_uint_eq(b.register_again, 1); /* nobody knows it */
-    ck_assert(add(w, 5, "a:1", 100 * GIB, SECOND));
-    ck_assert(!add(w, 5, "a:1", 100 * GIB, SECOND)); /* again: nothing new */
-    ck_assert(add(w, 5, "a:2", 100 * GIB, SECOND));  /* it moved */
+    add(w, 5, "a:1", 100 * GIB, SECOND);
+    add(w, 5, "a:2", 100 * GIB, SECOND); /* it moved */
     uint64_t version = master_workers_version(w, SECOND);
     b = beat(w, 5, 0, 0, 2 * SECOND, &texts);
     ck_assert_uint_eq(b.register_again, 0);
@@ -125,14 +122,14 @@ TEST(workers_of_a_new_leader_keep_their_place_until_found_silent)
 {
     struct master_workers *w = workers_new();
     struct buf texts = {0};
-    struct rec_worker known = {.worker = 3, .address = TEXT("a:1"), .in = 1, .weight = 50};
+    struct meta_worker_row known = {.worker = 3, .address = TEXT("a:1"), .in = true, .weight = 50};
     ck_assert_int_eq(master_workers_known(w, &known, SECOND), 0);
     struct rec_worker r = row_of(w, 3, 10 * SECOND, &texts);
     ck_assert(r.in && r.up && r.weight == 50);
     ck_assert_uint_eq(beat(w, 3, 0, 0, 10 * SECOND, &texts).register_again, 1);
     r = row_of(w, 3, 11 * SECOND, &texts);
     ck_assert(r.in && !r.up);
-    ck_assert(!add(w, 3, "a:1", 50 * GIB, 12 * SECOND));
+    add(w, 3, "a:1", 50 * GIB, 12 * SECOND);
     ck_assert(row_of(w, 3, 12 * SECOND, &texts).up);
     buf_fini(&texts);
     master_workers_free(w);
@@ -246,20 +243,48 @@ TEST(workers_refuse_what_cannot_be_a_registration)
     char large[400];
     memset(large, 'x', sizeof(large));
     struct msg_worker_register_answer a;
-    bool is_new;
     struct msg_worker_register m = {.worker = 1};
-    ck_assert_int_eq(master_workers_register(w, &m, SECOND, &a, &is_new), -EINVAL);
+    ck_assert_int_eq(master_workers_register(w, &m, SECOND, &a), -EINVAL);
     m = (struct msg_worker_register){.worker = 0, .address = TEXT("a:1")};
-    ck_assert_int_eq(master_workers_register(w, &m, SECOND, &a, &is_new), -EINVAL);
+    ck_assert_int_eq(master_workers_register(w, &m, SECOND, &a), -EINVAL);
     m = (struct msg_worker_register){.worker = 1, .address = {large, sizeof(large)}};
-    ck_assert_int_eq(master_workers_register(w, &m, SECOND, &a, &is_new), -EINVAL);
+    ck_assert_int_eq(master_workers_register(w, &m, SECOND, &a), -EINVAL);
     struct master_workers_stats s;
     for (uint64_t id = 1; id <= MASTER_WORKERS_MAX; id++)
         add(w, id, "a:1", GIB, SECOND);
     m = (struct msg_worker_register){.worker = MASTER_WORKERS_MAX + 1, .address = TEXT("a:1")};
-    ck_assert_int_eq(master_workers_register(w, &m, SECOND, &a, &is_new), -CV_BUSY);
+    ck_assert_int_eq(master_workers_register(w, &m, SECOND, &a), -CV_BUSY);
     master_workers_get_stats(w, SECOND, &s);
     ck_assert_uint_eq(s.up, MASTER_WORKERS_MAX);
     ck_assert_uint_eq(s.capacity, MASTER_WORKERS_MAX * GIB);
+    master_workers_free(w);
+}
+
+TEST(workers_rows_are_stored_when_they_say_something_else)
+{
+    struct master_workers *w = workers_new();
+    struct master_worker_row row;
+    struct buf texts = {0};
+    struct meta_worker_row known = {.worker = 3, .address = TEXT("a:1"), .host = TEXT("h"), .in = true, .weight = 50};
+    known.socket = TEXT("/run/w.sock");
+    ck_assert_int_eq(master_workers_known(w, &known, SECOND), 0);
+    add(w, 3, "a:1", 50 * GIB, SECOND);
+    ck_assert(!master_workers_next_row(w, &row)); /* all as stored */
+    add(w, 3, "a:1", 60 * GIB, SECOND);
+    add(w, 4, "a:4", GIB, SECOND);
+    ck_assert(master_workers_next_row(w, &row));
+    ck_assert(row.row.worker == 3 && row.row.weight == 60 && row.row.in && text_equal(row.row.address, TEXT("a:1")));
+    ck_assert(master_workers_next_row(w, &row));
+    ck_assert(row.row.worker == 4 && text_equal(row.row.socket, TEXT("/run/w.sock")));
+    ck_assert(!master_workers_next_row(w, &row));
+    beat(w, 4, 0, 0, 800 * SECOND, &texts);
+    master_workers_version(w, 902 * SECOND); /* 3 is out by now */
+    ck_assert(master_workers_next_row(w, &row));
+    ck_assert(row.row.worker == 3 && !row.row.in);
+    ck_assert(!master_workers_next_row(w, &row));
+    master_workers_store_again(w);
+    ck_assert(master_workers_next_row(w, &row) && master_workers_next_row(w, &row));
+    ck_assert(!master_workers_next_row(w, &row));
+    buf_fini(&texts);
     master_workers_free(w);
 }
