@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "client/client_internal.h"
+#include "client/client_file.h"
 
 #define DEFAULT_TIMEOUT_MS 30000
 #define DEFAULT_PORT       8995
@@ -155,8 +155,12 @@ static void renew_later(struct curvine *cv)
 static void on_renewed(struct rpc_call *call, int result, const struct rpc_frame *f)
 {
     struct curvine *cv = container_of(call, struct curvine, renew_call);
+    struct msg_session_renew_answer a;
     if (cv->state == CLIENT_CLOSING)
         return;
+    if (result == 0 && msg_session_renew_answer_decode(f->body, f->header.body_len, &a) == 0 &&
+        a.map_version > cv->content->map_version && cv->content->map_known)
+        client_map_refresh(cv);
     if (result == -CV_SESSION_ENDED || result == -CV_SESSION_UNKNOWN)
         client_lost_session(cv);
     else if (result < 0 && cv->state == CLIENT_OPEN)
@@ -249,11 +253,12 @@ static void close_connections(struct curvine *cv)
     cv->state = CLIENT_CLOSING;
     loop_timer_stop(cv->loop, &cv->retry);
     loop_timer_stop(cv->loop, &cv->renew);
+    loop_timer_stop(cv->loop, &cv->content->tick);
     client_calls_fail(cv, -CV_CANCELLED);
-    cv->open_clients = cv->master_count;
+    cv->open_clients = cv->master_count + client_workers_close(cv, on_client_closed, cv);
     for (unsigned i = 0; i < cv->master_count; i++)
         rpc_client_close(cv->masters_rpc[i], on_client_closed, cv);
-    if (cv->master_count == 0)
+    if (cv->open_clients == 0)
         loop_stop(cv->loop);
 }
 
@@ -285,6 +290,7 @@ void curvine_close(struct curvine *cv)
         return;
     loop_call(cv->loop, close_here, cv);
     loop_join(cv->loop);
+    client_content_fini(cv);
     loop_free(cv->loop);
     sem_destroy(&cv->opened);
     free(cv->masters);
@@ -340,8 +346,11 @@ int curvine_open(const struct curvine_options *options, struct curvine **ret)
     loop_timer_init(&cv->retry, on_retry);
     loop_timer_init(&cv->renew, on_renew_time);
     sem_init(&cv->opened, 0, 0);
-    int r = cv->program ? loop_new(&(struct loop_options){.name = "curvine"}, &cv->loop) : -ENOMEM;
+    int r = cv->program ? client_content_init(cv) : -ENOMEM;
+    if (r == 0)
+        r = loop_new(&(struct loop_options){.name = "curvine"}, &cv->loop);
     if (r < 0) {
+        client_content_fini(cv);
         free(cv->program);
         free(cv->mount_point);
         free(cv);
@@ -353,6 +362,7 @@ int curvine_open(const struct curvine_options *options, struct curvine **ret)
     if (r < 0) { /* the loop never ran: what was made on it goes with it */
         close_connections(cv);
         loop_run(cv->loop);
+        client_content_fini(cv);
         loop_free(cv->loop);
         sem_destroy(&cv->opened);
         free(cv->masters);

@@ -61,8 +61,8 @@ static void finish(struct client_call *call, int result)
     buf_fini(&call->body);
     q->result = result;
     slot_release(call);
-    if (q->op == CURVINE_RELEASE && !call->answer)
-        client_file_free(take(q->file));
+    if (call->exclusive)
+        client_truncate_ended(call);
     const struct curvine_dirent *entries = q->entries;
     q->done(q);
     free((void *)(uintptr_t)entries);
@@ -112,8 +112,8 @@ static void take_answer(struct client_call *call, int result, const struct rpc_f
         result = buf_append(call->answer, f->body, f->header.body_len);
     else if (result == 0 && call->op->decode)
         result = call->op->decode(q, f->body, f->header.body_len);
-    if (result == 0 && !call->answer && (q->op == CURVINE_OPEN || q->op == CURVINE_CREATE))
-        result = client_file_new(call->cv, q);
+    if (result == 0 && !call->answer)
+        result = client_answered(call, f->body, f->header.body_len);
     finish(call, result);
 }
 
@@ -180,11 +180,12 @@ static void start(struct client_call *call)
         call->session = cv->session;
         call->sequence = ++cv->slots[call->slot].sequence;
     }
-    if (!call->answer)
+    if (!call->plain)
         client_head_patch(&call->body, cv->session, call->once ? call->slot : 0, call->sequence);
     loop_timer_stop(cv->loop, &call->timer);
     list_push_back(&cv->in_flight, &call->link);
     call->rpc.done = on_answer;
+    call->sent_ns = clock_ns();
     rpc_client_call_body(cv->masters_rpc[cv->current], &call->rpc, call->op->type, cv->index_seen, call->body.p,
                          (uint32_t)call->body.n, NULL, 0, call->deadline_ns);
 }
@@ -213,7 +214,7 @@ static void on_submitted(struct loop_job *job)
     struct client_call *call = container_of(job, struct client_call, job);
     if (call->result < 0)
         finish(call, call->result);
-    else
+    else if (!client_truncate_hold(call))
         start(call);
 }
 
@@ -251,33 +252,62 @@ static struct client_call *call_init(struct curvine *cv, struct curvine_request 
     return call;
 }
 
+/* Operations on an open file's content are not messages to the master. */
+static bool is_content(const struct curvine_request *q)
+{
+    return q->file && ((q->op >= CURVINE_READ && q->op <= CURVINE_FLUSH) || q->op == CURVINE_RELEASE);
+}
+
 void curvine_submit(struct curvine *cv, struct curvine_request *q)
 {
+    if (is_content(q)) {
+        client_io_start(cv, q);
+        return;
+    }
+    if (q->op == CURVINE_GETATTR || q->op == CURVINE_SETATTR) {
+        if (q->file) {
+            q->inode = q->file->inode->inode;
+            q->handle = q->file->handle;
+        }
+    } else if (q->op == CURVINE_OPEN || q->op == CURVINE_CREATE)
+        q->file = NULL;
     struct client_call *call = call_init(cv, q, client_op_of(q->op));
     /* Opening changes nothing but by O_TRUNC; a handle that nobody learned of goes with its session. */
     call->once = call->op && call->op->mutation && (q->op != CURVINE_OPEN || q->flags & O_TRUNC);
-    if (q->op == CURVINE_RELEASE && q->file) {
-        q->inode = q->file->inode;
-        q->handle = q->file->handle;
-    }
-    call->result = q->op >= CURVINE_READ && q->op <= CURVINE_FLUSH ? -ENOSYS : encode(call, q);
+    call->result = encode(call, q);
     loop_post(cv->loop, &call->job);
 }
 
 void client_submit_encoded(struct curvine *cv, struct curvine_request *q, const struct client_op *op, struct buf *body,
-                           struct buf *answer)
+                           struct buf *answer, bool plain, int error)
 {
     struct client_call *call = call_init(cv, q, op);
     call->body = *body;
     *body = (struct buf){0};
     call->answer = answer;
+    call->plain = plain;
+    call->once = op->mutation;
+    call->result = error;
     loop_post(cv->loop, &call->job);
+}
+
+void client_call_go(struct client_call *call)
+{
+    start(call);
+}
+
+void client_call_hold(struct client_call *call, struct list *where)
+{
+    wait_on(call, where);
 }
 
 static int cancel_here(void *arg)
 {
-    struct client_call *call = arg;
-    if (rpc_call_busy(&call->rpc))
+    struct curvine_request *q = arg;
+    struct client_call *call = call_of(q);
+    if (is_content(q))
+        client_io_cancel(io_of(q));
+    else if (rpc_call_busy(&call->rpc))
         rpc_client_cancel(&call->rpc);
     else if (!list_empty(&call->link))
         finish(call, -CV_CANCELLED);
@@ -286,5 +316,5 @@ static int cancel_here(void *arg)
 
 void curvine_cancel(struct curvine *cv, struct curvine_request *q)
 {
-    loop_call(cv->loop, cancel_here, call_of(q));
+    loop_call(cv->loop, cancel_here, q);
 }

@@ -7,6 +7,7 @@
  *      client_wait.c   curvine_run()
  *      client_codec.c  requests as messages
  *      client_path.c   calls by path
+ *      client_file.h   open files
  */
 #pragma once
 
@@ -48,14 +49,15 @@ struct client_call {
     struct curvine *cv;
     const struct client_op *op;
     struct buf body;
-    uint64_t deadline_ns, session, sequence;
-    uint32_t slot; /* UINT32_MAX: none */
-    bool once;     /* a mutation: needs a slot */
-    bool sent;     /* at least once, with an outcome we do not know */
-    bool pausing;  /* in cv->pausing: the timer sends it again */
+    uint64_t deadline_ns, session, sequence, sent_ns;
+    uint32_t slot;  /* UINT32_MAX: none */
+    bool once;      /* a mutation: needs a slot */
+    bool sent;      /* at least once, with an outcome we do not know */
+    bool plain;     /* the message does not begin with an op_head */
+    bool exclusive; /* a truncation that writes wait for */
+    bool pausing;   /* in cv->pausing: the timer sends it again */
     uint32_t retries;
     int result;         /* ends with this before anything is sent */
-    void *owned;        /* curvine_run: copies that curvine_request_free() frees */
     struct buf *answer; /* client_ask: where the answer's body goes */
 };
 static_assert(sizeof(struct client_call) <= sizeof(((struct curvine_request *)0)->reserved), "reserved is too small");
@@ -93,6 +95,8 @@ struct curvine {
     sem_t opened; /* posted once, when the first session is open */
     bool opened_posted;
     uint64_t index_seen; /* highest log index an answer depended on */
+
+    struct client_content *content; /* client_file.h */
 };
 
 /* client.c, on the loop: we are not connected to a leader any more (error: why); look for one. */
@@ -102,9 +106,14 @@ void client_lost_session(struct curvine *cv);
 /* Something wants to be sent. */
 void client_want(struct curvine *cv);
 
-/* client_call.c, any thread: like curvine_submit() for a message that is encoded already, in call_of(q)->body. */
+/* client_call.c, on the loop. */
+void client_call_go(struct client_call *call);                       /* on no list: send it */
+void client_call_hold(struct client_call *call, struct list *where); /* until client_call_go(), or its deadline */
+
+/* client_call.c, any thread: like curvine_submit() for a message that is encoded already; the answer's body is appended to
+ * answer. plain: the message does not begin with an op_head. error: end with it (a negative code) without sending. */
 void client_submit_encoded(struct curvine *cv, struct curvine_request *q, const struct client_op *op, struct buf *body,
-                           struct buf *answer);
+                           struct buf *answer, bool plain, int error);
 
 /* client_call.c, on the loop. */
 void client_calls_send(struct curvine *cv);             /* the session is open: send what waits */

@@ -40,7 +40,7 @@ static int own_results(struct curvine_request *q)
     at = copy_text(at, &q->data);
     copy_text(at, &q->rest);
     q->entries = q->entry_count ? entries : NULL;
-    call_of(q)->owned = owned;
+    q->owned = owned;
     return 0;
 }
 
@@ -64,6 +64,7 @@ int curvine_run(struct curvine *cv, struct curvine_request *q)
     sem_init(&w.ended, 0, 0);
     q->done = on_done;
     q->user = &w;
+    q->owned = NULL;
     q->data = q->rest = (struct curvine_text){0};
     curvine_submit(cv, q);
     while (sem_wait(&w.ended) < 0)
@@ -74,9 +75,9 @@ int curvine_run(struct curvine *cv, struct curvine_request *q)
 
 void curvine_request_free(struct curvine_request *q)
 {
-    struct client_call *call = call_of(q);
-    free(call->owned);
-    call->owned = NULL;
+    if (q->owned)
+        free(q->owned);
+    q->owned = NULL;
     q->entries = NULL;
     q->entry_count = 0;
     q->data = q->rest = (struct curvine_text){0};
@@ -100,7 +101,7 @@ int client_ask(struct curvine *cv, uint16_t type, const struct wire_desc *desc, 
         return r;
     assert(!loop_is_here(cv->loop));
     sem_init(&w.ended, 0, 0);
-    client_submit_encoded(cv, &q, &op, &body, answer);
+    client_submit_encoded(cv, &q, &op, &body, answer, true, 0);
     while (sem_wait(&w.ended) < 0)
         ;
     sem_destroy(&w.ended);

@@ -167,6 +167,7 @@ struct curvine_request {
     uint32_t entry_count;
     uint64_t index; /* log index the answer depends on */
 
+    void *owned;           /* curvine_run: copies that curvine_request_free() frees */
     uint64_t reserved[72]; /* the library's */
 };
 

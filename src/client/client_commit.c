@@ -1,0 +1,534 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What was written becomes known to the master: one write_commit at a time for an inode, with size, mtime, the lengths of its
+ * blocks, or the whole content when it is inline. Asked for by FLUSH, FSYNC, RELEASE, before a truncation, and by the tick a
+ * second after the first write.
+ *
+ *      FLUSH     drain -> commit
+ *      FSYNC     drain -> block_sync at all workers written to -> commit
+ *      RELEASE   drain -> commit that closes the handle, or close
+ *      SETATTR of a size, OPEN with O_TRUNC: nothing new begins; drain -> commit -> the request itself -> the new layout
+ *
+ * "dirty_generation" counts writes; a commit carries the count it was made at, so who waits knows when it is its turn.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "client/client_file.h"
+
+#define COMMIT_AFTER_MS 1000
+#define LENGTHS_MAX     4096 /* in one commit */
+#define SYNC_AGAIN_MS   50
+
+struct commit {
+    struct client_master_call call;
+    struct client_inode *in;
+    uint64_t closing;
+    bool inlined, all;
+    uint32_t count;
+    struct rec_written_length lengths[];
+};
+
+static void truncates_next(struct client_inode *in);
+static void commit_start(struct client_inode *in, uint64_t closing);
+
+void client_dirty(struct client_inode *in)
+{
+    if (!client_inode_dirty(in))
+        in->dirty_since_ns = clock_ns();
+    in->dirty_generation++;
+    pthread_rwlock_wrlock(&in->lock);
+    in->mtime_ns = max(in->mtime_ns + 1, clock_wall_ns());
+    pthread_rwlock_unlock(&in->lock);
+}
+
+/* ---- commits ----------------------------------------------------------------------------------------------------------- */
+
+static struct commit *commit_new(struct client_inode *in)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < in->extent_count && n < LENGTHS_MAX; i++)
+        n += in->extents[i].valid > in->extents[i].committed;
+    struct commit *c = calloc(1, sizeof(*c) + n * sizeof(c->lengths[0]));
+    if (!c)
+        return NULL;
+    c->in = in;
+    uint32_t i = 0;
+    for (; i < in->extent_count && c->count < n; i++) {
+        const struct client_extent *e = &in->extents[i];
+        if (e->valid > e->committed)
+            c->lengths[c->count++] = (struct rec_written_length){
+                .block = e->block, .version = e->version, .epoch = e->epoch, .valid_length = e->valid};
+    }
+    c->all = c->count < LENGTHS_MAX;
+    return c;
+}
+
+static void take_commit(struct commit *c, const struct msg_write_commit_answer *a)
+{
+    struct client_inode *in = c->in;
+    pthread_rwlock_wrlock(&in->lock);
+    for (uint32_t i = 0; i < c->count; i++) {
+        struct client_extent *e = client_extent_find(in, c->lengths[i].block);
+        if (e && e->version == c->lengths[i].version && e->epoch == c->lengths[i].epoch)
+            e->committed = max(e->committed, c->lengths[i].valid_length);
+    }
+    pthread_rwlock_unlock(&in->lock);
+    in->version = a->attr.version;
+    in->generation++;
+    in->index = max(in->index, c->call.q.index);
+    if (c->closing)
+        in->closed_handle = c->closing;
+    if (!c->all)
+        return;
+    in->committed_generation = in->commit_generation;
+    if (client_inode_dirty(in))
+        in->dirty_since_ns = clock_ns();
+    else
+        in->inline_dirty = false;
+}
+
+/* It will never be accepted: forget it, but not that it failed. */
+static void commit_refused(struct commit *c, int result)
+{
+    struct client_inode *in = c->in;
+    log_warn(result, "what was written to inode %llu is not accepted", (unsigned long long)in->inode);
+    pthread_rwlock_wrlock(&in->lock);
+    for (uint32_t i = 0; i < c->count; i++) {
+        struct client_extent *e = client_extent_find(in, c->lengths[i].block);
+        if (e && e->epoch == c->lengths[i].epoch) {
+            e->committed = e->valid;
+            e->granted = e->ours = false;
+        }
+    }
+    pthread_rwlock_unlock(&in->lock);
+    in->committed_generation = in->commit_generation;
+    in->inline_dirty = in->inline_dirty && client_inode_dirty(in);
+    in->generation++;
+    client_layout_expire(in);
+}
+
+static void wake_committed(struct client_inode *in, int error)
+{
+    struct list waiting = LIST_INIT(waiting);
+    list_append_all(&waiting, &in->commit_waiting);
+    for (struct list *e; (e = list_pop_front(&waiting));) {
+        struct client_io *io = list_entry(e, struct client_io, link);
+        if (error < 0 && io->generation <= in->commit_generation)
+            io->error = error;
+        if (error < 0 || io->generation <= in->committed_generation)
+            io->resume(io);
+        else
+            list_push_back(&in->commit_waiting, &io->link);
+    }
+    if (!list_empty(&in->commit_waiting))
+        commit_start(in, 0);
+}
+
+static void on_commit(struct client_master_call *m, int result)
+{
+    struct commit *c = m->user;
+    struct client_inode *in = c->in;
+    struct msg_write_commit_answer a;
+    if (result == 0)
+        result = msg_write_commit_answer_decode(m->answer.p, m->answer.n, &a);
+    in->commit_call = NULL;
+    bool later = client_worker_error(result); /* no master: again with the next tick */
+    if (result == 0)
+        take_commit(c, &a);
+    else if (!later)
+        commit_refused(c, result);
+    if (result < 0 && !later && list_empty(&in->commit_waiting))
+        in->error = result;
+    if (later)
+        in->dirty_since_ns = clock_ns();
+    client_master_call_fini(m);
+    free(c);
+    in->ios++;
+    wake_committed(in, result);
+    if (result < 0 && later && !list_empty(&in->truncates) && in->cv->state != CLIENT_CLOSING)
+        in->dirty_since_ns = 0; /* a truncation waits for it until its deadline */
+    client_drained(in);
+    in->ios--;
+    client_inode_put(in);
+}
+
+/* closing: with this handle, which is closed by it. */
+static void commit_start(struct client_inode *in, uint64_t closing)
+{
+    if (in->commit_call || !client_inode_dirty(in) || in->cv->state == CLIENT_CLOSING)
+        return;
+    if (in->inline_dirty && (in->extent_count || in->base_bytes)) { /* it has blocks already: goes to block 0 */
+        client_convert(in, clock_ns() + in->cv->options.timeout_ms * NS_PER_MS);
+        return;
+    }
+    struct commit *c = commit_new(in);
+    struct buf list = {0};
+    for (uint32_t i = 0; c && i < c->count; i++)
+        if (rec_written_length_append(&list, &c->lengths[i]) < 0)
+            c->all = false;
+    if (!c)
+        return;
+    in->commit_call = &c->call;
+    in->commit_generation = in->dirty_generation;
+    c->call.user = c;
+    c->closing = c->all && in->writes.next == &in->writes ? closing : 0;
+    struct msg_write_commit q = {
+        .inode = in->inode,
+        .handle = closing ? closing : in->grant_handle,
+        .valid = COMMIT_SIZE | COMMIT_MTIME,
+        .size = in->size,
+        .mtime_ns = in->mtime_ns,
+        .lengths = wire_list_of(&list, c->count),
+    };
+    if (c->count)
+        q.valid |= COMMIT_LENGTHS;
+    if (c->closing)
+        q.valid |= COMMIT_CLOSE;
+    if (in->inline_dirty && in->inline_data) {
+        q.valid |= COMMIT_INLINE;
+        q.inline_data = (struct text){(const char *)in->inline_data->p, in->inline_data->n};
+    }
+    client_head(in, &q.head);
+    client_master_call(in->cv, &c->call, MSG_write_commit, true, false, msg_write_commit_desc(), &q,
+                       clock_ns() + in->cv->options.timeout_ms * NS_PER_MS, on_commit);
+    buf_fini(&list);
+}
+
+void client_commit_wait(struct client_io *io, uint64_t closing, void (*resume)(struct client_io *))
+{
+    struct client_inode *in = io->inode;
+    io->generation = in->dirty_generation;
+    client_io_wait(io, &in->commit_waiting, resume);
+    commit_start(in, closing);
+}
+
+/* ---- FLUSH, FSYNC, RELEASE -------------------------------------------------------------------------------------------------- */
+
+enum flush_state { FLUSH_DRAIN, FLUSH_SYNC, FLUSH_COMMIT, FLUSH_COMMITTED, FLUSH_CLOSE };
+
+struct client_sync {
+    struct client_io *io;
+    unsigned count, outstanding;
+    int error;
+    struct sync_call {
+        struct rpc_call rpc;
+        struct loop_timer timer;
+        struct client_sync *sync;
+        uint64_t worker;
+    } calls[CLIENT_OWNERS_MAX * 2];
+};
+
+static void flush_go(struct client_io *io);
+static void sync_send(struct sync_call *s);
+
+static void sync_ended(struct client_sync *y)
+{
+    struct client_io *io = y->io;
+    struct client_inode *in = io->inode;
+    if (--y->outstanding)
+        return;
+    for (unsigned i = 0; i < y->count && y->error; i++) { /* still to be done */
+        bool there = in->touched_count == array_size(in->touched);
+        for (unsigned k = 0; k < in->touched_count; k++)
+            there |= in->touched[k] == y->calls[i].worker;
+        if (!there)
+            in->touched[in->touched_count++] = y->calls[i].worker;
+    }
+    if (!io->error)
+        io->error = y->error;
+    free(y);
+    io->sync = NULL;
+    in->syncing = false;
+    in->ios++;
+    flush_go(io);
+    client_io_wake(&in->sync_waiting);
+    in->ios--;
+    client_inode_put(in);
+}
+
+static void on_sync(struct rpc_call *call, int result, const struct rpc_frame *f)
+{
+    struct sync_call *s = container_of(call, struct sync_call, rpc);
+    struct client_io *io = s->sync->io;
+    if (client_worker_error(result) && clock_ns() < io->deadline_ns && !io->error) {
+        client_map_refresh(io->cv);
+        loop_timer_start(io->cv->loop, &s->timer, clock_ns() + SYNC_AGAIN_MS * NS_PER_MS);
+        return;
+    }
+    if (result < 0 && !s->sync->error)
+        s->sync->error = result;
+    sync_ended(s->sync);
+}
+
+static void on_sync_timer(struct loop_timer *timer)
+{
+    sync_send(container_of(timer, struct sync_call, timer));
+}
+
+static void sync_send(struct sync_call *s)
+{
+    struct client_io *io = s->sync->io;
+    struct client_worker *w = client_worker_find(io->cv, s->worker);
+    struct rpc_client *conn = w ? client_worker_conn(w, false) : NULL;
+    if (!conn) {
+        if (!s->sync->error)
+            s->sync->error = -CV_NO_WORKER;
+        sync_ended(s->sync);
+        return;
+    }
+    struct msg_block_sync m = {.inode = io->inode->inode};
+    s->rpc.done = on_sync;
+    rpc_client_call(conn, &s->rpc, MSG_block_sync, msg_block_sync_desc(), &m, io->deadline_ns);
+}
+
+/* One at a time: a second one would find nothing to sync while the first is not done. */
+static void sync_start(struct client_io *io)
+{
+    struct client_inode *in = io->inode;
+    struct client_sync *y = calloc(1, sizeof(*y));
+    if (!y) {
+        io->error = -ENOMEM;
+        flush_go(io);
+        return;
+    }
+    io->sync = y;
+    in->syncing = true;
+    y->io = io;
+    y->count = in->touched_count;
+    y->outstanding = y->count + 1;
+    for (unsigned i = 0; i < y->count; i++) {
+        y->calls[i].sync = y;
+        y->calls[i].worker = in->touched[i];
+        loop_timer_init(&y->calls[i].timer, on_sync_timer);
+    }
+    in->touched_count = 0;
+    for (unsigned i = 0; i < y->count; i++)
+        sync_send(&y->calls[i]);
+    sync_ended(y);
+}
+
+static void on_closed(struct client_master_call *m, int result)
+{
+    struct client_io *io = m->user;
+    client_master_call_fini(m);
+    free(m);
+    io->state = FLUSH_CLOSE + 1;
+    flush_go(io);
+}
+
+static bool close_handle(struct client_io *io)
+{
+    struct client_inode *in = io->inode;
+    uint64_t handle = io->request->file->handle;
+    if (in->closed_handle == handle && handle)
+        return false;
+    struct client_master_call *m = calloc(1, sizeof(*m));
+    if (!m)
+        return false; /* it goes with the session */
+    struct msg_close q = {.inode = in->inode, .handle = handle};
+    client_head(in, &q.head);
+    m->user = io;
+    client_master_call(io->cv, m, MSG_close, false, false, msg_close_desc(), &q, io->deadline_ns, on_closed);
+    return true;
+}
+
+static void flush_end(struct client_io *io)
+{
+    struct client_inode *in = io->inode;
+    struct curvine_file *f = io->request->file;
+    bool writer = (f->flags & O_ACCMODE) != O_RDONLY;
+    int result = io->error;
+    if (writer && !result)
+        result = in->error;
+    if (writer)
+        in->error = 0;
+    in->ios++;
+    if (io->request->op == CURVINE_RELEASE) {
+        client_file_free(f);
+        io->request->file = NULL;
+    }
+    client_io_finish(io, result);
+    in->ios--;
+    client_inode_put(in);
+}
+
+static void flush_go(struct client_io *io)
+{
+    struct client_inode *in = io->inode;
+    enum curvine_op op = io->request->op;
+    struct curvine_file *f = io->request->file;
+    if (io->expired && !io->error)
+        io->error = -CV_DEADLINE;
+    if (io->sync)
+        return; /* its end comes here */
+    if (io->error && io->state < FLUSH_CLOSE)
+        io->state = FLUSH_CLOSE;
+    for (;; io->state++) {
+        switch (io->state) {
+        case FLUSH_DRAIN:
+            if (!client_write_idle(in, io->sequence)) {
+                client_io_wait(io, &in->drain_waiting, flush_go);
+                return;
+            }
+            continue;
+        case FLUSH_SYNC:
+            if (op != CURVINE_FSYNC || (!in->touched_count && !in->syncing))
+                continue;
+            if (in->syncing) {
+                client_io_wait(io, &in->sync_waiting, flush_go);
+                return;
+            }
+            io->state = FLUSH_COMMIT;
+            sync_start(io);
+            return;
+        case FLUSH_COMMIT: {
+            bool writer = (f->flags & O_ACCMODE) != O_RDONLY;
+            if (!writer || !client_inode_dirty(in))
+                continue;
+            io->state = FLUSH_COMMITTED;
+            client_commit_wait(io, op == CURVINE_RELEASE ? f->handle : 0, flush_go);
+            return;
+        }
+        case FLUSH_COMMITTED: continue;
+        case FLUSH_CLOSE:
+            if (op == CURVINE_RELEASE && !io->expired && close_handle(io))
+                return;
+            continue;
+        default: flush_end(io); return;
+        }
+    }
+}
+
+void client_flush(struct client_io *io)
+{
+    io->sequence = io->inode->sequence;
+    flush_go(io);
+}
+
+/* ---- truncation ------------------------------------------------------------------------------------------------------------------ */
+
+bool client_truncate_hold(struct client_call *call)
+{
+    struct curvine_request *q = call->request;
+    bool truncates = !call->answer && ((q->op == CURVINE_SETATTR && q->valid & CURVINE_SET_SIZE) ||
+                                       (q->op == CURVINE_OPEN && q->flags & O_TRUNC));
+    struct client_inode *in = truncates ? client_inode_find(call->cv, q->inode) : NULL;
+    if (!in)
+        return false;
+    call->exclusive = true;
+    in->ios++;
+    client_call_hold(call, &in->truncates);
+    truncates_next(in);
+    return true;
+}
+
+static void truncates_next(struct client_inode *in)
+{
+    if (in->truncating || list_empty(&in->truncates) || !list_empty(&in->pieces) || in->converting || in->commit_call)
+        return;
+    list_for_each (e, &in->writes) /* those that wait for us are not in the way */
+        if (list_entry(e, struct client_io, order)->marked)
+            return;
+    if (client_inode_dirty(in)) {
+        if (in->dirty_since_ns) /* not again at once when no master answers */
+            commit_start(in, 0);
+        return;
+    }
+    in->truncating = list_entry(list_pop_front(&in->truncates), struct client_call, link);
+    client_call_go(in->truncating);
+}
+
+void client_truncate_ended(struct client_call *call)
+{
+    struct client_inode *in = client_inode_find(call->cv, call->request->inode);
+    call->exclusive = false;
+    if (!in)
+        return;
+    if (in->truncating == call)
+        in->truncating = NULL;
+    truncates_next(in);
+    if (!in->truncating)
+        client_io_wake(&in->write_waiting);
+    in->ios--;
+    client_inode_put(in);
+}
+
+/* All grants are over. l NULL, or without a block size: the layout must be asked for. */
+void client_truncated(struct client_inode *in, const struct curvine_attr *attr, const struct rec_layout *l)
+{
+    in->generation++;
+    in->inline_dirty = false;
+    in->committed_generation = in->dirty_generation;
+    pthread_rwlock_wrlock(&in->lock);
+    for (uint32_t i = 0; i < in->extent_count; i++) {
+        in->extents[i].granted = in->extents[i].ours = false;
+        in->extents[i].committed = in->extents[i].valid;
+    }
+    in->grant_next = 0;
+    in->size = attr->size;
+    in->size_next = attr->size;
+    in->mtime_ns = attr->mtime_ns;
+    pthread_rwlock_unlock(&in->lock);
+    in->version = attr->version;
+    client_chunks_drop(in, 0, 0, UINT32_MAX);
+    if (!l || !l->block_shift || client_layout_apply(in, l, false) < 0)
+        client_layout_expire(in);
+}
+
+/* ---- what others wait for -------------------------------------------------------------------------------------------------------- */
+
+void client_drained(struct client_inode *in)
+{
+    in->ios++;
+    client_io_wake(&in->drain_waiting);
+    if (!list_empty(&in->commit_waiting))
+        commit_start(in, 0);
+    truncates_next(in);
+    if (!in->truncating && list_empty(&in->truncates) && !in->converting)
+        client_io_wake(&in->write_waiting);
+    in->ios--;
+}
+
+static void tick_inode(struct client_inode *in, uint64_t now)
+{
+    if (client_inode_dirty(in) && now >= in->dirty_since_ns + COMMIT_AFTER_MS * NS_PER_MS) {
+        commit_start(in, 0);
+        if (!in->dirty_since_ns)
+            in->dirty_since_ns = now;
+    }
+    if (atomic_load_explicit(&in->used, memory_order_relaxed)) {
+        in->used = false;
+        if (now + in->lease_ms * NS_PER_MS * 3 / 4 >= in->until_ns && in->until_ns)
+            client_layout_want(in, 0, UINT64_MAX);
+    }
+}
+
+static void on_tick(struct loop_timer *timer)
+{
+    struct client_content *c = container_of(timer, struct client_content, tick);
+    struct curvine *cv = c->cv;
+    uint64_t now = clock_ns();
+    if (cv->state == CLIENT_CLOSING)
+        return;
+    for (size_t i = 0; i < array_size(c->inodes) && c->inode_count; i++)
+        list_for_each_safe (e, &c->inodes[i])
+            tick_inode(list_entry(e, struct client_inode, link), now);
+    if (c->backing_count)
+        client_backings_sweep(cv, false);
+    if (c->inode_count || c->backing_count)
+        loop_timer_start(cv->loop, &c->tick, now + CLIENT_TICK_MS * NS_PER_MS);
+}
+
+void client_tick_start(struct curvine *cv)
+{
+    struct client_content *c = cv->content;
+    c->tick.fire = on_tick;
+    if (!loop_timer_running(&c->tick))
+        loop_timer_start(cv->loop, &c->tick, clock_ns() + CLIENT_TICK_MS * NS_PER_MS);
+}

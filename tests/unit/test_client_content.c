@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* libcurvine's data path against a small cluster in the process: client_rig.h. */
+#include "tests/unit/client_rig.h"
+
+#include "base/random.h"
+
+static struct rig rig;
+
+static void expect_base(struct curvine_file *f, unsigned i, uint64_t offset, size_t n, size_t expected)
+{
+    uint8_t *p = malloc(n);
+    ck_assert_int_eq(curvine_pread(f, p, n, offset), expected);
+    for (size_t k = 0; k < expected; k++)
+        if (p[k] != rig_base(RIG_FIRST_INODE + i, offset + k))
+            ck_abort_msg("byte %zu", (size_t)offset + k);
+    free(p);
+}
+
+static void with_base(uint64_t bytes)
+{
+    rig.files[0].size = rig.files[0].base_bytes = bytes;
+    rig.files[0].base_version = 7;
+}
+
+static void read_cold_and_warm(bool local)
+{
+    rig_start(&rig, 2, 1, local);
+    with_base(5 * RIG_BLOCK / 2 + 123);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDONLY);
+    uint64_t size = rig.files[0].size;
+    for (unsigned round = 0; round < 2; round++) {
+        for (uint64_t at = 0; at < size; at += 256 << 10)
+            expect_base(f, 0, at, 256 << 10, min(size - at, 256u << 10));
+        expect_base(f, 0, RIG_BLOCK - 100, 4096, 4096);
+        expect_base(f, 0, size - 10, 100, 10);
+        expect_base(f, 0, size, 100, 0);
+        expect_base(f, 0, size + RIG_BLOCK, 100, 0);
+        expect_base(f, 0, 0, size + 100, size);
+    }
+    int requests = 0;
+    for (unsigned w = 0; w < 2; w++)
+        for (unsigned t = 0; t < 0x40; t++)
+            requests += rig.workers[w].count[t];
+    for (uint64_t at = 0; local && at < size; at += 4096)
+        expect_base(f, 0, at, 4096, min(size - at, 4096u));
+    for (unsigned w = 0; w < 2; w++)
+        for (unsigned t = 0; t < 0x40; t++)
+            requests -= rig.workers[w].count[t];
+    if (local)
+        ck_assert_int_eq(requests, 0); /* warm: none at all */
+    int reads = rig.workers[0].count[MSG_block_read & 0x3f] + rig.workers[1].count[MSG_block_read & 0x3f];
+    ck_assert_int_eq(reads > 0, !local);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    ck_assert_int_eq(rig.files[0].opens, 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+TEST(a_file_of_a_worker_on_this_host_is_read_through_its_descriptor)
+{
+    read_cold_and_warm(true);
+}
+
+TEST(a_file_of_another_host_is_read_by_messages)
+{
+    read_cold_and_warm(false);
+}
+
+TEST(reading_one_byte_does_not_fetch_the_file)
+{
+    rig_start(&rig, 1, 1, false);
+    with_base(40 * RIG_FILL);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDONLY);
+    expect_base(f, 0, 7777777, 1, 1);
+    expect_base(f, 0, 17777777, 1, 1);
+    expect_base(f, 0, 3777777, 1, 1);
+    ck_assert_int_eq(rig.workers[0].count[MSG_block_read & 0x3f], 3);
+    curvine_file_close(f);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+TEST(pieces_show_content_where_it_lies)
+{
+    rig_start(&rig, 1, 1, true);
+    with_base(2 * RIG_BLOCK);
+    rig.files[0].size = 3 * RIG_BLOCK;
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDONLY);
+    struct curvine_piece pieces[8];
+    unsigned count;
+    void *pin;
+    ck_assert_int_eq(curvine_read_pieces(f, 0, 4096, pieces, 8, &count, &pin), -EAGAIN);
+    uint8_t *all = malloc(3 * RIG_BLOCK);
+    ck_assert_int_eq(curvine_pread(f, all, 3 * RIG_BLOCK, 0), 3 * RIG_BLOCK);
+    int64_t got = curvine_read_pieces(f, RIG_BLOCK - 1000, RIG_BLOCK + 5000, pieces, 8, &count, &pin);
+    ck_assert_int_eq(got, RIG_BLOCK + 5000);
+    uint64_t at = RIG_BLOCK - 1000;
+    for (unsigned i = 0; i < count; i++) {
+        ck_assert_ptr_nonnull(pieces[i].p);
+        ck_assert_int_eq(memcmp(pieces[i].p, all + at, pieces[i].n), 0);
+        at += pieces[i].n;
+    }
+    ck_assert_uint_eq(at, 2 * RIG_BLOCK + 4000);
+    curvine_pieces_done(f, pin);
+    ck_assert_int_eq(curvine_read_pieces(f, 3 * RIG_BLOCK, 4096, pieces, 8, &count, &pin), 0);
+    curvine_pieces_done(f, pin);
+    free(all);
+    curvine_file_close(f);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+/* ---- writing -------------------------------------------------------------------------------------------------------------- */
+
+TEST(a_small_file_costs_one_message_at_close)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    for (int i = 0; i < 100; i++)
+        ck_assert_int_eq(curvine_pwrite(f, "0123456789", 10, (uint64_t)i * 10), 10);
+    ck_assert_uint_eq(curvine_file_size(f), 1000);
+    ck_assert_uint_eq(rig_size(cv, 0), 1000); /* the master does not know yet */
+    char back[20];
+    ck_assert_int_eq(curvine_pread(f, back, sizeof(back), 985), 15);
+    ck_assert_int_eq(memcmp(back, "567890123456789", 15), 0);
+    ck_assert_int_eq(rig.asked[MSG_write_commit & 0xff], 0);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    ck_assert_int_eq(rig.asked[MSG_write_commit & 0xff], 1);
+    ck_assert_int_eq(rig.asked[MSG_close & 0xff], 0);
+    ck_assert_uint_eq(rig.files[0].inline_n, 1000);
+    ck_assert_int_eq(rig.files[0].opens, 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+#define MODEL_BYTES (6u * RIG_BLOCK)
+
+struct model {
+    uint8_t *p;
+    uint64_t size;
+};
+
+static void model_write(struct model *m, const uint8_t *p, uint64_t n, uint64_t at)
+{
+    memcpy(m->p + at, p, n);
+    m->size = max(m->size, at + n);
+}
+
+static void model_truncate(struct model *m, uint64_t size)
+{
+    if (size < m->size)
+        memset(m->p + size, 0, m->size - size);
+    m->size = size;
+}
+
+static void expect_model(struct curvine_file *f, const struct model *m, uint64_t at, uint32_t n, int step)
+{
+    uint8_t *p = malloc(n);
+    uint64_t expected = at < m->size ? min((uint64_t)n, m->size - at) : 0;
+    int64_t got = curvine_pread(f, p, n, at);
+    if (got != (int64_t)expected)
+        ck_abort_msg("step %d: read %lld of %llu at %llu", step, (long long)got, (unsigned long long)expected,
+                     (unsigned long long)at);
+    for (uint64_t i = 0; i < expected; i++)
+        if (p[i] != m->p[at + i])
+            ck_abort_msg("step %d: byte %llu is %02x, not %02x", step, (unsigned long long)(at + i), p[i],
+                         m->p[at + i]);
+    free(p);
+}
+
+static uint64_t some_offset(struct prng *r, const struct model *m)
+{
+    switch (prng_below(r, 5)) {
+    case 0: return prng_below(r, 5000);
+    case 1: return m->size;
+    case 2: return (1 + prng_below(r, 4)) * RIG_BLOCK - prng_below(r, 5000);
+    default: return prng_below(r, MODEL_BYTES - 400000);
+    }
+}
+
+static void random_work(uint64_t seed, unsigned workers, unsigned replicas, bool local, uint64_t base, bool shared)
+{
+    struct prng r = {seed};
+    struct model m = {.p = calloc(1, MODEL_BYTES), .size = base};
+    rig_start(&rig, workers, replicas, local);
+    rig.shared = shared;
+    if (base)
+        with_base(base);
+    for (uint64_t i = 0; i < base; i++)
+        m.p[i] = rig_base(RIG_FIRST_INODE, i);
+    struct curvine *cv = rig_client(&rig), *other = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    static uint8_t bytes[400000];
+    for (int step = 0; step < 400; step++) {
+        uint32_t n = prng_below(&r, 4) ? prng_below(&r, 9000) + 1 : prng_below(&r, sizeof(bytes)) + 1;
+        uint64_t at = some_offset(&r, &m);
+        at = min(at, (uint64_t)MODEL_BYTES - n);
+        bool small = prng_below(&r, 400) < 200 && step < 60;
+        if (small)
+            at = prng_below(&r, 3000), n = prng_below(&r, 1000) + 1;
+        switch (prng_below(&r, 12)) {
+        case 0:
+        case 1:
+        case 2:
+        case 3:
+            for (uint32_t i = 0; i < n; i += 8)
+                put_le64(bytes + min(i, (uint32_t)sizeof(bytes) - 8), prng_next(&r));
+            ck_assert_int_eq(curvine_pwrite(f, bytes, n, at), n);
+            model_write(&m, bytes, n, at);
+            break;
+        case 4: {
+            uint64_t size = small ? at : prng_below(&r, 3) ? min(m.size, at) : at;
+            ck_assert_int_eq(rig_truncate_file(cv, 0, size), 0);
+            model_truncate(&m, size);
+            break;
+        }
+        case 5: ck_assert_int_eq(curvine_fsync(f), 0); break;
+        case 6:
+            ck_assert_int_eq(curvine_file_close(f), 0);
+            f = rig_open_file(cv, 0, O_RDWR);
+            break;
+        case 7: { /* another client sees what was flushed */
+            ck_assert_int_eq(rig_flush(cv, f), 0);
+            struct curvine_file *g = rig_open_file(other, 0, O_RDONLY);
+            expect_model(g, &m, at, n, step);
+            ck_assert_int_eq(curvine_file_close(g), 0);
+            break;
+        }
+        case 8: ck_assert_uint_eq(rig_size(cv, 0), m.size); break;
+        default: expect_model(f, &m, at, n, step);
+        }
+        ck_assert_uint_eq(curvine_file_size(f), m.size);
+    }
+    expect_model(f, &m, 0, MODEL_BYTES, -1);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    f = rig_open_file(other, 0, O_RDONLY);
+    expect_model(f, &m, 0, MODEL_BYTES, -2);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    ck_assert_int_eq(rig.files[0].opens, 0);
+    curvine_close(cv);
+    curvine_close(other);
+    rig_stop(&rig);
+    free(m.p);
+}
+
+TEST_TIMEOUT(random_work_on_a_local_worker_agrees_with_a_model, 60)
+{
+    for (uint64_t seed = 1; seed <= 5; seed++)
+        random_work(seed, 1, 1, true, 0, false);
+}
+
+TEST_TIMEOUT(random_work_on_remote_workers_with_two_replicas_agrees_with_a_model, 60)
+{
+    for (uint64_t seed = 11; seed <= 15; seed++)
+        random_work(seed, 3, 2, false, 0, false);
+}
+
+TEST_TIMEOUT(random_work_on_base_content_agrees_with_a_model, 60)
+{
+    for (uint64_t seed = 21; seed <= 24; seed++)
+        random_work(seed, 2, 1, seed % 2, 3 * RIG_BLOCK + 4711, false);
+}
+
+TEST_TIMEOUT(random_work_on_a_shared_file_agrees_with_a_model, 60)
+{
+    random_work(31, 2, 2, false, 0, true);
+    random_work(32, 1, 1, true, 3 * RIG_BLOCK / 2, true);
+}
+
+TEST(writes_append_behind_one_another)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR | O_APPEND);
+    char line[32];
+    for (int i = 0; i < 1000; i++) {
+        snprintf(line, sizeof(line), "%09d\n", i);
+        ck_assert_int_eq(curvine_pwrite(f, line, 10, 0), 10);
+    }
+    for (int i = 0; i < 1000; i++) {
+        char back[10];
+        snprintf(line, sizeof(line), "%09d\n", i);
+        ck_assert_int_eq(curvine_pread(f, back, 10, (uint64_t)i * 10), 10);
+        ck_assert_int_eq(memcmp(back, line, 10), 0);
+    }
+    curvine_file_close(f);
+    ck_assert_uint_eq(rig.files[0].size, 10000);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+/* ---- trouble ----------------------------------------------------------------------------------------------------------------- */
+
+static void with_trouble(uint16_t type, int error, int times, bool local, unsigned replicas)
+{
+    rig_start(&rig, 2, replicas, local);
+    with_base(2 * RIG_BLOCK);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    for (unsigned w = 0; w < 2; w++) {
+        rig.workers[w].error[type & 0x3f] = error;
+        rig.workers[w].trouble[type & 0x3f] = times;
+    }
+    static uint8_t bytes[100000], back[100000];
+    memset(bytes, 0x5a, sizeof(bytes));
+    expect_base(f, 0, 1000, 10000, 10000);
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), RIG_BLOCK - 5000), sizeof(bytes));
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    ck_assert_int_eq(curvine_pread(f, back, sizeof(back), RIG_BLOCK - 5000), sizeof(back));
+    ck_assert_int_eq(memcmp(bytes, back, sizeof(back)), 0);
+    expect_base(f, 0, 1000, 10000, 10000);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+TEST(a_worker_that_breaks_connections_is_asked_again)
+{
+    static const uint16_t types[] = {MSG_block_read, MSG_block_open, MSG_block_fill, MSG_block_write, MSG_block_sync};
+    for (unsigned local = 0; local < 2; local++)
+        for (unsigned i = 0; i < array_size(types); i++)
+            with_trouble(types[i], -CV_CLOSED, 2, local, 2);
+}
+
+TEST(a_worker_that_is_busy_is_asked_again)
+{
+    static const uint16_t types[] = {MSG_block_read, MSG_block_open, MSG_block_fill, MSG_block_write, MSG_block_sync};
+    for (unsigned i = 0; i < array_size(types); i++)
+        with_trouble(types[i], -CV_BUSY, 3, i % 2, 1);
+}
+
+TEST(a_stale_grant_is_asked_for_again_once)
+{
+    with_trouble(MSG_block_write, -CV_STALE_EPOCH, 1, true, 1);
+}
+
+TEST(damage_on_the_way_is_noticed_and_the_data_asked_for_again)
+{
+    with_trouble(0, 0, 1, false, 1);
+}
+
+TEST(damage_that_stays_is_an_error)
+{
+    rig_start(&rig, 1, 1, false);
+    with_base(RIG_BLOCK);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDONLY);
+    rig.workers[0].trouble[0] = 100;
+    char c;
+    ck_assert_int_eq(curvine_pread(f, &c, 1, 100), -CV_BAD_CHECKSUM);
+    curvine_file_close(f);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+TEST(a_dead_worker_ends_calls_at_their_deadline)
+{
+    rig_start(&rig, 1, 1, false);
+    with_base(RIG_BLOCK);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    rig.workers[0].dead = true;
+    char bytes[5000] = {1};
+    uint64_t start = clock_ns();
+    struct curvine_request r = {.op = CURVINE_READ, .file = f, .length = 10, .buffer = bytes, .timeout_ms = 300};
+    ck_assert_int_lt(curvine_run(cv, &r), 0);
+    struct curvine_request w = {.op = CURVINE_WRITE, .file = f, .value = {bytes, sizeof(bytes)}, .timeout_ms = 300};
+    ck_assert_int_lt(curvine_run(cv, &w), 0);
+    ck_assert_uint_lt(clock_ns() - start, 5 * NS_PER_S);
+    curvine_file_close(f);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+TEST(a_read_goes_to_the_other_replica_when_one_is_gone)
+{
+    rig_start(&rig, 2, 2, false);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    static uint8_t bytes[1 << 20], back[1 << 20];
+    memset(bytes, 0x77, sizeof(bytes));
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    for (unsigned w = 0; w < 2; w++) {
+        rig.workers[w].dead = true;
+        ck_assert_int_eq(curvine_pread(f, back, sizeof(back), 0), sizeof(back));
+        ck_assert_int_eq(memcmp(bytes, back, sizeof(back)), 0);
+        rig.workers[w].dead = false;
+    }
+    curvine_file_close(f);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+TEST(a_refused_commit_is_reported)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    char bytes[10000] = {1};
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    rig.refuse_commit = 1;
+    ck_assert_int_eq(curvine_fsync(f), -CV_STALE_EPOCH);
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 10000), sizeof(bytes));
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    curvine_file_close(f);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+TEST(what_another_client_writes_is_seen_within_its_lease)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *a = rig_client(&rig), *b = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(a, 0, O_RDWR), *g = rig_open_file(b, 0, O_RDONLY);
+    char bytes[8192], back[8192];
+    for (char round = 'a'; round < 'd'; round++) {
+        memset(bytes, round, sizeof(bytes));
+        ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+        ck_assert_int_eq(rig_flush(a, f), 0);
+        uint64_t until = clock_ns() + 3 * NS_PER_S;
+        do
+            ck_assert_uint_lt(clock_ns(), until);
+        while (curvine_pread(g, back, sizeof(back), 0) != sizeof(back) || memcmp(bytes, back, sizeof(back)) != 0);
+    }
+    curvine_file_close(f);
+    curvine_file_close(g);
+    curvine_close(a);
+    curvine_close(b);
+    rig_stop(&rig);
+}
+
+TEST(the_size_reaches_the_master_while_a_file_is_written)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    char bytes[8192] = {1};
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    uint64_t until = clock_ns() + 5 * NS_PER_S;
+    while (atomic_load(&rig.asked[MSG_write_commit & 0xff]) == 0) {
+        ck_assert_uint_lt(clock_ns(), until);
+        usleep(10000);
+    }
+    curvine_file_close(f);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+/* ---- threads -------------------------------------------------------------------------------------------------------------------- */
+
+struct worker_thread {
+    struct curvine_file *f;
+    unsigned number;
+};
+
+#define THREADS 4
+
+/* Each thread has every fourth stretch of 16 KiB to itself. */
+static void *write_and_read(void *arg)
+{
+    struct worker_thread *t = arg;
+    struct prng r = {t->number + 1};
+    uint8_t bytes[16384], back[16384], last[64] = {0};
+    for (int i = 0; i < 300; i++) {
+        unsigned place = prng_below(&r, 64);
+        uint64_t at = ((uint64_t)place * THREADS + t->number) * sizeof(bytes);
+        if (prng_below(&r, 2)) {
+            last[place] = (uint8_t)(1 + prng_below(&r, 255));
+            memset(bytes, last[place], sizeof(bytes));
+            ck_assert_int_eq(curvine_pwrite(t->f, bytes, sizeof(bytes), at), sizeof(bytes));
+        } else {
+            int64_t got = curvine_pread(t->f, back, sizeof(back), at);
+            ck_assert_int_ge(got, last[place] ? (int64_t)sizeof(back) : 0);
+            for (int64_t k = 0; k < got; k++)
+                ck_assert_uint_eq(back[k], last[place]);
+        }
+        if (i % 100 == 50)
+            ck_assert_int_eq(curvine_fsync(t->f), 0);
+    }
+    return NULL;
+}
+
+TEST_TIMEOUT(threads_write_and_read_one_file, 60)
+{
+    for (unsigned local = 0; local < 2; local++) {
+        rig_start(&rig, 2, 2, local);
+        struct curvine *cv = rig_client(&rig);
+        struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+        pthread_t threads[THREADS];
+        struct worker_thread args[THREADS];
+        for (unsigned i = 0; i < THREADS; i++) {
+            args[i] = (struct worker_thread){f, i};
+            ck_assert_int_eq(pthread_create(&threads[i], NULL, write_and_read, &args[i]), 0);
+        }
+        for (unsigned i = 0; i < THREADS; i++)
+            pthread_join(threads[i], NULL);
+        ck_assert_int_eq(curvine_file_close(f), 0);
+        curvine_close(cv);
+        rig_stop(&rig);
+    }
+}
