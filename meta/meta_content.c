@@ -76,7 +76,7 @@ int inline_see(struct run *u, const struct meta_inode *i, struct text *ret)
     if (ret->n == 0 || (uint8_t)ret->p[0] != META_ROW_VERSION)
         return ret->n && (uint8_t)ret->p[0] > META_ROW_VERSION ? -CV_FORMAT_TOO_NEW : -CV_BAD_FORMAT;
     *ret = (struct text){ret->p + 1, ret->n - 1};
-    return 0;
+    return ret->n > INLINE_MAX ? -CV_BAD_FORMAT : 0;
 }
 
 void inline_drop(struct run *u, struct meta_inode *i)

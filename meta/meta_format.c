@@ -386,6 +386,8 @@ static void inode_take_optional(struct cursor *c, uint32_t present, struct meta_
         i->tier = take_u8(c);
         i->policy_flags = take_u8(c);
         i->block_shift = take_u8(c);
+        if (i->block_shift > 30)
+            cursor_fail(c, -CV_BAD_FORMAT);
     }
     if (present & META_HAS_MOUNT)
         i->mount = take_u32(c);

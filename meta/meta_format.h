@@ -129,7 +129,7 @@ enum meta_present {
     META_HAS_UFS = 16,         /* ufs_flags v, ufs_mtime u64, ufs_length v, etag bytes */
     META_HAS_UFS_AT = 32,      /* ufs_at bytes */
     META_HAS_TTL = 64,         /* ttl_due u64, ttl_action u8 */
-    META_HAS_POLICY = 128,     /* replicas u8, tier u8, policy_flags u8, block_shift u8 */
+    META_HAS_POLICY = 128,     /* replicas u8, tier u8, policy_flags u8, block_shift u8 (at most 30) */
     META_HAS_MOUNT = 256,      /* mount v */
     META_HAS_XATTRS = 512,     /* xattr_count v, xattr_name_bytes v: there are xattr rows */
     META_PRESENT_ALL = 1023,

@@ -207,9 +207,7 @@ static int lengths_see(struct run *u, const struct meta_inode *i, const struct m
         if (r < 0)
             return r;
     }
-    if (i->flags & INODE_HAS_INLINE && !block_0)
-        return -EINVAL;
-    return missing;
+    return missing < 0 ? missing : i->flags & INODE_HAS_INLINE && !block_0 ? -EINVAL : 0;
 }
 
 static int commit_see(struct run *u, const struct meta_inode *i, const struct msg_write_commit *msg)

@@ -23,6 +23,12 @@ bool has_ufs(const struct run *u, uint32_t mount)
     return r && r->now && r->mount.mode != MOUNT_SCRATCH;
 }
 
+bool is_mirrored(const struct run *u, uint32_t mount)
+{
+    const struct kept_row *r = mount ? kept_find(&u->m->mounts, mount) : NULL;
+    return r && r->now && r->mount.mode == MOUNT_FS;
+}
+
 static void mount_put(struct run *u, const struct meta_mount_row *row)
 {
     uint8_t key[META_KEY_MAX], value[META_MOUNT_MAX];

@@ -34,7 +34,9 @@ static void read_all_the_way(struct meta *m, uint16_t type, const void *msg)
     assert(r == 0);
     r = meta_request_decode(&q, type, body.p, body.n);
     assert(r == 0);
-    for (int i = 0; meta_read(m, &q) < 0 && i < 1000; i++) {
+    for (int i = 0; (r = meta_read(m, &q)) < 0 && i < 1000; i++) {
+        if (r == -CV_NOT_LISTED)
+            meta_unlisted_absent(&q);
         r = meta_fetch(&base, &q, true);
         assert(r == 0);
     }
@@ -49,8 +51,11 @@ static void look_around(struct meta *m)
         read_all_the_way(m, MSG_getattr, &(struct msg_getattr){.inode = inode});
         read_all_the_way(m, MSG_readdir, &(struct msg_readdir){.inode = inode, .flags = READDIR_ATTR});
         read_all_the_way(m, MSG_listxattr, &(struct msg_listxattr){.inode = inode});
+        read_all_the_way(m, MSG_layout, &(struct msg_layout){.inode = inode});
+        read_all_the_way(m, MSG_origin, &(struct msg_origin){.inode = inode});
         read_all_the_way(m, MSG_readlink, &(struct msg_readlink){.inode = inode});
     }
+    read_all_the_way(m, MSG_mount_list, &(struct msg_mount_list){0});
     read_all_the_way(m, MSG_walk, &(struct msg_walk){.start = 1, .path = TEXT("x/y")});
 }
 

@@ -26,10 +26,23 @@ struct m_entry {
     uint64_t id;
 };
 
+/* Content: blocks of 4096 bytes. */
+#define M_BLOCK  4096u
+#define M_BLOCKS 4
+struct m_block {
+    bool there;
+    uint64_t version, epoch; /* epoch 0: changed by a new size, not told since */
+    uint32_t valid;
+};
+
 struct m_node {
     uint64_t id, parent, size, rdev;
     uint32_t mode, uid, gid, nlink;
     char target[40];
+    uint32_t inlined; /* bytes of the file that are inline, all of them `fill` */
+    char fill;
+    bool extents; /* blocks were granted since it was empty */
+    struct m_block blocks[M_BLOCKS];
     struct m_xattr xattrs[6];
     int xattr_count;
     struct m_entry *entries;
@@ -348,9 +361,29 @@ static bool m_drop_capability(struct m_node *n)
     return false;
 }
 
+static void m_written(const struct m_caller *c, struct m_node *n);
+
 static void m_truncate(const struct m_caller *c, struct m_node *n, uint64_t size)
 {
     n->size = size;
+    n->inlined = n->inlined < size ? n->inlined : (uint32_t)size;
+    for (uint32_t i = 0; i < M_BLOCKS; i++) {
+        struct m_block *b = &n->blocks[i];
+        uint64_t at = (uint64_t)i * M_BLOCK;
+        if (at >= size)
+            *b = (struct m_block){0};
+        else if (b->there && size < at + M_BLOCK) {
+            b->epoch = 0;
+            b->valid = b->valid < size - at ? b->valid : (uint32_t)(size - at);
+        }
+    }
+    if (size == 0)
+        n->extents = false;
+    m_written(c, n);
+}
+
+static void m_written(const struct m_caller *c, struct m_node *n)
+{
     m_drop_capability(n);
     if (c->uid != 0) {
         n->mode &= ~(uint32_t)S_ISUID;

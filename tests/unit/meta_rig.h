@@ -332,6 +332,12 @@ static void rig_open_session(struct rig *g, uint32_t slots)
     rig_commit(g);
 }
 
+static uint32_t rig_place(void *arg, uint64_t inode, uint32_t block, uint64_t near, uint32_t max, uint64_t *ret)
+{
+    ret[0] = 901 + block;
+    return 1;
+}
+
 /* Formatted, leading, one session. */
 static void UNUSED rig_init(struct rig *g, const struct meta_options *o)
 {
@@ -341,6 +347,7 @@ static void UNUSED rig_init(struct rig *g, const struct meta_options *o)
     g->base = store_base(&g->store);
     meta_request_init(&g->q);
     ck_assert_int_eq(meta_new(&g->options, &g->base, &g->m), 0);
+    meta_on_place(g->m, rig_place, NULL);
     meta_lead(g->m, ++g->epoch);
     ck_assert_int_eq(rig_inner(g, META_OP_format, 7), 0);
     rig_commit(g);
@@ -357,6 +364,7 @@ static void UNUSED rig_crash(struct rig *g, uint64_t keep)
     for (uint64_t i = meta_applied(g->m); i < g->log_count; i++)
         ck_assert_int_eq(meta_apply(g->m, (struct text){(const char *)g->log[i]->bytes, g->log[i]->n}, i + 1), 0);
     g->committed = g->log_count;
+    meta_on_place(g->m, rig_place, NULL);
     meta_lead(g->m, ++g->epoch);
     ck_assert_int_eq(rig_inner(g, META_OP_grant, 0), 0);
     rig_commit(g);

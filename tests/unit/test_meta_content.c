@@ -432,3 +432,20 @@ TEST(meta_content_survives_a_crash_and_a_retry_under_the_next_leader)
     ck_assert_uint_gt(granted(f, 0).epoch, e.epoch); /* whose they are is not known any more */
     rig_fini(&g);
 }
+
+TEST(meta_content_commit_asks_for_rows_that_left_memory_before_it_judges)
+{
+    start();
+    struct file f = create("f");
+    ck_assert_int_eq(SEND(&g, write_commit, .inode = f.inode, .handle = f.handle, .valid = COMMIT_INLINE,
+                          .inline_data = TEXT("hello")),
+                     0);
+    ck_assert_int_eq(SEND(&g, write_grant, .inode = f.inode, .handle = f.handle, .first_block = 2, .count = 1), 0);
+    struct rec_extent e2 = nth(&g.q.answer.write_grant.layout.extents, 1), wrong = e2;
+    wrong.epoch = 99;
+    settle();
+    ck_assert_int_eq(commit(f, &wrong, 10, 10), -CV_STALE_EPOCH);
+    settle();
+    ck_assert_int_eq(commit(f, &e2, 10, 10), -EINVAL);
+    rig_fini(&g);
+}
