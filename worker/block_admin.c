@@ -255,6 +255,26 @@ int block_store_truncate(struct block_store *s, uint64_t inode, uint64_t size, u
     return lost && size == 0 ? block_store_remove(s, inode, BLOCK_REMOVE_ALL) : r;
 }
 
+int block_store_forget(struct block_store *s, const struct block_key *key, uint64_t epoch)
+{
+    struct block *b;
+    int r = block_store_check(s);
+    if (r == 0)
+        r = block_take(s, key->inode, key->index, &b);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&s->lock);
+    if (!b->exists || b->version != key->version || b->epoch != epoch)
+        r = -ESTALE;
+    else if (b->filling || b->writers)
+        r = -CV_BUSY;
+    pthread_mutex_unlock(&s->lock);
+    if (r == 0)
+        r = block_drop_all(s, b);
+    block_give_back(s, b);
+    return r;
+}
+
 /* ---- pins ---- */
 
 static int set_pin(struct block_store *s, struct block *b, void *arg)

@@ -136,6 +136,10 @@ int block_store_remove(struct block_store *s, uint64_t inode, enum block_remove_
  * next contact cuts it. Descriptors that are out see zeros. BLOCKING. Errors: -CV_BUSY as block_store_remove(). */
 int block_store_truncate(struct block_store *s, uint64_t inode, uint64_t size, uint64_t epoch);
 
+/* Forget one block, written data too, if it still is what it was said to be. BLOCKING. Errors: -ESTALE it is not;
+ * -CV_BUSY as above. */
+int block_store_forget(struct block_store *s, const struct block_key *key, uint64_t epoch);
+
 /* Pin or unpin what is cached of an inode now (later fills: flag BLOCK_FILL_PINNED). BLOCKING. */
 int block_store_pin(struct block_store *s, uint64_t inode, bool pinned);
 

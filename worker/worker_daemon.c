@@ -8,8 +8,8 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "conf/json.h"
 #include "io/loop.h"
+#include "worker/worker_chores.h"
 #include "worker/worker_core.h"
 #include "worker/worker_exports.h"
 #include "worker/worker_fill.h"
@@ -28,6 +28,7 @@ struct worker {
     struct loop *back;
     struct worker_metrics *back_metrics;
     struct worker_master *master;
+    struct worker_chores *chores;
     bool running, back_running;
     _Atomic bool back_stopped;
     char socket[128], advertise[320];
@@ -108,6 +109,12 @@ static void mounts_changed(void *arg, uint64_t mounts_version)
     worker_fill_mounts_changed(w->core.fill, mounts_version);
 }
 
+static void beaten(void *arg)
+{
+    struct worker *w = arg;
+    worker_chores_beat(w->chores);
+}
+
 static int make_back(struct worker *w)
 {
     struct loop_options lo = {.name = "back", .backend = backend(w->config.cluster), .file_threads = BACK_FILE_THREADS};
@@ -123,9 +130,12 @@ static int make_back(struct worker *w)
         .advertise = w->advertise,
         .socket = w->socket,
         .mounts_changed = mounts_changed,
+        .beaten = beaten,
         .arg = w,
     };
     r = worker_master_new(w->back, &mo, &w->master);
+    if (r == 0)
+        r = worker_chores_new(w->back, &w->core, w->master, w->back_metrics, &w->chores);
     if (r < 0)
         return r;
     struct worker_fill_options fo = {.core = &w->core, .master = w->master, .metrics = w->back_metrics};
@@ -209,10 +219,16 @@ static void fill_stopped(void *arg)
     w->back_stopped = true;
 }
 
-static void master_stopped(void *arg)
+static void chores_stopped(void *arg)
 {
     struct worker *w = arg;
     worker_fill_stop(w->core.fill, fill_stopped, w);
+}
+
+static void master_stopped(void *arg)
+{
+    struct worker *w = arg;
+    worker_chores_stop(w->chores, chores_stopped, w);
 }
 
 static int stop_back(void *arg)
@@ -261,6 +277,7 @@ struct worker *worker_free(struct worker *w)
     worker_stop(w);
     worker_server_free(w->server);
     worker_fill_free(w->core.fill);
+    worker_chores_free(w->chores);
     worker_master_free(w->master);
     if (w->back_metrics)
         metrics_block_free(w->config.metrics, &worker_metric_set, w->back_metrics);

@@ -235,6 +235,8 @@ static void on_beat(struct rpc_call *call, int result, const struct rpc_frame *f
     }
     see_mounts(m, a.mounts_version, false);
     take_drops(m, &a.drops);
+    if (m->o.beaten)
+        m->o.beaten(m->o.arg);
     loop_timer_start(m->loop, &m->timer, loop_now(m->loop) + m->heartbeat_ms * NS_PER_MS);
 }
 

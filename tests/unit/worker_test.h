@@ -58,17 +58,18 @@ struct fake_master {
     struct loop *loop;
     struct rpc_server *rpc;
     char address[64], uri[512];
-    _Atomic uint32_t registered, beats, origins, mounts_asked, changed, sessions_asked;
+    _Atomic uint32_t registered, beats, origins, mounts_asked, changed, sessions_asked, sweeps;
     _Atomic uint64_t dropped, mounts_version;
     _Atomic int refuse;             /* everything is answered with this error */
     _Atomic uint64_t session_ended; /* of sessions_check */
     _Atomic bool register_again;
     struct rec_worker_drop drop; /* told while drop.sequence > dropped */
     _Atomic bool has_drop;
+    _Atomic uint64_t orphan;
     _Atomic uint64_t truncated_base; /* added to the version of origins */
 };
 
-static void master_origin(struct fake_master *m, struct rpc_request *q)
+static inline void master_origin(struct fake_master *m, struct rpc_request *q)
 {
     struct msg_origin o;
     struct stat st;
@@ -95,7 +96,7 @@ static void master_origin(struct fake_master *m, struct rpc_request *q)
     rpc_answer(q, 0, 0, msg_origin_answer_desc(), &a);
 }
 
-static void master_beat(struct fake_master *m, struct rpc_request *q)
+static inline void master_beat(struct fake_master *m, struct rpc_request *q)
 {
     struct msg_worker_heartbeat h;
     struct msg_worker_heartbeat_answer a = {.mounts_version = m->mounts_version, .register_again = m->register_again};
@@ -112,7 +113,7 @@ static void master_beat(struct fake_master *m, struct rpc_request *q)
     buf_fini(&drops);
 }
 
-static void master_mounts(struct fake_master *m, struct rpc_request *q)
+static inline void master_mounts(struct fake_master *m, struct rpc_request *q)
 {
     struct rec_mount one = {.mount = 1, .inode = 1, .path = text_of("/"), .uri = text_of(m->uri)};
     struct msg_worker_mounts_answer a = {.mounts_version = m->mounts_version};
@@ -124,7 +125,22 @@ static void master_mounts(struct fake_master *m, struct rpc_request *q)
     buf_fini(&list);
 }
 
-static void master_request(struct rpc_request *q, void *user)
+/* Blocks of m->orphan are nobody's. */
+static inline void master_blocks(struct fake_master *m, struct rpc_request *q)
+{
+    struct msg_blocks_check c;
+    uint8_t verdicts[1024];
+    uint32_t n = 0;
+    ck_ok(msg_blocks_check_decode(q->body, q->header.body_len, &c));
+    rec_for_each (held_block, b, &c.blocks) {
+        verdicts[n++] = b.inode == m->orphan;
+    }
+    struct msg_blocks_check_answer a = {.verdicts = {(const char *)verdicts, n}};
+    m->sweeps++;
+    rpc_answer(q, 0, 0, msg_blocks_check_answer_desc(), &a);
+}
+
+static inline void master_request(struct rpc_request *q, void *user)
 {
     struct fake_master *m = user;
     if (m->refuse) {
@@ -155,17 +171,18 @@ static void master_request(struct rpc_request *q, void *user)
         rpc_answer(q, 0, 0, msg_sessions_check_answer_desc(), &a);
         break;
     }
+    case MSG_blocks_check: master_blocks(m, q); break;
     default: rpc_answer(q, -CV_UNKNOWN_MESSAGE, 0, NULL, NULL);
     }
 }
 
-static int master_listen(void *arg)
+static inline int master_listen(void *arg)
 {
     struct fake_master *m = arg;
     return rpc_server_listen(m->rpc, "127.0.0.1:0", 0, 0);
 }
 
-static void master_begin(struct fake_master *m)
+static inline void master_begin(struct fake_master *m)
 {
     struct rpc_server_options o = {
         .self = {.role = RPC_MASTER, .program = "fake-master"}, .request = master_request, .user = m};
@@ -179,7 +196,7 @@ static void master_begin(struct fake_master *m)
     m->mounts_version = 1;
 }
 
-static void posted(void *arg)
+static inline void posted(void *arg)
 {
     sem_post(arg);
 }
@@ -190,14 +207,14 @@ struct stopping {
     sem_t done;
 };
 
-static int master_stop_here(void *arg)
+static inline int master_stop_here(void *arg)
 {
     struct stopping *s = arg;
     rpc_server_stop(s->rpc, 0, posted, &s->done);
     return 0;
 }
 
-static void master_end(struct fake_master *m)
+static inline void master_end(struct fake_master *m)
 {
     struct stopping s = {.rpc = m->rpc};
     sem_init(&s.done, 0, 0);
@@ -224,7 +241,7 @@ struct rig {
 
 static const struct option_section *const rig_sections[] = {&cluster_section, &worker_section, NULL};
 
-static void rig_start(struct rig *g)
+static inline void rig_start(struct rig *g)
 {
     ck_ok(metrics_new(&g->metrics));
     g->wc = (struct worker_config){
@@ -239,7 +256,7 @@ static void rig_start(struct rig *g)
 }
 
 /* capacity: "256MiB"; more: further lines of the worker's section. */
-static void rig_begin(struct rig *g, const char *capacity, const char *more)
+static inline void rig_begin(struct rig *g, const char *capacity, const char *more)
 {
     char path[600];
     uint64_t id;
@@ -263,13 +280,13 @@ static void rig_begin(struct rig *g, const char *capacity, const char *more)
     rig_start(g);
 }
 
-static void rig_stop(struct rig *g)
+static inline void rig_stop(struct rig *g)
 {
     g->worker = worker_free(g->worker);
     g->metrics = metrics_free(g->metrics);
 }
 
-static void rig_end(struct rig *g)
+static inline void rig_end(struct rig *g)
 {
     rig_stop(g);
     config_free(g->config);
@@ -277,7 +294,7 @@ static void rig_end(struct rig *g)
 }
 
 /* The value of a metric, as a scrape shows it: "fill_bytes_total". */
-static double rig_metric(struct rig *g, const char *name)
+static inline double rig_metric(struct rig *g, const char *name)
 {
     struct buf out = {0};
     char line[128];
@@ -299,13 +316,13 @@ static inline uint8_t byte_of(uint64_t inode, uint64_t version, uint64_t at)
     return (uint8_t)(hash_u64(inode * 1000003 + version * 7919 + at / 8) >> (8 * (at % 8)));
 }
 
-static void pattern(uint64_t inode, uint64_t version, uint64_t at, uint8_t *p, uint32_t n)
+static inline void pattern(uint64_t inode, uint64_t version, uint64_t at, uint8_t *p, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
         p[i] = byte_of(inode, version, at + i);
 }
 
-static void ck_pattern(uint64_t inode, uint64_t version, uint64_t at, const uint8_t *p, uint32_t n)
+static inline void ck_pattern(uint64_t inode, uint64_t version, uint64_t at, const uint8_t *p, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
         ck_assert_msg(p[i] == byte_of(inode, version, at + i), "byte %llu of inode %llu", (unsigned long long)(at + i),
@@ -313,7 +330,7 @@ static void ck_pattern(uint64_t inode, uint64_t version, uint64_t at, const uint
 }
 
 /* A file of the under file system. */
-static void ufs_file(struct rig *g, uint64_t inode, uint64_t version, uint64_t bytes)
+static inline void ufs_file(struct rig *g, uint64_t inode, uint64_t version, uint64_t bytes)
 {
     char path[600];
     uint8_t *p = malloc(bytes + 1);
@@ -326,7 +343,7 @@ static void ufs_file(struct rig *g, uint64_t inode, uint64_t version, uint64_t b
     free(p);
 }
 
-static struct rec_block clean_block(uint64_t inode, uint32_t index, uint64_t file_bytes)
+static inline struct rec_block clean_block(uint64_t inode, uint32_t index, uint64_t file_bytes)
 {
     uint64_t start = (uint64_t)index * TEST_BLOCK;
     return (struct rec_block){
@@ -341,7 +358,7 @@ static struct rec_block clean_block(uint64_t inode, uint32_t index, uint64_t fil
     };
 }
 
-static struct rec_block written_block(uint64_t inode, uint64_t epoch, uint32_t valid_length)
+static inline struct rec_block written_block(uint64_t inode, uint64_t epoch, uint32_t valid_length)
 {
     return (struct rec_block){
         .inode = inode,
@@ -368,7 +385,7 @@ struct answer {
     int fd; /* -1: none came */
 };
 
-static int peer_make(void *arg)
+static inline int peer_make(void *arg)
 {
     void **a = arg;
     struct peer *p = a[0];
@@ -381,21 +398,21 @@ static int peer_make(void *arg)
     return rpc_client_new(p->loop, &o, &p->client);
 }
 
-static void peer_begin(struct peer *p, const char *address, uint64_t session)
+static inline void peer_begin(struct peer *p, const char *address, uint64_t session)
 {
     ck_ok(loop_new(&(struct loop_options){.name = "peer"}, &p->loop));
     ck_ok(loop_start(p->loop));
     ck_ok(loop_call(p->loop, peer_make, (void *[]){p, (void *)(uintptr_t)address, &session}));
 }
 
-static int peer_close(void *arg)
+static inline int peer_close(void *arg)
 {
     struct stopping *s = arg;
     rpc_client_close(s->client, posted, &s->done);
     return 0;
 }
 
-static void peer_end(struct peer *p)
+static inline void peer_end(struct peer *p)
 {
     struct stopping s = {.client = p->client};
     sem_init(&s.done, 0, 0);
@@ -418,7 +435,7 @@ struct pending {
     sem_t done;
 };
 
-static void pending_done(struct rpc_call *call, int result, const struct rpc_frame *f)
+static inline void pending_done(struct rpc_call *call, int result, const struct rpc_frame *f)
 {
     struct pending *p = container_of(call, struct pending, call);
     p->answer = (struct answer){.result = result, .fd = -1};
@@ -433,7 +450,7 @@ static void pending_done(struct rpc_call *call, int result, const struct rpc_fra
     sem_post(&p->done);
 }
 
-static void pending_send(struct loop_job *job)
+static inline void pending_send(struct loop_job *job)
 {
     struct pending *p = container_of(job, struct pending, job);
     p->call.done = pending_done;
@@ -441,8 +458,8 @@ static void pending_send(struct loop_job *job)
                          clock_ns() + 15 * NS_PER_S);
 }
 
-static void ask_begin(struct peer *peer, struct pending *p, uint16_t type, const struct wire_desc *desc,
-                      const void *record, const void *data, uint32_t data_n)
+static inline void ask_begin(struct peer *peer, struct pending *p, uint16_t type, const struct wire_desc *desc,
+                             const void *record, const void *data, uint32_t data_n)
 {
     *p = (struct pending){.peer = peer, .type = type, .data = data, .data_n = data_n, .job.run = pending_send};
     ck_ok(wire_encode(desc, record, &p->body));
@@ -450,7 +467,7 @@ static void ask_begin(struct peer *peer, struct pending *p, uint16_t type, const
     loop_post(peer->loop, &p->job);
 }
 
-static struct answer ask_end(struct pending *p)
+static inline struct answer ask_end(struct pending *p)
 {
     while (sem_wait(&p->done) < 0)
         ;
@@ -458,15 +475,15 @@ static struct answer ask_end(struct pending *p)
     return p->answer;
 }
 
-static struct answer ask(struct peer *peer, uint16_t type, const struct wire_desc *desc, const void *record,
-                         const void *data, uint32_t data_n)
+static inline struct answer ask(struct peer *peer, uint16_t type, const struct wire_desc *desc, const void *record,
+                                const void *data, uint32_t data_n)
 {
     struct pending p;
     ask_begin(peer, &p, type, desc, record, data, data_n);
     return ask_end(&p);
 }
 
-static void answer_free(struct answer *a)
+static inline void answer_free(struct answer *a)
 {
     free(a->body);
     free(a->data);
@@ -475,7 +492,7 @@ static void answer_free(struct answer *a)
 }
 
 /* Hold the data against its checksums. */
-static void ck_checksums(const struct msg_block_read_answer *m, uint32_t offset, const struct answer *a)
+static inline void ck_checksums(const struct msg_block_read_answer *m, uint32_t offset, const struct answer *a)
 {
     ck_assert_uint_eq(m->length, a->data_n);
     if (!(m->flags & BLOCK_CRC_UNITS)) {
@@ -490,8 +507,8 @@ static void ck_checksums(const struct msg_block_read_answer *m, uint32_t offset,
 }
 
 /* Read; *ret_data is to be freed. Returns the length, or the error. */
-static int get(struct peer *p, const struct rec_block *b, uint32_t offset, uint32_t length, uint32_t flags,
-               uint8_t **ret_data, uint32_t *ret_flags)
+static inline int get(struct peer *p, const struct rec_block *b, uint32_t offset, uint32_t length, uint32_t flags,
+                      uint8_t **ret_data, uint32_t *ret_flags)
 {
     struct msg_block_read q = {.block = *b, .offset = offset, .length = length, .flags = flags};
     struct answer a = ask(p, MSG_block_read, msg_block_read_desc(), &q, NULL, 0);
@@ -510,7 +527,8 @@ static int get(struct peer *p, const struct rec_block *b, uint32_t offset, uint3
 }
 
 /* Read and hold against the content of a version. */
-static int get_checked(struct peer *p, const struct rec_block *b, uint32_t offset, uint32_t length, uint64_t version)
+static inline int get_checked(struct peer *p, const struct rec_block *b, uint32_t offset, uint32_t length,
+                              uint64_t version)
 {
     uint8_t *data = NULL;
     int r = get(p, b, offset, length, 0, &data, NULL);
@@ -520,7 +538,7 @@ static int get_checked(struct peer *p, const struct rec_block *b, uint32_t offse
     return r;
 }
 
-static int put(struct peer *p, const struct rec_block *b, uint32_t offset, uint32_t n, uint64_t version)
+static inline int put(struct peer *p, const struct rec_block *b, uint32_t offset, uint32_t n, uint64_t version)
 {
     uint8_t *data = malloc(n);
     pattern(b->inode, version, (uint64_t)b->index * TEST_BLOCK + offset, data, n);
@@ -531,7 +549,63 @@ static int put(struct peer *p, const struct rec_block *b, uint32_t offset, uint3
     return a.result;
 }
 
-static int put_sync(struct peer *p, uint64_t inode)
+struct opened {
+    int result, fd;
+    struct msg_block_open_answer m;
+};
+
+static inline struct opened open_block(struct peer *p, const struct rec_block *b, uint64_t have)
+{
+    struct msg_block_open q = {.block = *b, .have = have};
+    struct answer a = ask(p, MSG_block_open, msg_block_open_desc(), &q, NULL, 0);
+    struct opened o = {.result = a.result, .fd = take_fd(a.fd)};
+    if (a.result == 0)
+        ck_ok(msg_block_open_answer_decode(a.body, a.body_n, &o.m));
+    answer_free(&a);
+    return o;
+}
+
+static inline int release_file(struct peer *p, uint64_t file)
+{
+    uint8_t id[8];
+    put_le64(id, file);
+    struct msg_block_release q = {.files = {(const char *)id, 8}};
+    struct answer a = ask(p, MSG_block_release, msg_block_release_desc(), &q, NULL, 0);
+    answer_free(&a);
+    return a.result;
+}
+
+/* Fill; returns the error, or 0 with the answer. */
+static inline int fill(struct peer *p, const struct rec_block *b, uint32_t first, uint32_t count, uint32_t flags,
+                       struct msg_block_fill_answer *ret)
+{
+    struct msg_block_fill q = {.block = *b, .first = first, .count = count, .flags = flags};
+    struct answer a = ask(p, MSG_block_fill, msg_block_fill_desc(), &q, NULL, 0);
+    if (a.result == 0)
+        ck_ok(msg_block_fill_answer_decode(a.body, a.body_n, ret));
+    answer_free(&a);
+    return a.result;
+}
+
+static inline struct rec_presence presence(struct peer *p, uint64_t inode)
+{
+    uint8_t id[8];
+    put_le64(id, inode);
+    struct msg_presence q = {.inodes = {(const char *)id, 8}};
+    struct answer a = ask(p, MSG_presence, msg_presence_desc(), &q, NULL, 0);
+    struct msg_presence_answer m;
+    struct rec_presence ret = {0};
+    ck_ok(a.result);
+    ck_ok(msg_presence_answer_decode(a.body, a.body_n, &m));
+    rec_for_each (presence, one, &m.inodes) {
+        ret = one;
+    }
+    ck_assert_uint_eq(ret.inode, inode);
+    answer_free(&a);
+    return ret;
+}
+
+static inline int put_sync(struct peer *p, uint64_t inode)
 {
     struct msg_block_sync q = {.inode = inode};
     struct answer a = ask(p, MSG_block_sync, msg_block_sync_desc(), &q, NULL, 0);
