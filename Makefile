@@ -46,7 +46,7 @@ pkgs       := $(sort $(foreach m,$(modules),$($(m)_pkgs)))
 pkg_cflags = $(if $(1),$(shell pkg-config --cflags $(1) | sed 's/-I/-isystem /g'))
 pkg_libs   = $(if $(1),$(shell pkg-config --libs $(1)))
 # Asked for once, when something is built: "make help" and "make deps" work on a machine that has nothing yet.
-needs_pkgs := $(if $(filter-out help deps format clean,$(or $(MAKECMDGOALS),all)),yes)
+needs_pkgs := $(if $(filter-out help deps format clean deb rpm,$(or $(MAKECMDGOALS),all)),yes)
 all_cflags := $(if $(needs_pkgs),$(call pkg_cflags,$(pkgs) check))
 all_libs   := $(if $(needs_pkgs),$(call pkg_libs,$(pkgs)) -lstdc++)
 
@@ -109,9 +109,11 @@ $(O)/lib/$(soname): $(call objs,$(lib_src)) src/client/curvine.map
 
 $(O)/lib/libcurvine.a: $(call objs,$(lib_src))
 
-$(O)/lib/curvine.pc: src/client/curvine.pc.in Makefile
+# Each time: PREFIX may be another one.
+.PHONY: FORCE
+$(O)/lib/curvine.pc: src/client/curvine.pc.in FORCE
 	@mkdir -p $(@D)
-	@sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< > $@
+	@sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|; s|@LIBDIR@|$(LIBDIR)|' $< > $@
 
 # Programs that only tests use: tests/tools/cv_oracle.c becomes build/tools/cv-oracle, tests/bench/*.c build/bench/*.
 tools := $(patsubst tests/tools/cv_%.c,$(O)/tools/cv-%,$(wildcard tests/tools/cv_*.c))
@@ -210,13 +212,27 @@ format: ## lay out all sources as .clang-format says
 	clang-format -i $(format_files)
 
 ##@ Installing
-.PHONY: install
-$(O)/share/curvine.yaml.sample: $(O)/bin/cv
-	@mkdir -p $(@D)
-	$(Q)$< config sample > $@.tmp && mv $@.tmp $@
+# Made by the programs from their own tables.
+pages := $(patsubst %,$(O)/share/man/%,cv.1 curvine.yaml.5 $(patsubst $(O)/bin/%,%.8,$(filter-out %/cv,$(programs))))
+shells := $(patsubst %,$(O)/share/completion/cv.%,bash zsh fish)
+.PHONY: install deb rpm
+define made
+@mkdir -p $(@D)
+$(Q)$(1) > $@.tmp && mv $@.tmp $@
+endef
+$(O)/share/curvine.yaml.sample: $(O)/bin/cv ; $(call made,$< config sample)
+$(O)/share/man/cv.1: $(O)/bin/cv ; $(call made,$< help --man)
+$(O)/share/man/curvine.yaml.5: $(O)/bin/cv ; $(call made,$< config sample --man)
+$(O)/share/man/%.8: $(O)/bin/% ; $(call made,$< --man)
+$(O)/share/completion/cv.%: $(O)/bin/cv ; $(call made,$< completion $*)
 
-install: all $(O)/share/curvine.yaml.sample ## install below DESTDIR what packaging/files.list names (PREFIX, LIBDIR, SYSCONFDIR)
+install: all $(O)/share/curvine.yaml.sample $(pages) $(shells) ## install below DESTDIR what packaging/files.list names (PREFIX, LIBDIR, SYSCONFDIR)
 	@PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) SYSCONFDIR=$(SYSCONFDIR) DESTDIR=$(DESTDIR) packaging/install.sh $(O)
+
+deb: ## packages for this Debian or Ubuntu, into build/deb
+	packaging/deb/build.sh
+rpm: ## packages for RHEL and its like, into build/rpm
+	packaging/rpm/build.sh
 
 ##@ Cleaning
 .PHONY: clean

@@ -6,7 +6,19 @@ load lib
 @test "install puts every listed file below DESTDIR and nothing else" {
     make -s -C "$CV_ROOT" install DESTDIR="$PWD/root" PREFIX=/usr 3>&-
     [ -x root/usr/bin/cv ]
-    root/usr/bin/cv config check root/etc/curvine/curvine.yaml.sample
+    root/usr/bin/cv config check root/etc/curvine/curvine.yaml
     listed=$(grep -cvE '^(#|$)' "$CV_ROOT/packaging/files.list")
     [ "$(find root -not -type d | wc -l)" = "$listed" ]
+}
+
+@test "units start what is installed, as the user the package makes, and manual pages are there" {
+    make -s -C "$CV_ROOT" install DESTDIR="$PWD/root" PREFIX=/usr 3>&-
+    for unit in root/usr/lib/systemd/system/*.service; do
+        program=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$unit")
+        [ -x "root$program" ]
+        [ -s "root/usr/share/man/man8/$(basename "$program").8" ]
+        grep -qx 'User=curvine' "$unit"
+        grep -qx 'Type=notify' "$unit"
+    done
+    grep -q '^u curvine ' root/usr/lib/sysusers.d/curvine.conf
 }
