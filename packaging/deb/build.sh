@@ -42,5 +42,7 @@ echo '3.0 (native)' > "$tree/debian/source/format"
 (cd "$tree" && DEB_BUILD_OPTIONS="parallel=$(nproc) nocheck" dpkg-buildpackage -b -us -uc -ui) > "$out/build.log" 2>&1 ||
     { tail -40 "$out/build.log"; echo "deb: failed, the whole log is $out/build.log" >&2; exit 1; }
 rm -rf "$tree"
-[ -z "$(command -v lintian)" ] || lintian --fail-on error,warning --allow-root "$out"/curvine-[a-z]*_*.deb "$out"/libcurvine*_*.deb
+if command -v lintian > /dev/null; then
+    lintian --fail-on error,warning --allow-root $(ls "$out"/*.deb | grep -v dbgsym)
+fi
 ls -l "$out"/*.deb
