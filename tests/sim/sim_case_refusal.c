@@ -104,6 +104,103 @@ CASE(refused_conf, 1, "configurations a cluster may not have, as values and as b
     want(&l, raft_conf_put(&good, &one_more), -ENOSPC, "a seventeenth member");
 }
 
+CASE(refused_values, 1, "messages with values no sender writes")
+{
+    struct lone l;
+    struct raft_entry e[2] = {{.term = 1, .type = RAFT_BARRIER}, {.term = 1, .type = RAFT_BARRIER}};
+    struct raft_message good = {.type = RAFT_MSG_APPEND, .entries = e}, m;
+    good.append.prev_index = 3;
+    good.append.prev_term = good.append.last_term = 1;
+    good.append.count = 2;
+    lone_init(&l, w, 3);
+    lone_start(&l);
+#define APPEND(change)                                                                                                 \
+    do {                                                                                                               \
+        m = good;                                                                                                      \
+        e[0] = e[1] = (struct raft_entry){.term = 1, .type = RAFT_BARRIER};                                            \
+        change;                                                                                                        \
+        want(&l, lone_message(&l, 2, 2, m), -CV_BAD_MESSAGE, #change);                                                 \
+    } while (0)
+    APPEND(m.append.count = RAFT_APPEND_ENTRIES_MAX + 1);
+    APPEND(m.entries = NULL);
+    APPEND(m.append.prev_index = UINT64_MAX);
+    APPEND(m.append.prev_index = 0);
+    APPEND(m.append.prev_term = 0);
+    APPEND(e[1].term = 0);
+    APPEND((e[0].term = e[1].term = 0, m.append.prev_index = m.append.prev_term = 0));
+    APPEND(e[1].type = 0);
+    APPEND(e[1].type = RAFT_BARRIER + 1);
+    APPEND(m.append.last_term = 2);
+    APPEND((e[1].term = m.append.last_term = 3));
+    want(&l, lone_message(&l, 2, 0, good), -CV_BAD_MESSAGE, "term 0");
+    want(&l, lone_message(&l, 2, UINT64_MAX, good), -CV_BAD_MESSAGE, "the highest term");
+    m = (struct raft_message){.type = 99};
+    want(&l, lone_message(&l, 2, 2, m), -CV_BAD_MESSAGE, "a type nobody knows");
+    m = (struct raft_message){.type = RAFT_MSG_SNAPSHOT, .snapshot = {9, 3, 2}};
+    want(&l, lone_message(&l, 2, 2, m), -CV_BAD_MESSAGE, "a snapshot of a later term");
+    m.snapshot = (__typeof__(m.snapshot)){9, 1, 0};
+    want(&l, lone_message(&l, 2, 2, m), -CV_BAD_MESSAGE, "a snapshot from nobody");
+    e[0] = e[1] = (struct raft_entry){.term = 1, .type = RAFT_BARRIER};
+    want(&l, lone_message(&l, 2, 2, good), 0, "the good one");
+    lone_fini(&l);
+}
+
+/* A leader whose log begins at 6, and a peer that has nothing. */
+CASE(refused_snapshot, 1, "snapshots nobody waits for, or that cannot be")
+{
+    struct lone l;
+    lone_init(&l, w, 9);
+    l.restart.first = 6;
+    l.restart.base_term = 1;
+    l.restart.commit = 7;
+    l.options.handover_alarm_ms = 1000;
+    lone_start(&l);
+    struct raft_input failed = {.type = RAFT_IN_SNAPSHOT_FAILED, .snapshot_failed.peer = 2};
+    want(&l, lone_step(&l, failed), -ENOENT, "a failure at a follower");
+    lone_lead(&l);
+    struct raft_message no = {.type = RAFT_MSG_APPEND_REPLY};
+    no.append_reply.rejected = 1;
+    no.append_reply.index = 9;
+    want(&l, lone_message(&l, 2, l.out.term, no), 0, "a refusal");
+    want(&l, lone_message(&l, 2, l.out.term, no), 0, "a refusal again");
+    struct raft_input ready = {.type = RAFT_IN_SNAPSHOT_READY, .snapshot_ready = {2, 0, 7}};
+    want(&l, lone_step(&l, ready), -EINVAL, "a snapshot from nobody");
+    ready.snapshot_ready.source = 1;
+    ready.snapshot_ready.index = 0;
+    want(&l, lone_step(&l, ready), -EINVAL, "a snapshot of nothing");
+    ready.snapshot_ready.index = 4;
+    want(&l, lone_step(&l, ready), -EINVAL, "a snapshot the log does not continue");
+    failed.snapshot_failed.peer = 77;
+    want(&l, lone_step(&l, failed), -ENOENT, "a failure for a stranger");
+    ready.snapshot_ready.peer = 77;
+    want(&l, lone_step(&l, ready), -ENOENT, "a snapshot for a stranger");
+    ready.snapshot_ready.peer = 2;
+    ready.snapshot_ready.index = 7;
+    want(&l, lone_step(&l, ready), 0, "a good one");
+    lone_fini(&l);
+    /* Receiving. */
+    lone_init(&l, w, 3);
+    lone_start(&l);
+    struct raft_conf bad = l.conf;
+    bad.count = 0;
+    struct raft_input install = {.type = RAFT_IN_SNAPSHOT_INSTALL, .snapshot_install = {9, 1, 1, &bad}};
+    want(&l, lone_step(&l, install), -EINVAL, "a snapshot with a configuration nobody may have");
+    install.snapshot_install.conf = &l.conf;
+    install.snapshot_install.term = 0;
+    want(&l, lone_step(&l, install), -EINVAL, "a snapshot of term 0");
+    /* A learner is told to take over: it may not. */
+    lone_fini(&l);
+    lone_init(&l, w, 3);
+    l.conf.members[0].role = RAFT_LEARNER;
+    lone_start(&l);
+    struct raft_message now = {.type = RAFT_MSG_TIMEOUT_NOW};
+    now.timeout_now.last_index = 1;
+    lone_message(&l, 2, 2, (struct raft_message){.type = RAFT_MSG_HEARTBEAT});
+    want(&l, lone_message(&l, 2, 2, now), 0, "the word to take over");
+    expect(w, l.out.role == RAFT_FOLLOWER && l.out.term == 2, "a learner campaigns");
+    lone_fini(&l);
+}
+
 /* Every message: all lengths, all single bits. What the decoder lets through, the core must survive. */
 CASE(refused_bytes, 1, "messages that are cut or damaged")
 {
@@ -382,11 +479,104 @@ CASE(questions, 1, "what tools ask")
     lone_lead(&l);
     raft_status(l.raft, &s);
     expect(w, s.role == RAFT_LEADER && s.peer_count == 2 && s.peers[0].id == 2, "a leader's status");
+    struct raft_message ack = {.type = RAFT_MSG_APPEND_REPLY};
+    ack.append_reply.index = l.out.last;
+    lone_message(&l, 2, l.out.term, ack);
+    raft_status(l.raft, &s);
+    expect(w, s.conf_committed && s.commit == s.last, "the status of a leader that committed");
+    struct raft_input conf = {.type = RAFT_IN_CONF, .conf = {RAFT_REMOVE, {.id = 3}}};
+    want(&l, lone_step(&l, conf), 0, "a removal");
+    raft_status(l.raft, &s);
+    expect(w, !s.conf_committed && s.conf_index == s.last, "the status of a change that is under way");
     lone_fini(&l);
     l.restart = (struct raft_restart){.now_ms = 1, .first = 1};
     lone_start(&l);
     raft_status(l.raft, &s);
     expect(w, s.conf_index == 0 && !s.conf_committed, "the status of a node that waits to be added");
+    lone_fini(&l);
+}
+
+/* Member 3 is silent: it holds compaction up until a log is full and its time is over. */
+CASE(left_behind, 1, "compaction goes on without a silent member, with a warning")
+{
+    struct lone l;
+    lone_init(&l, w, 3);
+    l.options.silent_ms = 2000;
+    l.conf.members[0].journal_only = 1; /* it keeps what full members may need */
+    lone_start(&l);
+    lone_lead(&l);
+    struct raft_message h = {.type = RAFT_MSG_HEARTBEAT_REPLY};
+    h.heartbeat_reply.match = h.heartbeat_reply.accepted = h.heartbeat_reply.flushed = 4;
+    for (int i = 0; i < 300; i++) {
+        l.now_ms += 10;
+        lone_step(&l, (struct raft_input){.type = RAFT_IN_TICK});
+        h.heartbeat_reply.round++;
+        lone_message(&l, 2, l.out.term, h);
+        if (i == 250)
+            expect(w, l.out.compact_to == 0, "compaction to %llu", (unsigned long long)l.out.compact_to);
+        struct raft_input app = {.type = RAFT_IN_APP, .app.log_full = i > 250};
+        lone_step(&l, app);
+    }
+    expect(w, l.out.compact_to == 4 && l.out.warnings & RAFT_WARN_LEFT_BEHIND, "compaction to %llu, warnings %x",
+           (unsigned long long)l.out.compact_to, l.out.warnings);
+    lone_fini(&l);
+}
+
+CASE(entries_first, 1, "the entries come before the snapshot that was offered, or the log is past it")
+{
+    struct lone l;
+    lone_init(&l, w, 9);
+    l.restart.first = 6;
+    l.restart.base_term = 1;
+    l.restart.commit = 7;
+    lone_start(&l);
+    struct raft_input install = {.type = RAFT_IN_SNAPSHOT_INSTALL, .snapshot_install = {3, 1, 1, &l.conf}};
+    want(&l, lone_step(&l, install), -EALREADY, "a snapshot of what was compacted");
+    struct raft_message offer = {.type = RAFT_MSG_SNAPSHOT, .snapshot = {12, 2, 2}};
+    lone_message(&l, 2, 2, offer);
+    expect(w, l.out.offer.index == 12, "no offer");
+    lone_append(&l, 2, 2, 9, 1, 4, 13);
+    expect(w, l.out.commit == 13, "no append");
+    want(&l, lone_message(&l, 2, 2, offer), 0, "the offer again");
+    expect(w, l.out.offer.index == 0, "what is here is fetched");
+    lone_fini(&l);
+}
+
+/* Found by reading: who can write no vote asks for none. */
+CASE(disk_stands_still, 1, "a node whose disk is far behind does not campaign")
+{
+    struct lone l;
+    lone_init(&l, w, 3);
+    l.slow_disk = true;
+    lone_start(&l);
+    int r = 0;
+    for (uint64_t i = 3; i < 3 + 2 * RAFT_WRITES_MAX && r == 0; i++)
+        r = lone_append(&l, 2, 2, i, i == 3 ? 1 : 2, 1, 3);
+    want(&l, r, -CV_BUSY, "a message when the disk is far behind");
+    struct raft_input campaign = {.type = RAFT_IN_CAMPAIGN};
+    campaign.campaign.force = true;
+    l.now_ms += 10000;
+    lone_step(&l, campaign);
+    expect(w, l.out.role == RAFT_FOLLOWER && l.out.term == 2, "it campaigns in term %llu",
+           (unsigned long long)l.out.term);
+    lone_fini(&l);
+}
+
+/* Everything that makes a member no heir. */
+CASE(no_heir, 1, "leadership is not given to who may not lead")
+{
+    struct lone l;
+    lone_init(&l, w, 3);
+    struct raft_member learner = {.id = 5, .role = RAFT_LEARNER};
+    raft_conf_put(&l.conf, &learner);
+    l.conf.members[2].journal_only = 1;
+    lone_start(&l);
+    lone_lead(&l);
+    static const uint64_t heirs[] = {1, 3, 5, 99};
+    for (uint32_t i = 0; i < array_size(heirs); i++) {
+        struct raft_input in = {.type = RAFT_IN_TRANSFER, .transfer.to = heirs[i]};
+        want(&l, lone_step(&l, in), -ENOENT, "a transfer to who may not lead");
+    }
     lone_fini(&l);
 }
 

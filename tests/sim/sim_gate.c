@@ -19,7 +19,7 @@
 #include "sim_case.h"
 #include "sim_mutants.h"
 
-enum { SEEDS_FIRST = 200, SEEDS_MOST = 6000, SEEDS_ANY = 1000, KILLS_WANTED = 40, KILLS_GATED = 8 };
+enum { SEEDS_FIRST = 200, SEEDS_MOST = 3000, SEEDS_ANY = 1000, KILLS_WANTED = 40, KILLS_GATED = 8 };
 
 struct gate_line {
     char name[48], case_name[48];
