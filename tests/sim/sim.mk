@@ -30,6 +30,7 @@ else
 	@$(SIM) cases
 	@$(SIM) file tests/sim/seeds.txt
 	@$(SIM) seeds 1 10000 $(SIM_ARGS)
+	@tests/sim/gate-test $(SIM_MUTANTS) tests/sim/mutants.txt
 	@$(SIM_MUTANTS) gate tests/sim/mutants.txt
 endif
 
@@ -39,6 +40,7 @@ sim-check: $(SIM) $(if $(SAN),,$(SIM_MUTANTS))
 	@$(SIM) file tests/sim/seeds.txt
 	@$(SIM) seeds 1 $(SIM_SEEDS) -j 2
 	@$(if $(SAN),,$(SIM_MUTANTS) gate tests/sim/mutants.txt --cases)
+	@$(if $(SAN),,tests/sim/gate-test $(SIM_MUTANTS) tests/sim/mutants.txt)
 
 sim-nightly: $(SIM) ## simulate a million seeds
 	@$(SIM) seeds 1 1000000 $(SIM_ARGS)

@@ -79,6 +79,13 @@ static int cmd_seeds(const struct arguments *a)
     if (run_seeds(strtoull(a->words[0], NULL, 10), strtoull(a->words[1], NULL, 10), &o, &t) < 0)
         return usage();
     run_print_totals(&t);
+    if (t.failed && !a->mutant) {
+        /* The story of the first, and as little of it as still fails. */
+        printf("\n==== the first: seed %llu\n", (unsigned long long)t.first_failed);
+        o.trace_lines = 60;
+        run_replay(t.first_failed, &o);
+        run_shrink(t.first_failed, &o);
+    }
     return t.failed > 0;
 }
 
@@ -87,7 +94,11 @@ static int cmd_seed(const struct arguments *a)
     if (a->count < 1)
         return usage();
     struct run_options o = {.settings = (const char **)a->words + 1, .trace_lines = a->verbose ? UINT32_MAX : 200};
-    return !run_replay(strtoull(a->words[0], NULL, 10), &o);
+    uint64_t seed = strtoull(a->words[0], NULL, 10);
+    bool ok = run_replay(seed, &o);
+    if (!ok)
+        run_shrink(seed, &o);
+    return !ok;
 }
 
 static int cmd_shrink(const struct arguments *a)
@@ -163,9 +174,7 @@ int main(int argc, char **argv)
     struct arguments a = {.threads = 1};
     if (argc < 2 || parse(argc, argv, &a) < 0)
         return usage();
-#ifdef RAFT_MUTANTS
     world_catch_signals();
-#endif
     if (set_mutant(a.mutant) < 0)
         return 2;
     const char *only = a.count > 1 ? a.words[1] : NULL;

@@ -21,6 +21,8 @@ static const struct {
 #undef SIM_MUTANT_DEF
 };
 
+static uint32_t on;
+
 const char *mutant_name(uint32_t number, const char **ret_text)
 {
     if (number >= sizeof(mutants) / sizeof(mutants[0]))
@@ -33,6 +35,12 @@ void mutant_set(uint32_t number)
 {
     raft_mutant = mutants[number].core;
     sim_mutant = mutants[number].own;
+    on = number;
+}
+
+const char *mutant_on(void)
+{
+    return mutants[on].name;
 }
 #else
 const char *mutant_name(uint32_t number, const char **ret_text)
@@ -42,5 +50,10 @@ const char *mutant_name(uint32_t number, const char **ret_text)
 
 void mutant_set(uint32_t number)
 {
+}
+
+const char *mutant_on(void)
+{
+    return NULL;
 }
 #endif

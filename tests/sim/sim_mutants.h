@@ -28,3 +28,6 @@ const char *mutant_name(uint32_t number, const char **ret_text);
 
 /* Switch one on, 0: none. */
 void mutant_set(uint32_t number);
+
+/* The name of the one that is on, or NULL. */
+const char *mutant_on(void);

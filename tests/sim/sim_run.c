@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "sim_mutants.h"
 
 typedef unsigned long long ull; /* for printing */
 
@@ -21,22 +22,26 @@ static int params_of(uint64_t seed, const struct run_options *o, struct params *
     return 0;
 }
 
-static void print_settings(const struct run_options *o)
+void run_print_command(uint64_t seed, const char *settings)
 {
-    const char *before = " SIM_ARGS='";
-    for (const char **s = o->settings; s && *s; s++, before = " ")
-        printf("%s%s", before, *s);
-    printf("%s", o->settings && *o->settings ? "'" : "");
+    if (mutant_on())
+        printf("  build/test/sim-mutants seed %llu --mutant %s%s%s\n", (ull)seed, mutant_on(), *settings ? " " : "",
+               settings);
+    else
+        printf("  make sim SEED=%llu%s%s%s\n", (ull)seed, *settings ? " SIM_ARGS='" : "", settings,
+               *settings ? "'" : "");
+    fflush(stdout);
 }
 
 static void print_failure(const struct world *w, const struct run_options *o)
 {
-    printf("seed %llu fails at %llu.%06llu s: %s: %s\n  make sim SEED=%llu", (ull)w->seed,
-           (ull)(w->failure.at_us / 1000000), (ull)(w->failure.at_us % 1000000), w->failure.check, w->failure.text,
-           (ull)w->seed);
-    print_settings(o);
-    putchar('\n');
-    fflush(stdout);
+    char settings[512] = "";
+    size_t n = 0;
+    for (const char **s = o->settings; s && *s && n < sizeof(settings); s++)
+        n += (size_t)snprintf(settings + n, sizeof(settings) - n, "%s%s", n ? " " : "", *s);
+    printf("seed %llu fails at %llu.%06llu s: %s: %s\n", (ull)w->seed, (ull)(w->failure.at_us / 1000000),
+           (ull)(w->failure.at_us % 1000000), w->failure.check, w->failure.text);
+    run_print_command(w->seed, settings);
 }
 
 /* ---- Many seeds on several threads ---- */

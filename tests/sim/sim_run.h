@@ -30,6 +30,7 @@ int run_seeds(uint64_t from, uint64_t to, const struct run_options *o, struct ru
 bool run_replay(uint64_t seed, const struct run_options *o);
 
 /* Look for fewer faults, fewer nodes, less time that still fail the same check, and print the command. */
+void run_print_command(uint64_t seed, const char *settings);
 void run_shrink(uint64_t seed, const struct run_options *o);
 
 void run_print_totals(const struct run_totals *t);

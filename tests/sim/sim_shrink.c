@@ -16,6 +16,7 @@ struct shrink {
     char check[32];
     const struct run_options *options;
     char texts[SETTINGS_MAX][SETTING_SIZE];
+    bool is_fault[SETTINGS_MAX];
     uint32_t count;
     uint64_t at_us; /* when it fails */
 };
@@ -48,6 +49,28 @@ static bool try(struct shrink *s, const char *name, uint64_t value)
     return false;
 }
 
+/* Faults that are left out are many: name those that stay. */
+static void print_command(const struct shrink *s)
+{
+    char text[2048];
+    size_t n = 0;
+    for (const char **o = s->options->settings; o && *o && n < sizeof(text); o++)
+        n += (size_t)snprintf(text + n, sizeof(text) - n, "%s ", *o);
+    n += (size_t)snprintf(text + n, sizeof(text) - n, "only=");
+    bool any = false;
+    for (int i = 0; i < FAULT_COUNT && n < sizeof(text); i++)
+        if (s->world->params.faults[i]) {
+            n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s", any ? "," : "", fault_infos[i].name);
+            any = true;
+        }
+    if (!any)
+        n += (size_t)snprintf(text + n, sizeof(text) - n, "none");
+    for (uint32_t i = 0; i < s->count && n < sizeof(text); i++)
+        if (!s->is_fault[i])
+            n += (size_t)snprintf(text + n, sizeof(text) - n, " %s", s->texts[i]);
+    run_print_command(s->seed, text);
+}
+
 void run_shrink(uint64_t seed, const struct run_options *o)
 {
     struct world *w cleanup(world_free_p) = world_new();
@@ -61,8 +84,10 @@ void run_shrink(uint64_t seed, const struct run_options *o)
     params_draw(seed, &drawn);
     for (int again = 0; again < 2; again++) {
         for (int i = 0; i < FAULT_COUNT; i++)
-            if (drawn.faults[i] && try(&s, fault_infos[i].name, 0))
+            if (drawn.faults[i] && try(&s, fault_infos[i].name, 0)) {
+                s.is_fault[s.count - 1] = true;
                 drawn.faults[i] = 0;
+            }
         for (uint32_t voters = 1; voters < drawn.voters; voters++)
             if (try(&s, "voters", voters)) {
                 drawn.voters = voters;
@@ -74,18 +99,15 @@ void run_shrink(uint64_t seed, const struct run_options *o)
                 break;
             }
     }
-    static const char *const to_zero[] = {"learners",      "journal_only",  "codec",
-                                          "split",         "net_jitter_us", "disk_jitter_us",
-                                          "compact_every", "hint_poor",     "read_permille"};
+    static const char *const to_zero[] = {"space",     "learners",      "journal_only",   "codec",
+                                          "split",     "net_jitter_us", "disk_jitter_us", "compact_every",
+                                          "hint_poor", "read_permille"};
     for (uint32_t i = 0; i < array_size(to_zero); i++)
         try(&s, to_zero[i], 0);
     fails(&s);
     if (s.at_us / 1000 < drawn.run_ms)
         try(&s, "run_ms", s.at_us / 1000 + 1);
     fails(&s);
-    printf("fails at %.6f s: %s: %s\n  make sim SEED=%llu SIM_ARGS='", (double)s.at_us / 1e6, w->failure.check,
-           w->failure.text, (unsigned long long)seed);
-    for (uint32_t i = 0; i < s.count; i++)
-        printf("%s%s", i ? " " : "", s.texts[i]);
-    puts("'");
+    printf("shrunk: fails at %.6f s: %s: %s\n", (double)s.at_us / 1e6, w->failure.check, w->failure.text);
+    print_command(&s);
 }

@@ -149,8 +149,8 @@ DEFINE_CLEANUP(struct world *, world_free)
 /* Empty it and set it up for a run: members formatted and started, clients, faults planned (not if scripted). */
 void world_reset(struct world *w, uint64_t seed, const struct params *params, bool scripted);
 
-/* Builds with mutants: a broken core may run into an assertion or a bad pointer; that is a failure of the run like any
- * other. Call once. */
+/* A failed assertion (in builds with mutants also a bad pointer) is a failure of the run like any other, with its seed.
+ * Call once. */
 void world_catch_signals(void);
 
 /* Run the seed to its end: faults, then calm and the liveness checks. Returns false when a check failed (w->failure). */
