@@ -102,8 +102,8 @@ static bool serve(struct cvfs_thread *t)
     if (!r)
         return false;
     ssize_t n = read(t->fd, r->slot + CVFS_WRITE_AT, fs->channel.slot_bytes - CVFS_WRITE_AT);
-    if (n < 0) {
-        int error = -errno;
+    if (n <= 0) {
+        int error = n < 0 ? -errno : -ENODEV;
         cvfs_request_unref(r);
         if (error == -EINTR || error == -EAGAIN || error == -ENOENT) /* ENOENT: it was aborted while being read */
             return !atomic_load(&fs->channel.stopping);

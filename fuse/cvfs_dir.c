@@ -16,6 +16,7 @@ int cvfs_dir_new(struct cvfs_dir **ret)
     pthread_mutex_init(&d->lock, NULL);
     list_init(&d->waiting);
     d->last = CVFS_DOT_COOKIE;
+    d->log_bytes_max = CVFS_DIR_LOG_BYTES;
     *ret = d;
     return 0;
 }
@@ -168,7 +169,7 @@ static int take_entries(struct cvfs_dir *d, const struct curvine_request *q)
 /* All names of the page, or, when the log is full, the last one. */
 static int log_page(struct cvfs_dir *d, bool follows)
 {
-    bool full = d->log.n >= CVFS_DIR_LOG_BYTES;
+    bool full = d->log.n >= d->log_bytes_max;
     int r = 0;
     for (uint32_t i = full && d->count ? d->count - 1 : 0; r == 0 && i < d->count; i++) {
         const struct cvfs_dir_entry *e = &d->entries[i];

@@ -56,7 +56,8 @@ struct cvfs_dir {
         size_t at;
     } * marks;
     uint32_t mark_count, mark_room, since_mark;
-    uint64_t last; /* cookie given out last */
+    uint64_t last;        /* cookie given out last */
+    size_t log_bytes_max; /* CVFS_DIR_LOG_BYTES */
 };
 
 int cvfs_dir_new(struct cvfs_dir **ret);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #include "base/error.h"
@@ -63,11 +64,12 @@ static int unmount(const char *point)
     return umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 ? 0 : run_fusermount(point);
 }
 
-/* A daemon died and left its mount: "Transport endpoint is not connected". */
+/* A daemon died and left its mount: "Transport endpoint is not connected". statfs() asks even while the kernel still
+ * believes attributes it has. */
 static int clean_stale(const char *point)
 {
-    struct stat st;
-    for (int i = 0; i < 8 && stat(point, &st) < 0 && errno == ENOTCONN; i++) {
+    struct statfs st;
+    for (int i = 0; i < 8 && statfs(point, &st) < 0 && errno == ENOTCONN; i++) {
         int r = unmount(point);
         if (r < 0)
             return log_error(r, "'%s' is what is left of a mount whose daemon died, and cannot be unmounted", point);
