@@ -11,6 +11,7 @@
 #include "io/loop.h"
 #include "meta/master_core.h"
 #include "meta/master_dir.h"
+#include "meta/master_import_core.h"
 #include "meta/master_metrics.h"
 #include "meta/master_mounts.h"
 #include "meta/master_scribe.h"
@@ -29,6 +30,8 @@ struct master {
     struct master_sessions *sessions;
     struct master_workers *workers;
     struct master_ufs *ufs;
+    struct master_import_core *import_core;
+    struct master_import *import;
     struct master_scribe *scribe;
     struct master_server *server;
     struct master_status status;
@@ -104,6 +107,13 @@ static int make_threads(struct master *m)
     r = master_scribe_new(&m->core, &so, &m->scribe);
     if (r < 0)
         return log_error(r, "scribe (journal socket %s)", m->journal_socket);
+    r = master_import_core_new(&m->core, m->scribe, master_ufs_loop(m->ufs), &m->import_core);
+    if (r < 0)
+        return r;
+    const struct master_import_sink sink = master_import_core_sink(m->import_core);
+    r = master_import_new(m->ufs, &sink, &m->import);
+    if (r < 0)
+        return r;
     struct master_server_options no = {
         .options = o,
         .socket = m->socket,
@@ -114,6 +124,7 @@ static int make_threads(struct master *m)
         .sessions = m->sessions,
         .workers = m->workers,
         .ufs = m->ufs,
+        .import = m->import,
         .status = master_status_answer,
         .arg = &m->status,
     };
@@ -144,6 +155,7 @@ int master_new(const struct master_config *config, struct master **ret)
         .scribe = m->scribe,
         .workers = m->workers,
         .ufs = m->ufs,
+        .import = m->import,
         .server = m->server,
         .options = o,
         .cluster = m->dir.cluster,
@@ -167,6 +179,8 @@ struct master *master_free(struct master *m)
         metrics_set_gauges(m->config.metrics, &master_metric_set, NULL, NULL);
     master_server_free(m->server);
     master_scribe_free(m->scribe);
+    master_import_free(m->import);
+    master_import_core_free(m->import_core);
     master_ufs_free(m->ufs);
     master_workers_free(m->workers);
     master_sessions_free(m->sessions);
@@ -208,7 +222,9 @@ void master_stop(struct master *m)
         m->started = false;
         master_server_stop(m->server, STOP_GRACE_MS);
         master_ufs_refuse(m->ufs);
+        master_import_stop(m->import);
         master_scribe_stop(m->scribe, STOP_GRACE_MS);
+        master_import_end(m->import); /* what the scribe had has come back */
         master_server_end(m->server);
     }
     if (m->ufs)

@@ -67,8 +67,11 @@ struct import_directory {
     struct master_import *import;
     struct list link, idle; /* bucket; idle */
     uint64_t inode;
+    bool placing, placed; /* placed: mount and prefix are known */
+    struct master_import_place place;
     uint32_t mount;
     struct buf prefix;
+    struct list parked; /* those who wait for that */
     struct list looks;
     struct list waits; /* for the listing */
     struct listing *listing;
@@ -167,20 +170,19 @@ static struct list *bucket_of(struct master_import *m, uint64_t inode)
     return &m->buckets[hash_u64(inode) % BUCKETS];
 }
 
-static struct import_directory *find(struct master_import *m, const struct master_import_wait *w)
+static struct import_directory *find(struct master_import *m, uint64_t inode)
 {
-    list_for_each (e, bucket_of(m, w->directory)) {
+    list_for_each (e, bucket_of(m, inode)) {
         struct import_directory *d = list_entry(e, struct import_directory, link);
-        if (d->inode == w->directory && d->mount == w->mount && d->prefix.n == w->prefix.n &&
-            !memcmp(d->prefix.p ? d->prefix.p : (uint8_t *)"", w->prefix.n ? w->prefix.p : "", w->prefix.n))
+        if (d->inode == inode)
             return d;
     }
     return NULL;
 }
 
-static struct import_directory *find_or_add(struct master_import *m, const struct master_import_wait *w)
+static struct import_directory *find_or_add(struct master_import *m, uint64_t inode)
 {
-    struct import_directory *d = find(m, w);
+    struct import_directory *d = find(m, inode);
     if (d) {
         if (!list_empty(&d->idle))
             m->idle_count--;
@@ -188,14 +190,12 @@ static struct import_directory *find_or_add(struct master_import *m, const struc
         return d;
     }
     d = calloc(1, sizeof(*d));
-    if (!d || buf_append(&d->prefix, w->prefix.p, w->prefix.n) < 0) {
-        free(d);
+    if (!d)
         return NULL;
-    }
     d->import = m;
-    d->inode = w->directory;
-    d->mount = w->mount;
+    d->inode = inode;
     list_init(&d->idle);
+    list_init(&d->parked);
     list_init(&d->looks);
     list_init(&d->waits);
     list_push_back(bucket_of(m, d->inode), &d->link);
@@ -206,9 +206,9 @@ static struct import_directory *find_or_add(struct master_import *m, const struc
 static void directory_idle(struct import_directory *d)
 {
     struct master_import *m = d->import;
-    if (d->listing || !list_empty(&d->looks) || !list_empty(&d->idle))
+    if (d->listing || d->placing || !list_empty(&d->looks) || !list_empty(&d->idle))
         return;
-    assert(list_empty(&d->waits));
+    assert(list_empty(&d->waits) && list_empty(&d->parked));
     list_push_back(&m->idle, &d->idle);
     if (++m->idle_count <= IDLE_MAX || m->stopping)
         return;
@@ -227,7 +227,7 @@ static struct master_import_batch *batch_new(struct import_directory *d, uint32_
 {
     struct master_import_batch *b = malloc(sizeof(*b) + room * sizeof(b->names[0]));
     if (b)
-        *b = (struct master_import_batch){.directory = d->inode, .mount = d->mount, .of = d, .room = room};
+        *b = (struct master_import_batch){.directory = d->inode, .of = d, .room = room};
     return b;
 }
 
@@ -239,13 +239,23 @@ static void batch_free(struct master_import_batch *b)
     free(b);
 }
 
-static int batch_add(struct master_import_batch *b, struct text name, const struct ufs_entry *e)
+static int batch_add(struct master_import_batch *b, struct text name, struct text key, const struct ufs_entry *e)
 {
-    int r = buf_append(&b->texts, name.p, name.n);
+    if (text_equal(name, key))
+        key.n = 0;
+    int r = buf_reserve(&b->texts, name.n + key.n);
     if (r < 0)
         return r;
-    b->names[b->count++] = (struct master_import_name){
-        .name.n = name.n, .type = e->type, .identity = e->identity, .mode = e->mode, .uid = e->uid, .gid = e->gid};
+    buf_append(&b->texts, name.p, name.n);
+    if (key.n)
+        buf_append(&b->texts, key.p, key.n);
+    b->names[b->count++] = (struct master_import_name){.name.n = name.n,
+                                                       .key.n = key.n,
+                                                       .type = e->type,
+                                                       .identity = e->identity,
+                                                       .mode = e->mode,
+                                                       .uid = e->uid,
+                                                       .gid = e->gid};
     return 0;
 }
 
@@ -253,8 +263,11 @@ static int batch_add(struct master_import_batch *b, struct text name, const stru
 static void batch_seal(struct master_import_batch *b)
 {
     const char *p = (const char *)b->texts.p;
-    for (uint32_t i = 0; i < b->count; p += b->names[i++].name.n)
+    for (uint32_t i = 0; i < b->count; i++) {
         b->names[i].name.p = p;
+        b->names[i].key.p = p += b->names[i].name.n;
+        p += b->names[i].key.n;
+    }
 }
 
 static void batch_give(struct master_import_batch *b)
@@ -348,12 +361,12 @@ static int listing_batch(struct listing *l)
     return l->filling ? 0 : -ENOMEM;
 }
 
-static int listing_name(void *arg, struct text name, const struct ufs_entry *e)
+static int listing_name(void *arg, struct text name, struct text component, const struct ufs_entry *e)
 {
     struct listing *l = arg;
     int r = listing_batch(l);
     if (r == 0)
-        r = batch_add(l->filling, name, e);
+        r = batch_add(l->filling, name, component, e);
     l->ready_names += r == 0;
     return r;
 }
@@ -500,7 +513,7 @@ static int look_add(struct master_import_batch *b, struct text component, bool b
     struct buf name = {0};
     int r = import_name_of(component, beside, &name);
     if (r == 0)
-        r = batch_add(b, (struct text){(const char *)name.p, (uint32_t)name.n}, e);
+        r = batch_add(b, (struct text){(const char *)name.p, (uint32_t)name.n}, component, e);
     buf_fini(&name);
     return r == -ENOTSUP ? -ENOENT : r;
 }
@@ -662,6 +675,44 @@ static bool many_looks(struct import_directory *d, uint64_t now)
     return ++d->window_looks > LOOKS_MAX;
 }
 
+/* The directory's place is known: let w wait for what it wants. */
+static void admit(struct import_directory *d, struct master_import_wait *w, uint64_t now)
+{
+    w->began_ns = now;
+    w->of_listing = false;
+    if (w->name.n && !many_looks(d, now))
+        return look_for(d, w);
+    int r = d->listing ? 0 : listing_start(d);
+    if (r < 0) {
+        wait_end(w, r);
+        return directory_idle(d);
+    }
+    w->of_listing = true;
+    list_push_back(&d->waits, &w->link);
+    begin_next(d->import);
+}
+
+void master_import_placed(struct master_import_place *p, int error)
+{
+    struct import_directory *d = p->of;
+    struct master_import *m = d->import;
+    assert_on_loop(m->loop);
+    struct list parked = LIST_INIT(parked);
+    list_append_all(&parked, &d->parked);
+    if (error == 0)
+        error = buf_append(&d->prefix, p->prefix.p, p->prefix.n);
+    d->mount = p->mount;
+    d->placed = error == 0;
+    /* What is not below a mount has no names elsewhere; what is gone the namespace tells by itself. */
+    if (error < 0)
+        waits_end(&parked, error == -ENODATA ? -ENOENT : error == -ENOENT ? 0 : error);
+    for (struct list *e; (e = list_pop_front(&parked));)
+        admit(d, list_entry(e, struct master_import_wait, link), clock_ns());
+    d->placing = false;
+    directory_idle(d);
+    atomic_fetch_sub(&m->active, 1);
+}
+
 static void ask_run(struct loop_job *job)
 {
     struct master_import_wait *w = container_of(job, struct master_import_wait, ask);
@@ -676,21 +727,19 @@ static void ask_run(struct loop_job *job)
         return wait_end(w, r);
     if (atomic_load(&m->waiting) > WAITING_MAX)
         return wait_end(w, -CV_BUSY);
-    struct import_directory *d = find_or_add(m, w);
+    struct import_directory *d = find_or_add(m, w->directory);
     if (!d)
         return wait_end(w, -ENOMEM);
-    w->began_ns = now;
+    if (d->placed)
+        return admit(d, w, now);
+    list_push_back(&d->parked, &w->link);
     w->of_listing = false;
-    if (w->name.n && !many_looks(d, now))
-        return look_for(d, w);
-    r = d->listing ? 0 : listing_start(d);
-    if (r < 0) {
-        wait_end(w, r);
-        return directory_idle(d);
-    }
-    w->of_listing = true;
-    list_push_back(&d->waits, &w->link);
-    begin_next(m);
+    if (d->placing)
+        return;
+    d->placing = true;
+    d->place = (struct master_import_place){.directory = d->inode, .of = d};
+    atomic_fetch_add(&m->active, 1);
+    m->sink.place(m->sink.arg, &d->place);
 }
 
 void master_import_want(struct master_import *m, struct master_import_wait *w)
@@ -712,7 +761,7 @@ static void tick_fired(struct loop_timer *timer)
         struct import_directory *d = NULL;
         if (is_over(w, now, &r)) {
             wait_end(w, r);
-        } else if (w->name.n && w->of_listing && now - w->began_ns > NS_PER_S && (d = find(m, w))) {
+        } else if (w->name.n && w->of_listing && now - w->began_ns > NS_PER_S && (d = find(m, w->directory))) {
             w->of_listing = false;
             list_remove(&w->link);
             look_for(d, w);

@@ -29,6 +29,7 @@ struct master_import; /* opaque */
 /* --- what is brought --- */
 struct master_import_name {
     struct text name; /* in the namespace: escaped */
+    struct text key;  /* within the directory's key; empty: as the name */
     enum ufs_type type;
     struct ufs_identity identity;
     uint32_t mode, uid, gid; /* mode 0: the store has none */
@@ -39,9 +40,9 @@ struct import_look;
 
 struct master_import_batch {
     uint64_t directory;
-    uint32_t mount;
-    bool complete; /* behind these the directory has no other names */
-    void *user;    /* the sink's */
+    bool complete;       /* behind these the directory has no other names */
+    struct loop_job job; /* the sink's, as the next */
+    void *sink;
     uint32_t count;
 
     /* Private. */
@@ -55,20 +56,34 @@ struct master_import_batch {
     struct master_import_name names[];
 };
 
-/* Takes batches into the namespace: import() runs on the loop and is answered by one master_import_done() there, later,
- * with 0 when the names can be seen (committed), or an error. */
+/* Where a directory lies. */
+struct master_import_place {
+    uint64_t directory;
+    /* Results. */
+    uint32_t mount;
+    struct text prefix;  /* key below the mount's URI: "" or with a final '/'; copied by master_import_placed() */
+    struct loop_job job; /* the sink's, as the next */
+    void *sink;
+
+    /* Private. */
+    struct import_directory *of;
+};
+
+/* The namespace, as far as importing sees it. Both run on the loop and are answered there, once, not within the call. */
 struct master_import_sink {
     void *arg;
+    /* Take names in: by master_import_done() with 0 when they can be seen (committed), or an error. */
     void (*import)(void *arg, struct master_import_batch *b);
+    /* Say where a directory lies: by master_import_placed(). */
+    void (*place)(void *arg, struct master_import_place *p);
 };
 void master_import_done(struct master_import_batch *b, int error);
+void master_import_placed(struct master_import_place *p, int error);
 
 /* --- who waits --- */
 struct master_import_wait {
     uint64_t directory;
-    uint32_t mount;
-    struct text prefix; /* key of the directory below the mount's URI: "" or with a final '/' */
-    struct text name;   /* of one name; empty: all of them. Both stay in place until done */
+    struct text name; /* of one name; empty: all of them. Stays in place until done */
     uint64_t deadline_ns;
     const _Atomic bool *cancelled; /* may be NULL */
     struct loop *loop;             /* job is posted there when it is over */

@@ -29,7 +29,7 @@ int import_name_of(struct text component, bool beside, struct buf *name)
 {
     name->n = 0;
     if (component.n == 0)
-        return beside ? -ENOTSUP : buf_append(name, "%~", 2);
+        return -ENOTSUP;
     int r = ufs_key_to_path(component, beside, name);
     if (r == -EILSEQ || (r == 0 && memchr(name->p, '/', name->n)))
         return -ENOTSUP;
@@ -41,7 +41,7 @@ static int give(struct text component, bool beside, const struct ufs_entry *e, c
     struct buf name = {0};
     int r = e->type == UFS_SYMLINK ? -ENOTSUP : import_name_of(component, beside, &name);
     if (r == 0)
-        r = out->name(out->arg, (struct text){(const char *)name.p, (uint32_t)name.n}, e);
+        r = out->name(out->arg, (struct text){(const char *)name.p, (uint32_t)name.n}, component, e);
     buf_fini(&name);
     if (r != -ENOTSUP)
         return r;

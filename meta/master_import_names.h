@@ -5,7 +5,7 @@
  * back until no directory of their name can follow. Those held back are prefixes of one another, so there are few.
  *
  * Left out, and counted by the caller: symlinks (the interface of under file systems does not tell where they point), keys
- * whose escape is not a single name (longer than 255 bytes, or with a zero byte).
+ * whose escape is not a single name (longer than 255 bytes, with a zero byte) or that are empty between two '/'.
  */
 #pragma once
 
@@ -15,7 +15,7 @@
 /* One name to import; borrowed. -ENOTSUP from import_name_of(): it is left out. */
 struct import_names_out {
     void *arg;
-    int (*name)(void *arg, struct text name, const struct ufs_entry *e);
+    int (*name)(void *arg, struct text name, struct text component, const struct ufs_entry *e);
     void (*skipped)(void *arg, struct text component);
 };
 

@@ -5,7 +5,8 @@
  *      arrived --turn--> [read lock] --> waiting for `released` --> answered
  *          ^   \                    \--> with the scribe --------> answered
  *          |    \--> file thread (rows from disk) --.
- *          '-----------------------------------------'------ with the scribe: rows left memory: again
+ *          |-----------------------------------------'------ with the scribe: rows left memory: again
+ *          '--> thread ufs (names of an under file system) --> again
  */
 #include "meta/master_net.h"
 
@@ -21,8 +22,9 @@
 #include "meta/master_sessions.h"
 #include "meta/master_workers.h"
 
-#define GROUP_MAX   64 /* looked at under one lock: bounds how long the scribe waits */
-#define ROUNDS_MAX  16 /* a request that finds its rows in the database's memory this often goes to a thread */
+#define GROUP_MAX   64   /* looked at under one lock: bounds how long the scribe waits */
+#define ROUNDS_MAX  16   /* a request that finds its rows in the database's memory this often goes to a thread */
+#define ASKED_MAX   4096 /* names one request asks under file systems for: a path has no more */
 #define SPARE_MAX   4096
 #define SPARE_BYTES (128u << 10)
 
@@ -273,8 +275,8 @@ static int renew_session(struct net_request *q, uint64_t now)
     return 0;
 }
 
-/* [R] One request; the outcome says what comes next: 0 or an error: answer; EXECUTE, FETCH. */
-enum { EXECUTE = 1, FETCH = 2 };
+/* [R] One request; the outcome says what comes next: 0 or an error: answer; EXECUTE, FETCH, LIST. */
+enum { EXECUTE = 1, FETCH = 2, LIST = 3 };
 
 static int run_one(struct net_request *q, uint64_t now)
 {
@@ -285,9 +287,11 @@ static int run_one(struct net_request *q, uint64_t now)
     if (q->op == MASTER_OP_session_renew)
         return renew_session(q, now);
     q->view = atomic_load_explicit(&c->view, memory_order_relaxed);
-    if (q->base.meta.op_class == META_READ)
-        return meta_read(c->meta, &q->base.meta) == 0 ? 0 : FETCH;
-    return meta_prepare(c->meta, &q->base.meta) == 0 ? EXECUTE : FETCH;
+    bool reads = q->base.meta.op_class == META_READ;
+    r = reads ? meta_read(c->meta, &q->base.meta) : meta_prepare(c->meta, &q->base.meta);
+    if (r == 0)
+        return reads ? 0 : EXECUTE;
+    return r == -CV_NOT_LISTED ? LIST : FETCH;
 }
 
 /* Off the lock: get its rows, at once if the database has them in memory. */
@@ -306,6 +310,37 @@ static void fetch(struct net_request *q, uint64_t now)
     } else {
         answer(q, r, now);
     }
+}
+
+/* What the under file system said, or why it cannot say. */
+static void listed_run(struct loop_job *job)
+{
+    struct net_request *q = container_of(container_of(job, struct master_import_wait, job), struct net_request, wait);
+    int r = q->wait.result;
+    if (r == -ENOENT)
+        meta_unlisted_absent(&q->base.meta);
+    if (r == 0 || r == -ENOENT)
+        look_at(q);
+    else
+        answer(q, r, clock_ns());
+}
+
+/* Off the lock: let the under file system be asked. */
+static void list_names(struct net_request *q, uint64_t now)
+{
+    struct master_net *n = q->net;
+    if (q->asked++ == ASKED_MAX)
+        return answer(q, -CV_BUSY, now);
+    COUNT(n, unlisted, 1);
+    q->wait = (struct master_import_wait){
+        .directory = q->base.meta.unlisted.directory,
+        .name = q->base.meta.unlisted.name,
+        .deadline_ns = q->rpc->deadline_ns,
+        .cancelled = &q->rpc->cancelled,
+        .loop = n->loop,
+        .job.run = listed_run,
+    };
+    master_import_want(n->o->import, &q->wait);
 }
 
 static void answer_own(struct net_request *q, uint64_t now)
@@ -336,6 +371,8 @@ static void dispatch(struct net_request *q, struct master_chain *to_scribe, uint
         master_chain_add(to_scribe, &q->base);
     } else if (q->outcome == FETCH) {
         fetch(q, now);
+    } else if (q->outcome == LIST) {
+        list_names(q, now);
     } else if (q->outcome < 0 || q->op == MASTER_OP_session_renew) {
         answer_own(q, now);
     } else if (q->base.meta.depends > atomic_load(&n->core->released)) {
@@ -470,6 +507,7 @@ static void on_request(struct rpc_request *rpc, void *user)
     q->op = (uint8_t)master_op_of(rpc->header.type);
     q->received_ns = loop_now(n->loop);
     q->rounds = 0;
+    q->asked = 0;
     q->fetched = q->base.install = false;
     int r = 0;
     if (q->op != MASTER_OP_session_renew) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/list.h"
+#include "meta/master_import.h"
 #include "meta/master_metrics.h"
 #include "meta/master_request.h"
 #include "meta/master_server.h"
@@ -40,7 +41,9 @@ struct net_request {
     bool fetched;         /* some rows did not come from the tree: worth installing */
     struct loop_job back; /* from the thread ufs */
     struct master_ufs_check *check;
-    int outcome; /* of this round of looking at it */
+    struct master_import_wait wait;
+    uint32_t asked; /* how often names were asked for */
+    int outcome;    /* of this round of looking at it */
 };
 
 int master_net_init(struct master_net *n, uint32_t number, struct master_core *core, struct master_scribe *scribe,

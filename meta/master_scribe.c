@@ -161,7 +161,7 @@ static bool execute_one(struct master_scribe *s, struct master_request *q, uint6
         scribe_give_back(s, q);
         return true;
     }
-    if (r == -CV_NOT_PREPARED) {
+    if (r == -CV_NOT_PREPARED || r == -CV_NOT_LISTED) { /* either way meta_prepare() says what is missing */
         COUNT(s, not_prepared, 1);
         q->again = true;
         scribe_give_back(s, q);

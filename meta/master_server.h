@@ -5,6 +5,7 @@
  *
  *      read      -> meta_read on the loop                      --> answer, when what it rests on is safe
  *      mutation  -> meta_prepare on the loop --> scribe        --> answer, when the scribe gives it back
+ *      names not known yet -> the thread ufs asks the under file system, and again
  *      rows not in memory -> the database's cache, at once; else a file thread of the loop reads them, and again
  *
  * Who asks: clients on TCP say who they are (they know the cluster's secret). On the unix socket the kernel says it: root
@@ -24,6 +25,7 @@ struct master_server; /* opaque */
 struct master_sessions;
 struct master_workers;
 struct master_ufs;
+struct master_import;
 
 struct master_server_options {
     const struct master_options *options; /* listen, port, threads, connections, sessions; borrowed */
@@ -35,6 +37,7 @@ struct master_server_options {
     struct master_sessions *sessions;
     struct master_workers *workers;
     struct master_ufs *ufs;
+    struct master_import *import;
     /* Any loop: the answer to cluster_status. Texts it points to go into texts. */
     void (*status)(void *arg, struct msg_cluster_status_answer *ret, struct buf *texts);
     void *arg;

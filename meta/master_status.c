@@ -110,7 +110,15 @@ static void worker_gauges(const struct master_status *s, struct master_gauges *g
 static void ufs_gauges(const struct master_status *s, struct master_gauges *g)
 {
     struct master_ufs_stats u;
+    struct master_import_stats i;
     master_ufs_get_stats(s->ufs, &u);
+    master_import_get_stats(s->import, &i);
+    g->ufs_looks = (int64_t)i.looks;
+    g->ufs_listings = (int64_t)i.listings;
+    g->ufs_listings_failed = (int64_t)i.listings_failed;
+    g->ufs_names = (int64_t)i.names;
+    g->ufs_names_skipped = (int64_t)i.names_skipped;
+    g->ufs_waiting = (int64_t)i.waiting;
     g->mounts_open = u.open;
     g->mounts_failing = u.failing;
     g->ufs_requests = (int64_t)u.requests;

@@ -4,6 +4,7 @@
 
 #include "base/uuid.h"
 #include "meta/master_core.h"
+#include "meta/master_import.h"
 #include "meta/master_options.h"
 #include "meta/master_scribe.h"
 #include "meta/master_server.h"
@@ -17,6 +18,7 @@ struct master_status {
     struct master_scribe *scribe;
     struct master_workers *workers;
     struct master_ufs *ufs;
+    struct master_import *import;
     struct master_server *server; /* NULL before it is made */
     const struct master_options *options;
     struct uuid cluster;

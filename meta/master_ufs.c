@@ -330,6 +330,8 @@ static int open_mount(struct master_ufs *u, struct mount *m, const struct rec_mo
     pthread_mutex_lock(&u->lock);
     m->ufs = ufs;
     pthread_mutex_unlock(&u->lock);
+    if (r < 0 && r != -ENOMEM) /* "no such directory" is not said of a name below it */
+        r = -CV_UFS_FAILED;
     master_ufs_note(u, m->id, r, message);
     return r;
 }

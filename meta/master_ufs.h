@@ -67,8 +67,8 @@ void master_ufs_set_describe(struct master_ufs *u,
                              int (*describe)(void *arg, uint32_t mount, struct rec_mount *ret, struct buf *texts),
                              void *arg);
 
-/* Its under file system, opened if it is not; to be used in this turn. Errors: of describe; of ufs_open (noted as
- * failing). */
+/* Its under file system, opened if it is not; to be used in this turn. Errors: of describe; -CV_UFS_FAILED it
+ * cannot be opened (noted as failing). */
 int master_ufs_of(struct master_ufs *u, uint32_t mount, struct ufs **ret);
 
 /* Any thread: a mount may be gone: at the next use those that are get closed, and what runs on them cancelled. */

@@ -76,7 +76,7 @@ int op_origin(struct run *u)
     int r = see_inode(u, u->q->message.origin.inode, &i);
     if (r < 0)
         return r;
-    if (!S_ISREG(i.mode) || !i.base_version)
+    if (!S_ISDIR(i.mode) && (!S_ISREG(i.mode) || !i.base_version)) /* of a directory: what its names' keys begin with */
         return -ENODATA;
     *a = (struct msg_origin_answer){.mount = i.mount,
                                     .version = i.base_version,

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Workers, mounts and what comes from under file systems, at a whole master (not for the thread sanitizer). */
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include "base/bytes.h"
 #include "meta/master_mounts.h"
 #include "tests/unit/master_test.h"
@@ -411,5 +414,287 @@ TEST(master_stops_while_an_under_file_system_does_not_answer)
     ck_assert_uint_lt(clock_ns() - began, 10 * NS_PER_S);
     finish(a);
     buf_fini(&params);
+    cluster_fini(&k);
+}
+
+/* ---- names of an under file system --------------------------------------------------------------------------------------- */
+
+struct ufs_dir {
+    char dir[150], uri[170];
+};
+
+static void make_path(const struct ufs_dir *u, const char *path, const char *content)
+{
+    char full[500];
+    snprintf(full, sizeof(full), "%s/%s", u->dir, path);
+    if (!content) {
+        ck_assert_int_eq(mkdir(full, 0750), 0);
+        return;
+    }
+    int fd = open(full, O_CREAT | O_WRONLY | O_EXCL, 0640);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(write(fd, content, strlen(content)), (ssize_t)strlen(content));
+    close(fd);
+}
+
+static struct mounted mount_dir(struct caller *c, struct ufs_dir *u, uint32_t flags)
+{
+    snprintf(u->dir, sizeof(u->dir), "%s/ufs", unit_tempdir());
+    ck_assert_int_eq(mkdir(u->dir, 0755), 0);
+    snprintf(u->uri, sizeof(u->uri), "file://%s", u->dir);
+    struct mounted m = mount_on(c, "m", u->uri, flags);
+    ck_assert(m.result == 0 && m.mount != 0);
+    return m;
+}
+
+static int lookup_in(struct caller *c, uint64_t parent, const char *name, struct rec_attr *ret)
+{
+    struct msg_lookup m = {.head = {.session = c->session}, .parent = parent, .name = text_of(name)};
+    struct msg_lookup_answer answer;
+    struct asked *a = ask(c, MSG_lookup, &m);
+    int r = asked_wait(a);
+    if (r == 0) {
+        ck_assert_int_eq(msg_lookup_answer_decode(a->body, a->n, &answer), 0);
+        *ret = answer.attr;
+    }
+    asked_free(a);
+    return r;
+}
+
+/* The names of a directory, in pages of the size the test's answers hold. Negative: an error. */
+static int readdir_count(struct caller *c, uint64_t inode)
+{
+    char after[256] = "";
+    int n = 0;
+    for (bool end = false; !end;) {
+        struct msg_readdir m = {.head = {.session = c->session}, .inode = inode, .after = text_of(after)};
+        struct msg_readdir_answer answer;
+        m.max_bytes = 60000;
+        struct asked *a = ask(c, MSG_readdir, &m);
+        int r = asked_wait(a);
+        if (r < 0) {
+            asked_free(a);
+            return r;
+        }
+        ck_assert_int_eq(msg_readdir_answer_decode(a->body, a->n, &answer), 0);
+        end = answer.end;
+        rec_for_each (dir_entry, e, &answer.entries) {
+            snprintf(after, sizeof(after), TEXT_FMT, TEXT_ARG(e.name));
+            n++;
+        }
+        asked_free(a);
+    }
+    return n;
+}
+
+static int walk_to(struct caller *c, const char *path, struct rec_attr *ret)
+{
+    struct msg_walk m = {.head = {.session = c->session}, .start = META_ROOT, .path = text_of(path)};
+    struct msg_walk_answer answer;
+    struct asked *a = ask(c, MSG_walk, &m);
+    int r = asked_wait(a);
+    if (r == 0) {
+        ck_assert_int_eq(msg_walk_answer_decode(a->body, a->n, &answer), 0);
+        *ret = answer.attr;
+    }
+    asked_free(a);
+    return r;
+}
+
+static struct rec_mount only_mount(struct caller *c, char *failed, size_t size)
+{
+    struct msg_mount_list m = {.head = {.session = c->session}};
+    struct msg_mount_list_answer answer;
+    struct rec_mount ret = {0};
+    struct asked *a = ask(c, MSG_mount_list, &m);
+    ck_assert_int_eq(asked_wait(a), 0);
+    ck_assert_int_eq(msg_mount_list_answer_decode(a->body, a->n, &answer), 0);
+    rec_for_each (mount, e, &answer.mounts)
+        ret = e;
+    snprintf(failed, size, TEXT_FMT, TEXT_ARG(ret.failed));
+    asked_free(a);
+    return ret;
+}
+
+TEST(master_finds_names_of_an_under_file_system)
+{
+    struct cluster k;
+    struct ufs_dir u;
+    struct rec_attr attr;
+    cluster_init(&k);
+    cluster_start(&k);
+    struct mounted m = mount_dir(k.c, &u, 0);
+    make_path(&u, "a", "hello");
+    make_path(&u, "d", NULL);
+    make_path(&u, "d/e", NULL);
+    make_path(&u, "d/e/f", "content");
+    make_path(&u, "d/e/g", "");
+    make_path(&u, "%~x", "");
+    ck_assert_int_eq(lookup_in(k.c, m.inode, "a", &attr), 0);
+    ck_assert(S_ISREG(attr.mode) && attr.size == 5 && (attr.mode & 0777) == 0640);
+    ck_assert_int_eq(lookup_in(k.c, m.inode, "no", &attr), -ENOENT);
+    ck_assert_int_eq(lookup_in(k.c, m.inode, "%~x", &attr), -ENOENT); /* it has another name here */
+    ck_assert_int_eq(lookup_in(k.c, m.inode, "%~%%~x", &attr), 0);
+    ck_assert_int_eq(walk_to(k.c, "m/d/e/f", &attr), 0);
+    ck_assert(S_ISREG(attr.mode) && attr.size == 7);
+    ck_assert_int_eq(walk_to(k.c, "m/d/no/f", &attr), -ENOENT);
+    ck_assert_int_eq(readdir_count(k.c, m.inode), 3);
+    ck_assert_int_eq(walk_to(k.c, "m/d/e", &attr), 0);
+    ck_assert(S_ISDIR(attr.mode) && (attr.mode & 0777) == 0750);
+    ck_assert_int_eq(readdir_count(k.c, attr.inode), 2);
+    ck_assert_int_eq(readdir_count(k.c, m.inode), 3);
+    make_path(&u, "later", "");
+    ck_assert_int_eq(lookup_in(k.c, m.inode, "later", &attr), -ENOENT); /* listed: we know better, until it is old */
+
+    struct caller *worker = caller_new_as(k.socket, RPC_WORKER);
+    ck_assert_int_eq(walk_to(k.c, "m/d/e/f", &attr), 0);
+    struct msg_origin om = {.inode = attr.inode};
+    struct msg_origin_answer origin;
+    ck_assert_int_eq(finish(ask(k.c, MSG_origin, &om)), -EPERM);
+    struct asked *a = ask(worker, MSG_origin, &om);
+    ck_assert_int_eq(asked_wait(a), 0);
+    ck_assert_int_eq(msg_origin_answer_decode(a->body, a->n, &origin), 0);
+    ck_assert(origin.mount == m.mount && text_equal(origin.key, TEXT("d/e/f")) && origin.size == 7);
+    ck_assert(origin.base_bytes == 7 && origin.version != 0 && origin.etag.n > 0);
+    asked_free(a);
+    ck_assert_int_eq(walk_to(k.c, "m/%~%%~x", &attr), 0);
+    om.inode = attr.inode;
+    a = ask(worker, MSG_origin, &om);
+    ck_assert_int_eq(asked_wait(a), 0);
+    ck_assert_int_eq(msg_origin_answer_decode(a->body, a->n, &origin), 0);
+    ck_assert(text_equal(origin.key, TEXT("%~x")));
+    asked_free(a);
+    caller_free(worker);
+    cluster_fini(&k);
+}
+
+TEST(master_makes_new_names_beside_those_it_does_not_know)
+{
+    struct cluster k;
+    struct ufs_dir u;
+    struct rec_attr attr;
+    cluster_init(&k);
+    cluster_start(&k);
+    struct mounted m = mount_dir(k.c, &u, MOUNT_WRITABLE);
+    make_path(&u, "there", "x");
+    struct msg_create c = {
+        .head = head_of(k.c, 0), .parent = m.inode, .name = TEXT("new"), .mode = 0644, .flags = O_RDWR | O_EXCL};
+    ck_assert_int_eq(finish(ask(k.c, MSG_create, &c)), 0);
+    c.head = head_of(k.c, 0);
+    c.name = TEXT("there");
+    ck_assert_int_eq(finish(ask(k.c, MSG_create, &c)), -EEXIST);
+    ck_assert_int_eq(lookup_in(k.c, m.inode, "there", &attr), 0);
+    ck_assert_uint_eq(attr.size, 1);
+    ck_assert_int_eq(readdir_count(k.c, m.inode), 2);
+    cluster_fini(&k);
+}
+
+TEST(master_keeps_what_it_has_listed_over_a_restart)
+{
+    struct cluster k;
+    struct ufs_dir u;
+    struct rec_attr attr;
+    char failed[400], name[20], away[200];
+    cluster_init(&k);
+    cluster_start(&k);
+    struct mounted m = mount_dir(k.c, &u, 0);
+    for (int i = 0; i < 700; i++) {
+        snprintf(name, sizeof(name), "f%d", i);
+        make_path(&u, name, "");
+    }
+    make_path(&u, "part", NULL);
+    make_path(&u, "part/x", "");
+    make_path(&u, "part/y", "");
+    ck_assert_int_eq(readdir_count(k.c, m.inode), 701);
+    ck_assert_int_eq(walk_to(k.c, "m/part/x", &attr), 0);
+    k.master = master_free(k.master);
+    snprintf(away, sizeof(away), "%s.away", u.dir);
+    ck_assert_int_eq(rename(u.dir, away), 0);
+    cluster_start_master(&k);
+    int n;
+    until((n = readdir_count(k.c, m.inode)) != -CV_NOT_LEADER);
+    ck_assert_int_eq(n, 701); /* without asking */
+    ck_assert_int_eq(walk_to(k.c, "m/part/x", &attr), 0);
+    ck_assert_int_eq(walk_to(k.c, "m/part/y", &attr), -CV_UFS_FAILED); /* which only the under file system knows */
+    ck_assert_int_eq(walk_to(k.c, "m/part", &attr), 0);
+    ck_assert_int_eq(readdir_count(k.c, attr.inode), -CV_UFS_FAILED);
+    only_mount(k.c, failed, sizeof(failed));
+    ck_assert_ptr_nonnull(strstr(failed, u.dir));
+    ck_assert_int_eq(rename(away, u.dir), 0);
+    ck_assert_int_eq(readdir_count(k.c, attr.inode), 2);
+    only_mount(k.c, failed, sizeof(failed));
+    ck_assert_str_eq(failed, "");
+    ck_assert_int_eq(mount_remove(k.c, m.mount), 0);
+    ck_assert_int_eq(walk_to(k.c, "m/part/x", &attr), -ENOENT);
+    cluster_fini(&k);
+}
+
+TEST(master_stops_with_a_listing_under_way)
+{
+    struct cluster k;
+    struct ufs_dir u;
+    char name[20];
+    cluster_init(&k);
+    cluster_start(&k);
+    struct mounted m = mount_dir(k.c, &u, 0);
+    for (int i = 0; i < 5000; i++) {
+        snprintf(name, sizeof(name), "f%d", i);
+        make_path(&u, name, "");
+    }
+    struct msg_readdir rm = {.head = {.session = k.c->session}, .inode = m.inode, .max_bytes = 60000};
+    struct asked *a = ask(k.c, MSG_readdir, &rm);
+    uint64_t last = k.journal->last;
+    until(k.journal->last > last); /* the first names come */
+    master_stop(k.master);
+    int r = finish(a);
+    ck_assert_msg(r == -CV_STOPPING || r == -CV_CLOSED || r == 0, "%d", r);
+    k.master = master_free(k.master);
+    cluster_start_master(&k);
+    int n;
+    until((n = readdir_count(k.c, m.inode)) != -CV_NOT_LEADER);
+    ck_assert_int_eq(n, 5000);
+    cluster_fini(&k);
+}
+
+TEST(master_lists_a_large_directory_beside_other_work)
+{
+    enum { NAMES = 100000 };
+    struct cluster k;
+    struct ufs_dir u;
+    struct rec_attr attr;
+    char name[20];
+    cluster_init(&k);
+    cluster_start(&k);
+    struct mounted m = mount_dir(k.c, &u, 0);
+    int dir = open(u.dir, O_RDONLY | O_DIRECTORY);
+    for (int i = 0; i < NAMES; i++) {
+        snprintf(name, sizeof(name), "file-%06d", i);
+        close(openat(dir, name, O_CREAT | O_WRONLY, 0644));
+    }
+    close(dir);
+    struct caller *other = caller_new(k.socket);
+    open_session(other);
+    struct msg_readdir rm = {.head = {.session = k.c->session}, .inode = m.inode, .max_bytes = 60000};
+    uint64_t began = clock_ns(), longest = 0, sum = 0, n = 0;
+    struct asked *a = ask(k.c, MSG_readdir, &rm);
+    while (!is_answered(a)) {
+        uint64_t now = clock_ns();
+        snprintf(name, sizeof(name), "other%d", (int)n);
+        ck_assert_int_eq(create(other, name), 0);
+        ck_assert_int_eq(lookup(other, name), 0);
+        longest = max(longest, clock_ns() - now);
+        sum += clock_ns() - now;
+        n++;
+    }
+    printf("%d names listed in %llu ms; beside it %llu creates and look-ups, %llu us on average, at most %llu us\n",
+           NAMES, (unsigned long long)((clock_ns() - began) / NS_PER_MS), (unsigned long long)n,
+           (unsigned long long)(sum / n / 1000), (unsigned long long)(longest / 1000));
+    ck_assert_uint_gt(n, 20);
+    ck_assert_uint_lt(longest, 2 * NS_PER_S); /* generous: the machine is shared */
+    ck_assert_int_eq(finish(a), 0);
+    ck_assert_int_eq(readdir_count(k.c, m.inode), NAMES);
+    ck_assert_int_eq(lookup_in(k.c, m.inode, "file-099999", &attr), 0);
+    ck_assert_int_eq(lookup_in(k.c, m.inode, "file-100000", &attr), -ENOENT);
+    caller_free(other);
     cluster_fini(&k);
 }

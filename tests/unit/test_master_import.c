@@ -28,7 +28,7 @@ struct collected {
     unsigned skipped;
 };
 
-static int collect(void *arg, struct text name, const struct ufs_entry *e)
+static int collect(void *arg, struct text name, struct text component, const struct ufs_entry *e)
 {
     struct collected *c = arg;
     size_t n = strlen(c->text);
@@ -70,7 +70,7 @@ TEST(import_names_that_cannot_be)
     memset(large, 'x', 300);
     const char *const keys[] = {"", "..", "@link", large, "/", "%~x", NULL};
     struct collected c = names_of(keys);
-    ck_assert_uint_eq(c.skipped, 2);
+    ck_assert_uint_eq(c.skipped, 4);
     ck_assert_ptr_nonnull(strstr(c.text, "%~.. "));
     ck_assert_ptr_nonnull(strstr(c.text, "%~%%~x "));
 }
@@ -85,7 +85,8 @@ struct rig {
     _Atomic int fail; /* what the sink answers */
     _Atomic uint32_t names, batches, completes, with_sink, most_with_sink;
     _Atomic bool hold, gone;
-    struct list held; /* on the loop of ufs */
+    _Atomic uint32_t places;
+    const char *_Atomic prefixes[64];
 };
 
 struct rig_job {
@@ -105,6 +106,31 @@ static void rig_finish(struct loop_job *job)
     j->k->with_sink--;
     master_import_done(j->b, j->k->fail);
     free(j);
+}
+
+/* Directories of the tests: inode 5 and the length of their prefix. */
+struct place_job {
+    struct loop_job job;
+    struct master_import_place *p;
+    struct rig *k;
+};
+
+static void rig_place_run(struct loop_job *job)
+{
+    struct place_job *j = container_of(job, struct place_job, job);
+    j->p->mount = 1;
+    j->p->prefix = text_of(j->k->prefixes[j->p->directory - 5]);
+    master_import_placed(j->p, j->p->prefix.p ? 0 : -ENODATA);
+    free(j);
+}
+
+static void rig_place(void *arg, struct master_import_place *p)
+{
+    struct rig *k = arg;
+    struct place_job *j = calloc(1, sizeof(*j));
+    *j = (struct place_job){{.run = rig_place_run}, p, k};
+    k->places++;
+    loop_post(master_ufs_loop(k->ufs), &j->job);
 }
 
 static void rig_import(void *arg, struct master_import_batch *b)
@@ -139,7 +165,7 @@ static void rig_init(struct rig *k)
     snprintf(k->uri, sizeof(k->uri), "file://%s", k->dir);
     ck_assert_int_eq(master_ufs_new(LOOP_AUTO, &k->ufs), 0);
     master_ufs_set_describe(k->ufs, rig_describe, k);
-    const struct master_import_sink sink = {k, rig_import};
+    const struct master_import_sink sink = {k, rig_import, rig_place};
     ck_assert_int_eq(master_import_new(k->ufs, &sink, &k->import), 0);
     ck_assert_int_eq(master_ufs_start(k->ufs), 0);
     ck_assert_int_eq(loop_new(&(struct loop_options){.name = "net"}, &k->net), 0);
@@ -185,10 +211,9 @@ static void waiter_over(struct loop_job *job)
 static struct waiter *want(struct rig *k, const char *prefix, const char *name, uint32_t ms)
 {
     struct waiter *w = calloc(1, sizeof(*w));
+    k->prefixes[strlen(prefix)] = prefix;
     w->w = (struct master_import_wait){
         .directory = 5 + strlen(prefix),
-        .mount = 1,
-        .prefix = text_of(prefix),
         .name = text_of(name),
         .deadline_ns = clock_ns() + ms * NS_PER_MS,
         .cancelled = &w->cancelled,
@@ -227,9 +252,22 @@ TEST(import_asks_for_one_name)
     ck_assert_uint_eq(k.names, 3);
     ck_assert_int_eq(finish(want(&k, "", "no", 5000)), -ENOENT);
     ck_assert_int_eq(finish(want(&k, "", "%~bad", 5000)), -ENOENT);
-    ck_assert_int_eq(finish(want(&k, "a/", "x", 5000)), -ENOENT); /* a file by now */
+    ck_assert_int_eq(finish(want(&k, "a//", "x", 5000)), -ENOENT); /* a file by now */
     ck_assert_uint_eq(k.names, 3);
     ck_assert_uint_eq(k.completes, 0);
+    ck_assert_uint_eq(k.places, 3);
+    rig_fini(&k);
+}
+
+TEST(import_knows_no_names_of_what_is_not_below_a_mount)
+{
+    struct rig k;
+    rig_init(&k);
+    struct waiter *w = calloc(1, sizeof(*w));
+    w->w = (struct master_import_wait){
+        .directory = 9, .name = TEXT("x"), .deadline_ns = UINT64_MAX, .loop = k.net, .job.run = waiter_over};
+    master_import_want(k.import, &w->w);
+    ck_assert_int_eq(finish(w), -ENOENT);
     rig_fini(&k);
 }
 
