@@ -109,7 +109,8 @@ void progress_start(struct progress *p, struct cli *cli, const char *verb, FILE 
     p->began_ns = clock_ns();
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->changed, NULL);
-    p->stopping = pthread_create(&p->thread, NULL, ticker, p) != 0; /* then nothing is shown until the end */
+    if (pthread_create(&p->thread, NULL, ticker, p) != 0)
+        p->stopping = true; /* then nothing is shown until the end */
 }
 
 void progress_expect(struct progress *p, uint64_t files, uint64_t bytes)
