@@ -19,7 +19,8 @@
 #include "meta/master_health.h"
 #include "rpc/rpc_conn.h"
 
-#define RECONNECT_FIRST_MS 5u /* doubled up to reconnect_ms: both ends are often started together */
+#define RECONNECT_FIRST_MS 5u    /* doubled up to reconnect_ms: both ends are often started together */
+#define REFUSED_MS         1000u /* when it takes a person to change the answer */
 
 enum link_state { LINK_DOWN, LINK_CONNECTING, LINK_ATTACHING, LINK_UP, LINK_CLOSING, LINK_STOPPED };
 
@@ -32,6 +33,7 @@ struct master_link {
     enum link_state state;
     bool said;        /* that it cannot be reached, once */
     uint32_t wait_ms; /* before the last attempt */
+    uint32_t refused; /* why the journal would not have us when it was last asked; 0: it did */
     int fd;           /* while connecting; then the connection's */
     struct io_op connect_op;
     struct rpc_conn *conn;      /* ATTACHING, UP, CLOSING */
@@ -177,8 +179,9 @@ static int handle_welcome(struct master_link *l, const uint8_t *body, size_t n)
     int r = msg_link_welcome_decode(body, n, &m);
     if (r < 0)
         return r;
-    if (m.error && m.reason.n)
+    if (m.error && m.reason.n && l->refused != m.error)
         log_warn(0, "the journal at %s refuses this master: " TEXT_FMT, l->o.socket, TEXT_ARG(m.reason));
+    l->refused = m.error;
     if (m.error)
         return -(int)(m.error & INT32_MAX);
     if (!uuid_equal(uuid_from_bytes(m.cluster), l->o.cluster))
@@ -249,6 +252,8 @@ static void went_down(struct master_link *l, int error)
         log_warn(error, "link to the journal at %s is down, retrying", l->o.socket);
     l->said = true;
     l->wait_ms = min(l->wait_ms ? l->wait_ms * 2 : RECONNECT_FIRST_MS, l->o.reconnect_ms);
+    if (l->refused == CV_WRONG_CLUSTER || l->refused == CV_LOG_DAMAGED)
+        l->wait_ms = max(l->wait_ms, REFUSED_MS);
     loop_timer_start(l->loop, &l->timer, clock_ns() + l->wait_ms * NS_PER_MS);
     l->events->lost(l->events->arg, error);
 }
