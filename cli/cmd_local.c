@@ -54,6 +54,22 @@ static int start_all(struct cli *cli, const char *dir)
     return CLI_OK;
 }
 
+/* A daemon is ready when it listens: whether the cluster serves shows when it is asked. */
+static int check_serves(struct cli *cli, const char *dir)
+{
+    struct curvine *cv cleanup(curvine_closep) = NULL;
+    cli->dir = dir;
+    int status = cli_connect(cli, &cv);
+    if (status == CLI_OK)
+        return CLI_OK;
+    for (const struct local_daemon *d = local_daemons; d->name; d++) {
+        char log[4200];
+        snprintf(log, sizeof(log), "%s/log/%s.log", dir, d->name);
+        process_show_log(log);
+    }
+    return status;
+}
+
 int cmd_local_up(struct cli *cli, int argc, char **argv)
 {
     static const struct option options[] = {{"capacity", required_argument, NULL, 'C'}, {0}};
@@ -79,6 +95,8 @@ int cmd_local_up(struct cli *cli, int argc, char **argv)
     }
     if (status == CLI_OK)
         status = start_all(cli, dir);
+    if (status == CLI_OK)
+        status = check_serves(cli, dir);
     if (status != CLI_OK)
         return status;
     const char *home = getenv("HOME");

@@ -125,6 +125,11 @@ static void show_log(const char *log, off_t from)
         fprintf(stderr, "    %s\n", line);
 }
 
+void process_show_log(const char *log)
+{
+    show_log(log, 0);
+}
+
 /* Returns 1 ready, 0 not yet, or a negative code: the daemon has ended. */
 static int look(int notify_fd, pid_t pid)
 {

@@ -16,6 +16,9 @@ int process_run(const char *const *argv);
  * Errors: -ECHILD it ended; -CV_DEADLINE it is not ready yet, but goes on; errno. */
 int process_start(const char *const *argv, const char *log, uint64_t deadline_ns, pid_t *ret);
 
+/* The last lines of a log, on stderr. */
+void process_show_log(const char *log);
+
 /* Wait for a process, ours or not, to end. Errors: -CV_DEADLINE. */
 int process_wait(pid_t pid, uint64_t deadline_ns);
 
