@@ -46,8 +46,9 @@ pkgs       := $(sort $(foreach m,$(modules),$($(m)_pkgs)))
 pkg_cflags = $(if $(1),$(shell pkg-config --cflags $(1) | sed 's/-I/-isystem /g'))
 pkg_libs   = $(if $(1),$(shell pkg-config --libs $(1)))
 # Asked for once, when something is built: "make help" and "make deps" work on a machine that has nothing yet.
-needs_pkgs := $(if $(filter-out help deps format clean deb rpm,$(or $(MAKECMDGOALS),all)),yes)
-all_cflags := $(if $(needs_pkgs),$(call pkg_cflags,$(pkgs) check))
+needs_pkgs := $(if $(filter-out help deps quickstart format clean deb rpm,$(or $(MAKECMDGOALS),all)),yes)
+# (the Check library: for unit tests only)
+all_cflags := $(if $(needs_pkgs),$(call pkg_cflags,$(pkgs) $(shell pkg-config --exists check && echo check)))
 all_libs   := $(if $(needs_pkgs),$(call pkg_libs,$(pkgs)) -lstdc++)
 
 objs = $(patsubst %.cc,$(O)/obj/%.o,$(patsubst %.c,$(O)/obj/%.o,$(1)))
@@ -61,7 +62,7 @@ programs := $(patsubst bin/%.c,$(O)/bin/%,$(wildcard bin/*.c))
 programs := $(subst cv_,cv-,$(programs))
 
 ##@ Building
-.PHONY: help all deps
+.PHONY: help all deps quickstart
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -69,6 +70,9 @@ all: $(programs) libcurvine ## the programs, into build/bin, and libcurvine, int
 
 deps: ## install everything that building and testing need (apt or dnf)
 	packaging/deps.sh all
+
+quickstart: ## from a fresh clone to a mounted sample, read cold and warm (QUICKSTART_DIR: where, ~/curvine-quickstart)
+	@packaging/quickstart.sh
 
 $(O)/obj/%.o: %.c
 	@mkdir -p $(@D)
