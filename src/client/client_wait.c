@@ -99,9 +99,12 @@ int client_ask(struct curvine *cv, uint16_t type, const struct wire_desc *desc, 
     int r = wire_encode(desc, record, &body);
     if (r < 0)
         return r;
+    /* Some begin with an op_head: ours is the session in it, and for what changes something the slot. */
+    op.mutation = type == MSG_mount_add || type == MSG_mount_remove;
+    bool plain = !op.mutation && type != MSG_mount_list && type != MSG_layout;
     assert(!loop_is_here(cv->loop));
     sem_init(&w.ended, 0, 0);
-    client_submit_encoded(cv, &q, &op, &body, answer, true, 0);
+    client_submit_encoded(cv, &q, &op, &body, answer, plain, 0);
     while (sem_wait(&w.ended) < 0)
         ;
     sem_destroy(&w.ended);
