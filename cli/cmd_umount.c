@@ -83,9 +83,23 @@ static int unmount_directory(struct cli *cli, const char *directory, enum unmoun
 
 /* ---- detach ---------------------------------------------------------------------------------------------------------------- */
 
+/* Those of other hosts are known to the master only. */
+static int tell_mounted(const struct host_mount *m, void *arg)
+{
+    const char *path = arg;
+    size_t n = strlen(path);
+    char served[4096];
+    if (m->ours && mounts_server(m->point, served, NULL, sizeof(served)) &&
+        (strcmp(served, ":/") == 0 ||
+         (strncmp(served + 1, path, n) == 0 && (served[n + 1] == '\0' || served[n + 1] == '/'))))
+        fprintf(stderr, "It is mounted here: %s shows %s.\n", m->point, served);
+    return 0;
+}
+
 static int ask_user(const char *path, struct text uri)
 {
     char answer[16];
+    mounts_each(tell_mounted, (void *)(uintptr_t)path);
     fprintf(stderr,
             "Detach :%s (" TEXT_FMT ")? Its names go away for everybody, here only: nothing is removed in the\n"
             "under file system. [y/N] ",

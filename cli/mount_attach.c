@@ -51,6 +51,31 @@ static int is_attached(struct cli *cli, struct curvine *cv, const struct attachm
     return CLI_DEGRADED;
 }
 
+static bool is_below(struct text path, struct text top)
+{
+    return path.n >= top.n && memcmp(path.p, top.p, top.n) == 0 && (path.n == top.n || path.p[top.n] == '/');
+}
+
+/* Which mount is in the way; false: none that is known. */
+static bool tell_overlap(struct curvine *cv, const struct attachment *a)
+{
+    struct buf body cleanup(buf_fini) = {0};
+    struct msg_mount_list_answer list;
+    struct text path = text_of(a->path);
+    if (cli_mount_list(cv, &body, &list) < 0)
+        return false;
+    rec_for_each (mount, m, &list.mounts) {
+        if (!is_below(path, m.path) && !is_below(m.path, path))
+            continue;
+        fprintf(stderr,
+                "cv mount: cannot attach %s at :%s: " TEXT_FMT " is attached at :" TEXT_FMT
+                ", and mounts do not lie within one another\n  try: another path, or cv umount :" TEXT_FMT " first\n",
+                *a->uri ? a->uri : "scratch space", a->path, TEXT_ARG(m.uri), TEXT_ARG(m.path), TEXT_ARG(m.path));
+        return true;
+    }
+    return false;
+}
+
 static void tell_origin(const struct mount_params *p)
 {
     for (uint32_t i = 0; i < p->n; i++)
@@ -99,6 +124,8 @@ int mount_attach(struct cli *cli, struct curvine *cv, const struct attachment *a
                 TEXT_ARG(answer.reason), cv_error_name(r));
         return CLI_FAILED;
     }
+    if (r == -EBUSY && tell_overlap(cv, a))
+        return CLI_FAILED;
     if (r < 0)
         return cli_fail(cli, r, hint_for(r), "attach %s at :%s", a->uri, a->path);
     if (cli->form == OUT_TABLE && (a->flags & MOUNT_CHECK))

@@ -145,3 +145,35 @@ teardown() {
     has "did you mean 'threads'?"
     run ! mountpoint -q mnt
 }
+
+@test "a directory is attached, listed, and refused where another mount is" {
+    cluster
+    mkdir -p src/sub
+    echo text > src/a
+    run -0 c mount "file://$PWD/src" :/data
+    has "attached file://$PWD/src at :/data (cache, read-only)"
+    run -0 c mount -o json
+    [ "$(jq -r '.[] | select(.kind == "attached") | [.path, .where, .state] | join(" ")' <<<"$output")" = ":/data file://$PWD/src ok" ]
+    for path in :/data :/data/sub :/data/x; do
+        run -1 c mount "file://$PWD/src" $path
+        has "is attached at :/data, and mounts do not lie within one another"
+    done
+    c fs mkdir -p :/full/x
+    run -1 c mount "file://$PWD/src" :/full
+    has ENOTEMPTY
+    run -1 c mount "file://$PWD/nowhere" :/n
+    has "$PWD/nowhere': No such file or directory"
+    has "nothing was changed"
+    run -1 c fs stat :/n
+    run -0 c mount --check "file://$PWD/src" :/n
+    has "nothing was changed"
+    run -1 c fs stat :/n
+    run -0 c mount --mode scratch :/scratch
+    has "attached scratch space at :/scratch"
+    run -0 c umount -y :/scratch
+    run -0 c umount -y :/data
+    has "detached :/data"
+    run -1 c umount -y :/data
+    has "nothing is attached at ':/data'"
+    [ -e src/a ]
+}
