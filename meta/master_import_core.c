@@ -120,6 +120,8 @@ static void take_names(struct importing *x, const struct master_import_batch *b)
             .etag = text_of(n->identity.etag),
             .directory = n->type == UFS_DIRECTORY,
             .mode = n->mode,
+            .uid = n->uid,
+            .gid = n->gid,
             .size = n->identity.size,
             .mtime_ns = n->identity.mtime_ns,
         };
