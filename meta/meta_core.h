@@ -210,8 +210,9 @@ struct meta_op {
     int (*run)(struct run *u);
 };
 
-/* meta_op.once: never takes a slot; always; if it brings a sequence. */
-enum { META_FREE, META_ONCE, META_ONCE_MAYBE };
+/* meta_op.once: never takes a slot; always; if it brings a sequence; if it brings a session (an administrator's command
+ * has none: asked twice, the second is told so by its error). */
+enum { META_FREE, META_ONCE, META_ONCE_MAYBE, META_ONCE_ADMIN };
 
 const struct meta_op *meta_op_find(uint16_t type);
 const struct meta_op *meta_op_inner(enum meta_inner what);

@@ -172,12 +172,15 @@ static int run_request(struct run *u)
         return q->op->run(u);
     if (!u->m->has_root)
         return -CV_NOT_FORMATTED;
+    if (q->op->once == META_ONCE_ADMIN && !q->caller.session)
+        return q->op->run(u);
     if (q->caller.session || q->op_class == META_SCRIBE) {
         int r = see_session(u, q->caller.session, &s);
         if (r < 0)
             return r;
     }
-    if (q->op->once == META_ONCE || (q->op->once == META_ONCE_MAYBE && q->message.head.sequence))
+    if (q->op->once == META_ONCE || q->op->once == META_ONCE_ADMIN ||
+        (q->op->once == META_ONCE_MAYBE && q->message.head.sequence))
         return q->message.head.sequence ? run_once(u, s) : -CV_SLOT_BAD;
     return q->op->run(u);
 }

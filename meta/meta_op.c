@@ -14,9 +14,11 @@ static const struct meta_op ops[] = {
      .type = MSG_##name_,                                                                                              \
      .op_class = META_##class_,                                                                                        \
      .has_head = head_,                                                                                                \
-     .once = MSG_##name_ == MSG_open    ? META_ONCE_MAYBE                                                              \
-             : MSG_##name_ == MSG_close ? META_FREE                                                                    \
-                                        : ONCE_##class_,                                                               \
+     .once = MSG_##name_ == MSG_open           ? META_ONCE_MAYBE                                                       \
+             : MSG_##name_ == MSG_close        ? META_FREE                                                             \
+             : MSG_##name_ == MSG_mount_add    ? META_ONCE_ADMIN                                                       \
+             : MSG_##name_ == MSG_mount_remove ? META_ONCE_ADMIN                                                       \
+                                               : ONCE_##class_,                                                        \
      .run = op_##name_},
     META_OPS_(OP)
 #undef OP
