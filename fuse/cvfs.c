@@ -75,7 +75,6 @@ static void release_all(struct cvfs *fs)
                 .op = CURVINE_RELEASE,
                 .inode = h->inode,
                 .file = h->file,
-                .handle = h->handle,
                 .timeout_ms = (uint32_t)fs->options->deadline_ms,
             };
             int r = curvine_run(fs->client, &q);

@@ -21,7 +21,6 @@ struct cvfs_handle {
     uint32_t next_free;
     uint64_t inode;
     uint32_t flags;            /* open(2) */
-    uint64_t handle;           /* of a file: the library's */
     struct curvine_file *file; /* of a file */
     struct cvfs_dir *dir;      /* of a directory */
 };

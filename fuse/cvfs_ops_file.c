@@ -66,7 +66,6 @@ static int handle_for(struct cvfs_request *r, uint32_t flags, struct fuse_open_o
     h->inode = r->q.attr.inode;
     h->flags = flags;
     h->file = r->q.file;
-    h->handle = r->q.handle;
     out->open_flags = open_flags(fs, flags, keep);
     if (keep)
         cvfs_add(fs, opens_kept, 1);
@@ -155,7 +154,7 @@ void cvfs_op_create(struct cvfs_request *r)
 static struct cvfs_handle *file_handle(struct cvfs_request *r, uint64_t number)
 {
     struct cvfs_handle *h = cvfs_handle_get(&r->fs->handles, number);
-    if (!h || h->dir) {
+    if (!h || !h->file) {
         cvfs_reply_error(r, -EBADF);
         return NULL;
     }
@@ -177,7 +176,6 @@ void cvfs_op_release(struct cvfs_request *r)
         return;
     begin(r, CURVINE_RELEASE);
     r->q.file = h->file;
-    r->q.handle = h->handle;
     cvfs_node_close(&r->fs->nodes, h->inode);
     cvfs_handle_release(&r->fs->handles, in->fh);
     cvfs_submit(r, released);
@@ -188,7 +186,7 @@ void cvfs_op_flush(struct cvfs_request *r)
     struct cvfs_handle *h = file_handle(r, ((const struct fuse_flush_in *)r->arg)->fh);
     if (!h)
         return;
-    if (!writes(h->flags) || !h->file) {
+    if (!writes(h->flags)) {
         cvfs_reply_error(r, 0);
         return;
     }
