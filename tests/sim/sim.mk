@@ -1,7 +1,7 @@
 # The simulator: build/test/sim runs the very object files of the core; build/test/sim-mutants is the same built once
 # more with deliberate bugs that can be switched on (raft/raft_mutants.def, tests/sim/sim_mutants.def).
 sim_src   := $(wildcard tests/sim/*.c)
-sim_libs  := $(foreach l,raft meta wire base,$(O)/lib/libcv_$(l).a)
+sim_libs  := $(foreach l,raft journal meta wire conf base,$(O)/lib/libcv_$(l).a)
 SIM       := $(O)/test/sim
 SIM_MUTANTS := $(O)/test/sim-mutants
 # How much "make check" does: about a minute of one core with everything, less under sanitizers.

@@ -9,6 +9,7 @@
 #include "sim_nemesis.h"
 #include "sim_node.h"
 #include "sim_state.h"
+#include "sim_store.h"
 
 /* ---- Images ---- */
 
@@ -289,6 +290,7 @@ void disk_on_synced(struct node *n, uint32_t epoch)
     for (uint32_t i = 0; i < d->in_flight; i++) {
         struct disk_unit *u = pop_unit(d);
         image_apply(&d->durable, u);
+        store_take(n, u);
         for (uint32_t k = 0; k < u->count; k++)
             check_written(n, u->entries[k]);
         seq = max(seq, u->seq);
@@ -322,8 +324,10 @@ void disk_crash(struct node *n, int keep)
                                               : between(&w->disk_random, 0, d->queued);
     for (uint32_t i = 0; d->head; i++) {
         struct disk_unit *u = pop_unit(d);
-        if (i < kept)
+        if (i < kept) {
             image_apply(&d->durable, u);
+            store_take(n, u);
+        }
         unit_free(w, u);
     }
     d->in_flight = 0;

@@ -18,7 +18,8 @@
 struct sim_entry {
     struct sim_entry *next; /* another entry of the same index: only one of them can ever be committed */
     uint64_t index, term;
-    uint64_t chain; /* hash of everything up to and including this entry */
+    uint64_t chain;       /* hash of everything up to and including this entry */
+    uint64_t store_chain; /* the same of the log store; 0: it never had the entry */
     const uint8_t *data;
     uint32_t size;
     uint8_t type;                 /* enum raft_entry_type */

@@ -8,6 +8,7 @@
 #include "sim_check.h"
 #include "sim_nemesis.h"
 #include "sim_net.h"
+#include "sim_store.h"
 
 struct node *node_by_id(struct world *w, uint64_t id)
 {
@@ -159,6 +160,7 @@ static void start_journal(struct node *n)
     }
     if (n->disk.damaged)
         fail_harm(w, "damage_unseen", "n%u: started from a damaged disk", n->slot);
+    store_start(n);
     n->life++;
     n->up = true;
     n->raft = new_core(n);
@@ -215,6 +217,7 @@ void node_stop(struct node *n, enum stop which, int keep)
     n->raft = raft_free(n->raft);
     drop_held(n);
     disk_crash(n, keep);
+    store_stop(n);
     link_break(n);
     /* What was already fetched of a snapshot stays in its staging directory. */
     n->fetch.number++;

@@ -62,6 +62,7 @@ struct node {
     uint32_t restarts_pending;
 
     struct disk disk;
+    struct store *store; /* the log store beside it; NULL: not in this run */
     struct link_state link;
     struct master master;
     struct fetch fetch;

@@ -50,6 +50,7 @@ struct params {
     bool told_first;    /* the core learns of a sync before the messages that waited for it leave */
     bool in_order;      /* links keep the order of messages */
     bool space;         /* masters run the namespace core too */
+    bool store;         /* the log store runs beside each disk */
     bool applied_known; /* a restart tells the core what the application has */
 
     /* Pace of network, disk, link between journal and master. */

@@ -10,9 +10,11 @@
 #include "sim_check.h"
 #include "sim_clients.h"
 #include "sim_nemesis.h"
+#include "sim_mutants.h"
 #include "sim_net.h"
 #include "sim_node.h"
 #include "sim_space.h"
+#include "sim_store.h"
 
 /* ---- Memory ---- */
 
@@ -366,6 +368,7 @@ static void free_cores(struct world *w)
     }
     if (crashed)
         w->check->space = NULL;
+    store_clear(w, false);
 }
 
 struct world *world_free(struct world *w)
@@ -373,6 +376,7 @@ struct world *world_free(struct world *w)
     if (!w)
         return NULL;
     free_cores(w);
+    store_clear(w, true);
     for (uint32_t i = 0; i < SIM_NODES_MAX; i++) {
         if (!w->nodes_kept[i])
             continue;
@@ -420,6 +424,9 @@ void world_reset(struct world *w, uint64_t seed, const struct params *params, bo
     arena_reset(&w->arena);
     w->seed = seed;
     w->params = *params;
+    /* Disks that break their promises are not the log store's business. */
+    if (MUTANT(term_vote_split) || MUTANT(truncate_append_split) || MUTANT(hard_state_lost))
+        w->params.store = false;
     w->now_us = 1;
     w->order = 0;
     w->heap_count = 0;

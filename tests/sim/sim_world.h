@@ -138,6 +138,8 @@ struct world {
     bool failed;
     sigjmp_buf escape; /* world_fail() goes here */
 
+    char store_dir[64]; /* of the log stores' files; empty: none yet */
+
     FILE *trace; /* NULL: none */
 };
 
