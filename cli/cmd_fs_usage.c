@@ -262,6 +262,8 @@ static int show_block(const struct block_place *b, void *arg)
             continue;
         if (r == 0)
             describe(b, &s, state, sizeof(state));
+        else if (r == -ENOENT && b->written && b->block.valid_length == 0)
+            snprintf(state, sizeof(state), "reserved"); /* granted ahead of a writer, not written */
         else
             snprintf(state, sizeof(state), "%s", r == -ENOENT ? "not cached" : cv_error_text(r));
         add_row(t, b, t->map.workers[w].worker, state, r == 0 ? s.cached_bytes : 0);
