@@ -168,8 +168,8 @@ san: ## unit tests of the pure parts under address+undefined and thread sanitize
 bats: all tools bench-build ## the programs from outside (T=10-config: one file; T="10-config 20-*": several)
 	@CV_BIN=$(abspath $(O))/bin bats $(if $(T),$(patsubst %,tests/bats/%.bats,$(T)),tests/bats)
 
-accept: all tools ## the shows of the issues: kill loops with an oracle (KILLS=30)
-	@CV_BIN=$(abspath $(O))/bin KILLS=$(or $(KILLS),30) bats --print-output-on-failure tests/accept
+accept: all tools ## the shows of the issues: kill loops with an oracle, a bucket (KILLS=30 OBJECTS=10000 LARGEST=1073741824)
+	@CV_BIN=$(abspath $(O))/bin KILLS=$(or $(KILLS),30) OBJECTS=$(or $(OBJECTS),10000) LARGEST=$(or $(LARGEST),1073741824) bats --print-output-on-failure tests/accept
 
 # The same programs built without fsync must fail there, or the tests show nothing: build/nosync.
 .PHONY: power

@@ -33,7 +33,7 @@ teardown() {
 metric() {
     local port
     port=$(awk '/^worker:/ { mine = 1 } /^[a-z]/ && !/^worker:/ { mine = 0 } mine && /http_port:/ { print $2 }' "$CLUSTER/curvine.yaml")
-    curl -sf "http://127.0.0.1:$port/metrics" | awk -v name="curvine_worker_$1" '$1 == name || index($1, name "_total") == 1 { sum += $2 } END { printf "%.0f\n", sum }'
+    curl -sSf "http://127.0.0.1:$port/metrics" | awk -v name="curvine_worker_$1" '$1 == name || index($1, name "_total") == 1 { sum += $2 } END { printf "%.0f\n", sum }'
 }
 
 # Names the store allows and a file system does not, or that would be mistaken for one, are escaped (src/ufs/ufs_escape.h).
