@@ -202,7 +202,8 @@ static void ready(struct curvine *cv)
     if (!cv->opened_posted) {
         cv->opened_posted = true;
         sem_post(&cv->opened);
-    }
+    } else
+        client_reopen_all(cv);
     client_calls_send(cv);
 }
 

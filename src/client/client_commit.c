@@ -28,8 +28,8 @@
 struct commit {
     struct client_master_call call;
     struct client_inode *in;
-    uint64_t closing;
-    bool inlined, all;
+    uint64_t closing, handle;
+    bool all;
     uint32_t count;
     struct rec_written_length lengths[];
 };
@@ -139,6 +139,16 @@ static void on_commit(struct client_master_call *m, int result)
         result = msg_write_commit_answer_decode(m->answer.p, m->answer.n, &a);
     in->commit_call = NULL;
     bool later = client_worker_error(result); /* no master: again with the next tick */
+    bool again = result == -EBADF && client_reopen_bad(in, c->handle);
+    if (again) {
+        client_master_call_fini(m);
+        free(c);
+        in->ios++;
+        client_drained(in); /* sent again when the handle is good, which may be now */
+        in->ios--;
+        client_inode_put(in);
+        return;
+    }
     if (result == 0)
         take_commit(c, &a);
     else if (!later)
@@ -161,7 +171,7 @@ static void on_commit(struct client_master_call *m, int result)
 /* closing: with this handle, which is closed by it. */
 static void commit_start(struct client_inode *in, uint64_t closing)
 {
-    if (in->commit_call || !client_inode_dirty(in) || in->cv->state == CLIENT_CLOSING)
+    if (in->commit_call || in->reopening || !client_inode_dirty(in) || in->cv->state == CLIENT_CLOSING)
         return;
     if (in->inline_dirty && (in->extent_count || in->base_bytes)) { /* it has blocks already: goes to block 0 */
         client_convert(in, clock_ns() + in->cv->options.timeout_ms * NS_PER_MS);
@@ -186,6 +196,7 @@ static void commit_start(struct client_inode *in, uint64_t closing)
         .mtime_ns = in->mtime_ns,
         .lengths = wire_list_of(&list, c->count),
     };
+    c->handle = q.handle;
     if (c->count)
         q.valid |= COMMIT_LENGTHS;
     if (c->closing)
@@ -397,6 +408,12 @@ static void flush_go(struct client_io *io)
         }
         case FLUSH_COMMITTED: continue;
         case FLUSH_CLOSE:
+            if (op == CURVINE_RELEASE)
+                client_reopen_forget(f);
+            if (op == CURVINE_RELEASE && f->reopening) { /* its new handle is to be closed, and it is in use */
+                client_io_wait(io, &in->drain_waiting, flush_go);
+                return;
+            }
             if (op == CURVINE_RELEASE && !io->expired && close_handle(io))
                 return;
             continue;

@@ -9,6 +9,7 @@
  *      client_fetch.c   blocks of other hosts: reads with checksums and fail-over; the cache of what was read ahead
  *      client_read.c    READ, pieces, read-ahead
  *      client_write.c   WRITE: grants, pieces on their way to the replicas
+ *      client_reopen.c  handles for a new leader
  *      client_commit.c  what was written becomes known: write_commit, FLUSH, FSYNC, RELEASE, truncation
  *
  * Everything belongs to the loop. What readers on other threads look at (size, extents, blocks, cached chunks) is changed
@@ -100,6 +101,8 @@ struct client_content {
     struct list chunks;                /* client_chunk.lru, least recently used first */
     uint64_t chunk_bytes, write_bytes; /* cached; written and not acknowledged */
     struct list write_room;            /* client_inode.room: pieces wait for write_bytes to fall */
+
+    unsigned stale_files, reopens; /* handles a new leader does not know; being opened again */
 
     struct loop_timer tick;
 };
@@ -258,6 +261,9 @@ struct client_inode {
     uint64_t closed_handle; /* by the commit in flight */
     struct client_master_call *commit_call;
     int error; /* of a commit nobody waited for */
+
+    unsigned reopening; /* files whose handle is not good now */
+    uint64_t reopened_ns;
 };
 
 struct curvine_file {
@@ -268,6 +274,7 @@ struct curvine_file {
     struct list link;                     /* inode.open_files */
     _Atomic uint64_t next, window, ahead; /* read-ahead: next byte of a sequential reader; how far; asked for up to */
     _Atomic bool ahead_posted;
+    bool stale, reopening; /* client_reopen.c */
     struct loop_job ahead_job;
 };
 
@@ -373,5 +380,10 @@ void client_truncated(struct client_inode *in, const struct curvine_attr *attr, 
 void client_tick_start(struct curvine *cv);
 /* On the loop: an answer for the caller is decoded; open files have their part in it. */
 int client_answered(struct client_call *call, const void *body, uint32_t n);
+void client_reopen_all(struct curvine *cv); /* connected to a master again */
+void client_reopen_some(struct curvine *cv);
+bool client_reopen_bad(struct client_inode *in,
+                       uint64_t handle);           /* -EBADF for it. True: try again when it is open again */
+void client_reopen_forget(struct curvine_file *f); /* it is being closed */
 int client_content_init(struct curvine *cv);
 void client_content_fini(struct curvine *cv);

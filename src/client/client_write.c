@@ -107,11 +107,14 @@ static void on_grant(struct client_master_call *m, int result)
     if (result == 0)
         result = take_grant(in, &a);
     in->index = max(in->index, m->q.index);
+    uint64_t handle = m->q.offset;
     client_master_call_fini(m);
     free(m);
     in->grant_call = NULL;
     in->ios++;
-    if (result == 0) {
+    if (result == -EBADF && client_reopen_bad(in, handle)) {
+        in->grant_next = 0;
+    } else if (result == 0) {
         in->grant_next = in->grant_first + in->grant_count;
         fail_ungranted(in, in->grant_first, 1, -CV_BAD_MESSAGE);
     } else {
@@ -135,7 +138,7 @@ static uint64_t near_worker(struct curvine *cv)
 /* A writer that goes on where the last grant ended gets more at a time. */
 static void want_grant(struct client_inode *in, uint32_t block, uint64_t deadline_ns)
 {
-    if (in->grant_call || in->cv->state == CLIENT_CLOSING)
+    if (in->grant_call || in->reopening || in->cv->state == CLIENT_CLOSING)
         return;
     struct client_master_call *m = calloc(1, sizeof(*m));
     if (!m)
@@ -151,6 +154,7 @@ static void want_grant(struct client_inode *in, uint32_t block, uint64_t deadlin
         .count = in->grant_count,
         .near = near_worker(in->cv),
     };
+    m->q.offset = q.handle;
     client_head(in, &q.head);
     client_master_call(in->cv, m, MSG_write_grant, true, false, msg_write_grant_desc(), &q, deadline_ns, on_grant);
 }
