@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "meta/master_import_names.h"
 #include "meta/master_mounts.h"
 #include "meta/master_own.h"
 #include "meta/master_sessions.h"
@@ -146,9 +147,13 @@ static bool install(struct net_request *q)
     return master_scribe_push(q->net->scribe, &one) == 0;
 }
 
+static bool look_anew(struct net_request *q);
+
 static void answer(struct net_request *q, int error, uint64_t now)
 {
     struct master_net *n = q->net;
+    if (q->op == MASTER_OP_origin_changed && !error && look_anew(q))
+        return;
     uint64_t index = atomic_load_explicit(&n->core->released_index, memory_order_relaxed);
     struct buf texts = {0};
     n->out.n = 0;
@@ -156,7 +161,7 @@ static void answer(struct net_request *q, int error, uint64_t now)
         error = complete_answer(q, &texts);
     else if (error == -CV_NO_SPACE && q->op == MASTER_OP_write_grant)
         error = grant_error(q);
-    if (!error)
+    if (!error && q->op != MASTER_OP_origin_changed)
         error = meta_answer_encode(&q->base.meta, &n->out);
     buf_fini(&texts);
     count_answer(q, error, now);
@@ -325,6 +330,40 @@ static void listed_run(struct loop_job *job)
         answer(q, r, clock_ns());
 }
 
+static void looked_anew_run(struct loop_job *job)
+{
+    struct net_request *q = container_of(container_of(job, struct master_import_wait, job), struct net_request, wait);
+    buf_fini(&q->name);
+    q->name = (struct buf){0};
+    answer(q, q->wait.result == -ENOENT ? 0 : q->wait.result, clock_ns());
+}
+
+/* A worker met another object than the one we named: import what is there now under that name, once. Returns whether it is
+ * on its way. */
+static bool look_anew(struct net_request *q)
+{
+    const struct msg_origin_answer *a = &q->base.meta.answer.origin;
+    struct msg_origin_changed m;
+    const char *slash = a->key.n ? memrchr(a->key.p, '/', a->key.n) : NULL;
+    uint32_t before = slash ? (uint32_t)(slash + 1 - a->key.p) : 0;
+    if (q->asked++ || msg_origin_changed_decode(q->rpc->body, q->rpc->header.body_len, &m) < 0 ||
+        m.version != a->version)
+        return false;
+    if (import_name_of((struct text){a->key.p + before, a->key.n - before}, false, &q->name) < 0)
+        return false;
+    COUNT(q->net, origins_changed, 1);
+    q->wait = (struct master_import_wait){
+        .directory = a->parent,
+        .name = {(const char *)q->name.p, (uint32_t)q->name.n},
+        .deadline_ns = q->rpc->deadline_ns,
+        .cancelled = &q->rpc->cancelled,
+        .loop = q->net->loop,
+        .job.run = looked_anew_run,
+    };
+    master_import_want(q->net->o->import, &q->wait);
+    return true;
+}
+
 /* Off the lock: let the under file system be asked. */
 static void list_names(struct net_request *q, uint64_t now)
 {
@@ -485,6 +524,7 @@ static int begin(struct net_request *q)
             return preflight(q);
         break;
     case MASTER_OP_origin:
+    case MASTER_OP_origin_changed:
     case MASTER_OP_blocks_check:
         if (!master_peer_is_worker(q->rpc->peer))
             return -EPERM;
@@ -511,7 +551,9 @@ static void on_request(struct rpc_request *rpc, void *user)
     q->fetched = q->base.install = false;
     int r = 0;
     if (q->op != MASTER_OP_session_renew) {
-        r = meta_request_decode(&q->base.meta, rpc->header.type, rpc->body, rpc->header.body_len);
+        /* What changed is first looked up like an origin: its message begins in the same way. */
+        uint16_t type = rpc->header.type == MSG_origin_changed ? MSG_origin : rpc->header.type;
+        r = meta_request_decode(&q->base.meta, type, rpc->body, rpc->header.body_len);
         if (r == 0)
             r = master_peer_check(rpc_peer_user(rpc->peer), &q->base.meta.caller);
     }

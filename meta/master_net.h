@@ -42,8 +42,9 @@ struct net_request {
     struct loop_job back; /* from the thread ufs */
     struct master_ufs_check *check;
     struct master_import_wait wait;
-    uint32_t asked; /* how often names were asked for */
-    int outcome;    /* of this round of looking at it */
+    uint32_t asked;  /* how often names were asked for */
+    struct buf name; /* of an object that is another one by now */
+    int outcome;     /* of this round of looking at it */
 };
 
 int master_net_init(struct master_net *n, uint32_t number, struct master_core *core, struct master_scribe *scribe,

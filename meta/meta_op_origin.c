@@ -82,7 +82,8 @@ int op_origin(struct run *u)
                                     .version = i.base_version,
                                     .base_bytes = i.base_bytes,
                                     .mtime_ns = i.ufs_mtime_ns,
-                                    .size = i.ufs_length};
+                                    .size = i.ufs_length,
+                                    .parent = i.parent};
     uint32_t etag = i.ufs_etag.n;
     r = origin_key(u, &i, key, &at);
     if (r == 0)

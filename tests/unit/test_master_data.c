@@ -576,6 +576,45 @@ TEST(master_finds_names_of_an_under_file_system)
     cluster_fini(&k);
 }
 
+TEST(master_looks_anew_when_an_object_is_another_one)
+{
+    struct cluster k;
+    struct ufs_dir u;
+    struct rec_attr attr, now;
+    cluster_init(&k);
+    cluster_start(&k);
+    struct mounted m = mount_dir(k.c, &u, 0);
+    struct caller *worker = caller_new_as(k.socket, RPC_WORKER);
+    make_path(&u, "d", NULL);
+    make_path(&u, "d/%~f", "old");
+    ck_assert_int_eq(walk_to(k.c, "m/d/%~%%~f", &attr), 0);
+    struct msg_origin om = {.inode = attr.inode};
+    struct msg_origin_answer origin;
+    struct asked *a = ask(worker, MSG_origin, &om);
+    ck_assert_int_eq(asked_wait(a), 0);
+    ck_assert_int_eq(msg_origin_answer_decode(a->body, a->n, &origin), 0);
+    asked_free(a);
+    char path[300];
+    snprintf(path, sizeof(path), "%s/d/%%~f", u.dir);
+    ck_assert_int_eq(unlink(path), 0);
+    make_path(&u, "d/%~f", "newer");
+    ck_assert_int_eq(walk_to(k.c, "m/d/%~%%~f", &now), 0);
+    ck_assert_uint_eq(now.inode, attr.inode); /* nobody has looked */
+    struct msg_origin_changed cm = {.inode = attr.inode, .version = origin.version + 1};
+    ck_assert_int_eq(finish(ask(k.c, MSG_origin_changed, &cm)), -EPERM);
+    ck_assert_int_eq(finish(ask(worker, MSG_origin_changed, &cm)), 0); /* of another version: we know better */
+    ck_assert_int_eq(walk_to(k.c, "m/d/%~%%~f", &now), 0);
+    ck_assert_uint_eq(now.inode, attr.inode);
+    cm.version = origin.version;
+    ck_assert_int_eq(finish(ask(worker, MSG_origin_changed, &cm)), 0);
+    ck_assert_int_eq(walk_to(k.c, "m/d/%~%%~f", &now), 0);
+    ck_assert(now.inode != attr.inode && now.size == 5);
+    ck_assert_int_lt(finish(ask(worker, MSG_origin_changed, &cm)), 0); /* the old one is gone */
+    ck_assert_int_eq(mount_remove(k.c, m.mount), 0);
+    caller_free(worker);
+    cluster_fini(&k);
+}
+
 TEST(master_makes_new_names_beside_those_it_does_not_know)
 {
     struct cluster k;
