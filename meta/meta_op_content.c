@@ -47,14 +47,17 @@ static int grant_see_block(struct grant *g, uint32_t block)
 {
     uint32_t n = g->count++;
     g->blocks[n].block = block;
+    g->blocks[n].ours = false;
     int r = g->inode.flags & INODE_HAS_EXTENTS ? extent_see(g->u, g->inode.id, block, &g->blocks[n].row) : -ENOENT;
     g->blocks[n].old = r == 0;
     return r == -ENOENT ? 0 : r;
 }
 
-static int grant_see(struct grant *g, const struct msg_write_grant *msg)
+static int grant_see(struct grant *g, struct run *u, const struct msg_write_grant *msg)
 {
-    struct run *u = g->u;
+    g->u = u;
+    g->count = g->fresh = 0;
+    g->inlined = (struct text){NULL, 0};
     int r = see_target(u, msg->inode, &g->inode), missing = 0;
     if (r < 0)
         return r;
@@ -142,8 +145,8 @@ static int grant_answer(struct grant *g)
 int op_write_grant(struct run *u)
 {
     const struct msg_write_grant *msg = &u->q->message.write_grant;
-    struct grant g = {.u = u};
-    int r = grant_see(&g, msg);
+    struct grant g; /* large: only what is used is set */
+    int r = grant_see(&g, u, msg);
     if (r < 0)
         return r;
     struct handle *h = write_handle(u, msg->handle, msg->inode);
@@ -173,8 +176,8 @@ int op_write_grant(struct run *u)
 int write_grant_again(struct run *u)
 {
     const struct msg_write_grant *msg = &u->q->message.write_grant;
-    struct grant g = {.u = u};
-    int r = grant_see(&g, msg);
+    struct grant g; /* large: only what is used is set */
+    int r = grant_see(&g, u, msg);
     if (r < 0)
         return r == -ESTALE ? -CV_STALE_EPOCH : r;
     for (uint32_t k = 0; k < g.count; k++)

@@ -14,8 +14,8 @@ struct rename {
     struct run *u;
     const struct msg_rename *msg;
     struct meta_inode parent, new_parent_store, moved, other;
-    struct meta_inode *new_parent;                                     /* &parent when the same */
-    char moved_at[META_ORIGIN_KEY_MAX], other_at[META_ORIGIN_KEY_MAX]; /* room for their ufs_at */
+    struct meta_inode *new_parent; /* &parent when the same */
+    char *moved_at, *other_at;     /* room for their ufs_at */
     bool has_other, exchange;
 };
 
@@ -180,7 +180,8 @@ static int rename_put(struct rename *n)
 int op_rename(struct run *u)
 {
     struct msg_rename_answer *a = &u->q->answer.rename;
-    struct rename n = {.u = u, .msg = &u->q->message.rename};
+    char moved_at[META_ORIGIN_KEY_MAX], other_at[META_ORIGIN_KEY_MAX];
+    struct rename n = {.u = u, .msg = &u->q->message.rename, .moved_at = moved_at, .other_at = other_at};
     n.new_parent = &n.new_parent_store;
     n.exchange = n.msg->flags & EXCHANGE;
     if (n.msg->flags & ~(uint32_t)(NOREPLACE | EXCHANGE) || (n.exchange && n.msg->flags & NOREPLACE))
