@@ -109,6 +109,7 @@ enum meta_class {
     INNER(import)      /* names of an under file system: meta_request_import() */                                           \
     INNER(sweep)       /* names it has no longer: meta_request_sweep() */                                                   \
     INNER(worker)      /* put a worker's row: meta_request_worker(). Nothing happens when it says so already */           \
+    INNER(fence)       /* rows of a session that ended get a new epoch */                                                   \
     INNER(purge)       /* arg: an orphan; take away some of its rows or names, in the end itself. -EBUSY: it is open */
 // clang-format on
 
@@ -186,6 +187,11 @@ struct meta_need {
     uint32_t key_at, value_at, value_n; /* in the request's store; a scan's rows stand one behind another */
 };
 
+/* Rows of an inode made for a session that has ended: those with epochs from .. to. Private to the core. */
+struct meta_fence {
+    uint64_t inode, from, to;
+};
+
 /* One request on its way. The daemon keeps them in a pool, meta_request_init() once, meta_request_reset() between uses:
  * buffers stay. What the message was decoded from must stay in place as long as the request runs. */
 struct meta_request {
@@ -207,6 +213,7 @@ struct meta_request {
     uint64_t arg;                         /* of an inner operation */
     const struct meta_worker_row *worker; /* of META_OP_worker */
     struct meta_import *import;           /* of META_OP_import and META_OP_sweep */
+    struct meta_fence fence;              /* of META_OP_fence */
     struct meta_unlisted absent[META_ABSENT_MAX];
     uint32_t absent_count;
     uint64_t generation; /* of the base, that the fetched rows belong to */
@@ -325,7 +332,7 @@ int meta_reassert(struct meta *m, uint64_t session, uint64_t inode, uint64_t han
 /* We lead no longer: forget open handles and ids. Batches not committed stay until committed or undone. [W] */
 void meta_follow(struct meta *m);
 
-/* Give the next inner request worth running (more ids; an orphan to purge), if there is one. [W] Call it when the scribe
+/* Give the next inner request worth running (more ids; grants of an ended session; an orphan to purge), if there is one. [W] Call it when the scribe
  * has nothing else to do, and after commits; run it like any other request. */
 bool meta_next_inner(struct meta *m, struct meta_request *q);
 

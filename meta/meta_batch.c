@@ -152,6 +152,9 @@ void session_close_handles(struct meta *m, struct session *s)
         struct handle *h = list_entry(s->handles.next, struct handle, of_session);
         uint64_t inode = h->by_inode.key;
         bool orphan = h->orphan;
+        const struct meta_fence f = {inode, h->granted, h->granted_to};
+        if (f.from && m->leading && buf_append(&m->fences, &f, sizeof(f)) < 0)
+            log_warn(-ENOMEM, "take back what an ended session may write");
         handle_remove(&m->sessions, h);
         if (orphan)
             purge_wanted(m, inode);

@@ -134,6 +134,7 @@ struct meta *meta_free(struct meta *m)
     meta_delta_free(m->delta);
     row_table_fini(&m->overlay);
     session_table_fini(&m->sessions);
+    buf_fini(&m->fences);
     kept_fini(&m->mounts);
     kept_fini(&m->workers);
     tree_fini(&m->tree);
@@ -173,6 +174,7 @@ void meta_follow(struct meta *m)
 {
     m->leading = m->purge_allowed = m->purge_scan = false;
     m->purge_count = 0;
+    m->fences.n = 0;
     slots_forget_all(m);
     session_each(&m->sessions, handles_forget, m);
 }
@@ -214,6 +216,12 @@ bool meta_next_inner(struct meta *m, struct meta_request *q)
         return false;
     if (m->id_asked - m->next_id < m->options.id_grant / 2) {
         meta_request_inner(q, META_OP_grant, 0);
+        return true;
+    }
+    if (m->fences.n) {
+        meta_request_inner(q, META_OP_fence, 0);
+        m->fences.n -= sizeof(q->fence);
+        memcpy(&q->fence, m->fences.p + m->fences.n, sizeof(q->fence));
         return true;
     }
     if (!m->purge_allowed)

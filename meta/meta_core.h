@@ -95,6 +95,8 @@ struct meta {
     bool purge_scan; /* orphans may be there that the ring has not */
     uint64_t purge_cursor;
 
+    struct buf fences; /* struct meta_fence: grants of sessions that ended, to be taken back */
+
     void (*effect)(void *arg, const struct meta_effect *e);
     void *effect_arg;
     uint32_t (*place)(void *arg, uint64_t inode, uint32_t block, uint64_t near, uint32_t max, uint64_t *ret);

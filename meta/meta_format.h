@@ -280,13 +280,13 @@ struct redo_header {
     KIND(mknod, 7) KIND(symlink, 8) KIND(link, 9) KIND(unlink, 10) KIND(rmdir, 11) KIND(rename, 12)                     \
     KIND(setattr, 13) KIND(truncate, 14) KIND(setxattr, 15) KIND(removexattr, 16) KIND(purge, 17) KIND(write_grant, 18)  \
     KIND(write_commit, 19) KIND(mount_add, 20) KIND(mount_remove, 21) KIND(worker, 22)  \
-    KIND(import, 23) KIND(sweep, 24)
+    KIND(import, 23) KIND(sweep, 24) KIND(fence, 25)
 // clang-format on
 enum redo_kind {
 #define KIND(name, code) REDO_##name = code,
     REDO_KINDS_(KIND)
 #undef KIND
-        REDO_KIND_COUNT = 25
+        REDO_KIND_COUNT = 26
 };
 const char *redo_kind_name(uint8_t kind);
 
@@ -298,7 +298,7 @@ const char *redo_kind_name(uint8_t kind);
  * format: the root, incarnation; write_grant: inode, first block, epoch; write_commit: inode, size, enum commit_valid;
  * mount_add, mount_remove: its directory, the mount; worker: the worker in inode, extra 1: it is in; import:
  * directory, names made that were not there, names that other objects took over (each with an unlink or rmdir); sweep:
- * directory, names removed (likewise). */
+ * directory, names removed (likewise); fence: inode, rows, their epoch. */
 struct redo_op {
     uint8_t kind;
     uint32_t uid;

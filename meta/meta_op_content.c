@@ -119,6 +119,7 @@ static void grant_put(struct grant *g, struct handle *h, uint64_t from)
     put_op(u, REDO_write_grant, i->id, u->q->message.write_grant.first_block, i->epoch);
     handle_end_grants(&u->m->sessions, i->id, u->q->caller.session);
     h->granted = from ? from : i->epoch;
+    h->granted_to = i->epoch;
 }
 
 static int grant_answer(struct grant *g)
@@ -184,6 +185,59 @@ int write_grant_again(struct run *u)
         if (!g.blocks[k].old || g.blocks[k].row.epoch > u->result.other)
             return -CV_STALE_EPOCH;
     return grant_answer(&g);
+}
+
+/* --- grants of sessions that ended ------------------------------------------------------------------------------------- */
+
+#define FENCE_ROWS 1000u
+
+/* See, or if `put` put under a new epoch, the rows of an ended session. */
+static int fence_rows(struct run *u, const struct meta_inode *i, bool put, uint32_t *rows)
+{
+    const struct meta_fence *f = &u->q->fence;
+    struct scan s;
+    uint8_t key[META_KEY_MAX];
+    struct text k, value;
+    struct meta_extent e;
+    *rows = 0;
+    int r = scan_init(&s, u, META_TABLE_extent, key_of(key, meta_key_inode(i->id, key)), 8, FENCE_ROWS, false);
+    while (r == 0 && *rows < FENCE_ROWS && (r = scan_next(&s, &k, &value)) == 0) {
+        uint32_t block = get_be32(k.p + 8);
+        r = meta_extent_decode(value, &e);
+        if (r < 0 || e.epoch < f->from || e.epoch > f->to)
+            continue;
+        e.epoch = i->epoch;
+        if (put)
+            extent_put(u, i->id, block, &e);
+        ++*rows;
+    }
+    scan_fini(&s);
+    return r == -ENODATA ? 0 : r;
+}
+
+/* What it still writes is refused from the first contact of anybody else on. */
+int inner_fence(struct run *u)
+{
+    struct meta_inode i;
+    uint32_t rows;
+    int r = see_inode(u, u->q->fence.inode, &i);
+    if (r == -ENOENT || (r == 0 && !(i.flags & INODE_HAS_EXTENTS)))
+        return 0;
+    if (r == 0)
+        r = fence_rows(u, &i, false, &rows);
+    if (r < 0 || u->dry || !rows)
+        return r;
+    r = put_reserve(u, rows + 1, PUT_INODE_BYTES + (uint64_t)rows * EXTENT_BYTES);
+    if (r == 0 && rows == FENCE_ROWS) /* there may be more */
+        r = buf_append(&u->m->fences, &u->q->fence, sizeof(u->q->fence));
+    if (r < 0)
+        return r;
+    i.epoch = next_epoch(&i);
+    r = fence_rows(u, &i, true, &rows);
+    assert(r == 0);
+    put_inode(u, &i);
+    put_op(u, REDO_fence, i.id, rows, i.epoch);
+    return 0;
 }
 
 /* --- commits -------------------------------------------------------------------------------------------------------------- */

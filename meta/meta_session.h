@@ -48,9 +48,10 @@ struct handle {
     struct link by_inode; /* key: inode */
     struct list of_session;
     struct session *session;
-    uint64_t granted; /* extent rows with this epoch or a later one were made for this session; 0: none */
-    uint32_t flags;   /* of open(2) */
-    bool orphan;      /* its inode lost its last name while open */
+    uint64_t granted;    /* extent rows with this epoch or a later one were made for this session; 0: none */
+    uint64_t granted_to; /* the last epoch given through this handle */
+    uint32_t flags;      /* of open(2) */
+    bool orphan;         /* its inode lost its last name while open */
 };
 
 #define SESSION_HANDLES_MAX (1u << 20)

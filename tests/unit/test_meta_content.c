@@ -449,3 +449,36 @@ TEST(meta_content_commit_asks_for_rows_that_left_memory_before_it_judges)
     ck_assert_int_eq(commit(f, &e2, 10, 10), -EINVAL);
     rig_fini(&g);
 }
+
+TEST(meta_content_an_ended_session_loses_its_grants_by_an_epoch)
+{
+    start();
+    struct file f = create("f");
+    uint64_t mine = reopen(f.inode, O_RDWR);
+    struct rec_extent old = granted(f, 0);
+    swap();
+    struct file theirs = {f.inode, reopen(f.inode, O_RDWR)};
+    struct rec_extent e = granted(theirs, 1);
+    ck_assert_int_eq(SEND(&g, write_grant, .inode = f.inode, .handle = theirs.handle, .first_block = 2, .count = 64),
+                     0);
+    uint64_t ended = g.head.session;
+    swap();
+    ck_assert_int_eq(commit((struct file){f.inode, mine}, &old, 7, 7), 0);
+    settle();
+    ck_assert_int_eq(rig_inner(&g, META_OP_end_session, ended), 0);
+    ck_assert(!meta_next_inner(g.m, &g.q) || g.q.op != meta_op_inner(META_OP_fence)); /* not before it is committed */
+    rig_commit(&g);
+    meta_request_reset(&g.q);
+    ck_assert(meta_next_inner(g.m, &g.q) && g.q.op == meta_op_inner(META_OP_fence));
+    ck_assert_int_eq(rig_run(&g, &g.q), 0);
+    settle();
+    const struct rec_layout *l = layout(f.inode, 0, 0);
+    ck_assert_uint_eq(l->extents.count, 64 + 2);
+    ck_assert_uint_eq(nth(&l->extents, 0).epoch, old.epoch); /* nobody else's */
+    for (uint32_t i = 1; i < 66; i++)
+        ck_assert_uint_eq(nth(&l->extents, i).epoch, 4);
+    ck_assert_uint_eq(nth(&l->extents, 1).version, e.version);
+    meta_request_reset(&g.q);
+    ck_assert(!meta_next_inner(g.m, &g.q));
+    rig_fini(&g);
+}
