@@ -9,6 +9,7 @@
  *
  *      mknod     a new file, no handle                  getattr   of a random file made before
  *      create    open(O_CREAT) and close: two requests  lookup    of a random name made before
+ *      mkdir     a new, empty directory
  *
  * Files lie in directories of 1,000. Figures: median of the rounds; CPU by schedstat of each thread, over all rounds.
  */
@@ -33,8 +34,8 @@
 #define FILES_MAX (8u << 20)
 #define SAMPLES   (4u << 20)
 
-enum workload { MKNOD, CREATE, GETATTR, LOOKUP, WORKLOADS };
-static const char *const names[WORKLOADS] = {"mknod", "create", "getattr", "lookup"};
+enum workload { MKNOD, CREATE, MKDIR, GETATTR, LOOKUP, WORKLOADS };
+static const char *const names[WORKLOADS] = {"mknod", "create", "mkdir", "getattr", "lookup"};
 
 struct lane { /* one request in flight */
     struct rpc_call call;
@@ -88,19 +89,20 @@ static void call(struct lane *l, uint16_t type, const void *message)
 
 static struct text file_name(uint64_t number, char *out)
 {
-    return (struct text){out, (uint32_t)sprintf(out, "file-%010llu", (unsigned long long)number)};
+    return (struct text){out, (uint32_t)sprintf(out, "file-%d-%010llu", (int)getpid(), (unsigned long long)number)};
 }
 
 static void next_op(struct lane *l)
 {
-    char name[32];
+    char name[48];
     l->began_ns = clock_ns();
-    if (b.workload == MKNOD || b.workload == CREATE) {
+    if (b.workload < GETATTR) {
         if (b.dir_files == PER_DIR && !b.want_dir) {
             b.want_dir = true; /* this lane makes the next directory */
             l->file = UINT64_MAX;
             struct msg_mkdir m = {.head = head(l, true), .parent = 1, .mode = 0755};
-            m.name = (struct text){name, (uint32_t)sprintf(name, "dir-%010llu", (unsigned long long)b.made)};
+            m.name = (struct text){
+                name, (uint32_t)sprintf(name, "dir-%d-%010llu", (int)getpid(), (unsigned long long)b.made)};
             return call(l, MSG_mkdir, &m);
         }
         l->file = b.made++;
@@ -110,6 +112,11 @@ static void next_op(struct lane *l)
             struct msg_mknod m = {.head = head(l, true), .parent = b.dir, .mode = S_IFREG | 0644};
             m.name = file_name(l->file, name);
             return call(l, MSG_mknod, &m);
+        }
+        if (b.workload == MKDIR) {
+            struct msg_mkdir m = {.head = head(l, true), .parent = b.dir, .mode = 0755};
+            m.name = file_name(l->file, name);
+            return call(l, MSG_mkdir, &m);
         }
         struct msg_create m = {.head = head(l, true), .parent = b.dir, .mode = 0644, .flags = O_RDWR};
         m.name = file_name(l->file, name);
@@ -158,6 +165,10 @@ static void lane_done(struct rpc_call *c, int result, const struct rpc_frame *f)
     switch (f->header.type) {
     case MSG_mkdir_answer:
         msg_mkdir_answer_decode(f->body, f->header.body_len, &mkdir);
+        if (l->file != UINT64_MAX) {
+            keep(l->file, mkdir.attr.inode);
+            break;
+        }
         b.dir = mkdir.attr.inode;
         b.dir_files = 0;
         b.want_dir = false;
