@@ -95,6 +95,9 @@ int block_io_write2(int fd, const void *p, size_t n, const void *q, size_t m, ui
 int block_io_sync(int fd)
 {
     CHECK(BLOCK_IO_SYNC);
+#ifdef CV_TEST_NO_FSYNC /* a build that must fail the power cut tests */
+    return 0;
+#endif
     return fdatasync(fd) < 0 ? -errno : 0;
 }
 
