@@ -8,6 +8,9 @@
  *      here, changed or made here           left alone, counted: whose content wins is not decided here
  *      here, gone there (meta_sweep)        removed, if it came from there and was not changed here
  *
+ * In a mount of mode fs names are only ever added, and only until the directory is known wholly: what was removed here is
+ * there for a while yet, what was lost there is not to be lost here.
+ *
  * A directory that is replaced or removed goes with everything below it, unless something in its mount was ever written
  * here: then it stays, since looking through what is below it has no bound.
  */
@@ -22,6 +25,7 @@ struct import {
     struct meta_import *what;
     struct meta_inode dir;
     bool written; /* the mount was ever written to */
+    bool truth;   /* its mode is fs: once a directory is known, what is here counts */
     uint64_t bytes;
     uint32_t made; /* names to be made */
     uint32_t kept, skipped;
@@ -45,7 +49,7 @@ static bool same_object(const struct meta_inode *i, const struct meta_import_nam
 /* May what is here go because of what is there? */
 static bool may_go(const struct import *m, const struct meta_inode *i)
 {
-    if (!i->ufs_at.n || i->flags & INODE_DIRTY)
+    if (!i->ufs_at.n || i->flags & INODE_DIRTY || m->truth)
         return false;
     return !S_ISDIR(i->mode) || !i->entries || !m->written;
 }
@@ -56,6 +60,7 @@ static int import_see_dir(struct import *m, uint64_t id)
     if (r < 0)
         return r;
     const struct kept_row *k = kept_find(&m->u->m->mounts, m->dir.mount);
+    m->truth = is_mirrored(m->u, m->dir.mount);
     if (m->dir.nlink == 0 || !has_ufs(m->u, m->dir.mount))
         return -ESTALE;
     m->written = k->mount.written;
@@ -223,13 +228,17 @@ int inner_import(struct run *u)
     struct import m = {.u = u, .what = w};
     if (!w || w->count > META_IMPORT_NAMES)
         return -EINVAL;
+    const uint32_t unlisted = INODE_LISTING_PARTIAL | INODE_LISTING_UNKNOWN;
     w->created = w->replaced = w->removed = 0;
     int r = import_see_dir(&m, w->directory);
+    if (r == 0 && m.truth && !(m.dir.flags & unlisted)) {
+        w->kept = w->count;
+        return 0;
+    }
     if (r == 0)
         r = import_see(&m);
     if (r < 0 || u->dry)
         return r;
-    const uint32_t unlisted = INODE_LISTING_PARTIAL | INODE_LISTING_UNKNOWN;
     uint32_t flags = m.dir.flags;
     if (w->complete)
         flags &= ~unlisted;

@@ -362,6 +362,31 @@ TEST(meta_import_origin_of_what_was_moved_here_stays_where_it_was)
     rig_fini(&g);
 }
 
+TEST(meta_import_adds_to_a_mirrored_mount_until_a_directory_is_known_and_never_takes)
+{
+    rig_init(&g, NULL);
+    ck_assert_int_eq(SEND(&g, mount_add, .parent = META_ROOT, .name = TEXT("m"), .path = TEXT("/m"),
+                          .uri = TEXT("s3://b"), .mode = MOUNT_FS),
+                     0);
+    mount = g.q.answer.mount_add.mount;
+    uint64_t top = g.q.answer.mount_add.attr.inode;
+    const struct meta_import_name names[] = {file("f", 10, "a"), file("g", 10, "a"), dir("d")};
+    ck_assert_int_eq(look(&g, top, "f"), -CV_NOT_LISTED);
+    expect_unlisted(top, "", ""); /* all of it, not one name */
+    ck_assert_int_eq(import(top, names, 2, false), 0);
+    ck_assert_int_eq(look(&g, top, "x"), -CV_NOT_LISTED);
+    ck_assert_int_eq(import(top, names, 3, true), 0);
+    ck_assert_uint_eq(last.created, 1);
+    ck_assert_int_eq(SEND(&g, unlink, .parent = top, .name = TEXT("f")), 0);
+    ck_assert_int_eq(import(top, names, 3, true), 0);
+    ck_assert(!g.q.changed && last.kept == 3);
+    ck_assert_int_eq(look(&g, top, "f"), -ENOENT);
+    const char *nothing[] = {NULL};
+    ck_assert_uint_eq(sweep(top, nothing), 0);
+    inode_of(top, "g");
+    rig_fini(&g);
+}
+
 /* --- what a worker holds ------------------------------------------------------------------------------------------------------ */
 
 static uint32_t place(void *arg, uint64_t inode, uint32_t block, uint64_t near, uint32_t max, uint64_t *ret)
