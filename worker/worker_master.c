@@ -31,7 +31,7 @@ struct worker_master {
     uint32_t heartbeat_ms;
     uint64_t mounts_version, started_ns;
     struct list waiting, in_flight; /* calls */
-    char host[48];
+    char host[65], boot[48];
 
     /* Removals being carried out: one lot at a time. */
     struct io_op drop_op;
@@ -146,7 +146,7 @@ static void seek(struct worker_master *m)
         .address = text_of(m->o.advertise),
         .socket = text_of(m->o.socket),
         .host = text_of(m->host),
-        .boot = text_of(m->host),
+        .boot = text_of(m->boot),
         .version = text_of(CV_VERSION),
         .started_ns = m->started_ns,
     };
@@ -367,7 +367,8 @@ int worker_master_new(struct loop *loop, const struct worker_master_options *o, 
     list_init(&m->waiting);
     list_init(&m->in_flight);
     loop_timer_init(&m->timer, on_timer);
-    read_boot_id(m->host, sizeof(m->host));
+    read_boot_id(m->boot, sizeof(m->boot));
+    gethostname(m->host, sizeof(m->host) - 1);
     const struct option_list *masters = &o->cluster->masters;
     for (; m->count < masters->n && m->count < ADDRESSES_MAX; m->count++) {
         struct rpc_client_options co = {
