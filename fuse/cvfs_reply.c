@@ -101,10 +101,21 @@ static int errno_of(const struct cvfs_request *r, int code)
     return e > 0 && e < 512 ? e : EIO; /* the kernel takes no others */
 }
 
+/* An application sees EIO only: what it was is said here, once a second at most. */
+static void say_why(const struct cvfs_request *r, int code)
+{
+    static _Atomic uint64_t said_ns;
+    uint64_t last = atomic_load(&said_ns), now = clock_ns();
+    if (now - last >= NS_PER_S && atomic_compare_exchange_strong(&said_ns, &last, now))
+        log_warn(code, "%s of inode %llu", r->op ? r->op->name : "a request", (unsigned long long)r->q.inode);
+}
+
 void cvfs_reply_error(struct cvfs_request *r, int code)
 {
     struct iovec iov[1];
     int error = code < 0 ? -errno_of(r, code) : 0;
+    if (error == -EIO)
+        say_why(r, code);
     send_iov(r, error, iov, 1);
     finish(r, error);
 }
