@@ -146,12 +146,14 @@ static void trim_tables(struct journal_store *s)
     while (n < t->run_count && (t->last < t->first || (n + 1 < t->run_count && t->runs[n + 1].first <= t->first)))
         delete_run(s, t->runs[n++].first);
     t->run_count -= n;
-    memmove(t->runs, t->runs + n, t->run_count * sizeof(t->runs[0]));
+    if (n)
+        memmove(t->runs, t->runs + n, t->run_count * sizeof(t->runs[0]));
     n = 0;
     while (t->conf_count - n > 2 && t->confs[n] < t->first)
         delete_conf(s, t->confs[n++]);
     t->conf_count -= n;
-    memmove(t->confs, t->confs + n, t->conf_count * sizeof(t->confs[0]));
+    if (n)
+        memmove(t->confs, t->confs + n, t->conf_count * sizeof(t->confs[0]));
 }
 
 static int install(struct journal_store *s, const struct journal_install *in)
