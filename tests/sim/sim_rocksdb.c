@@ -47,6 +47,8 @@ struct rocksdb_t *fake_db_new(void)
 
 static void remove_rows(struct family *f, uint32_t from, uint32_t to)
 {
+    if (from >= to)
+        return;
     for (uint32_t i = from; i < to; i++)
         free(f->rows[i].bytes);
     memmove(f->rows + from, f->rows + to, (f->count - to) * sizeof(f->rows[0]));
