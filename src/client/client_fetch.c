@@ -99,6 +99,7 @@ static void on_read(struct rpc_call *call, int result, const struct rpc_frame *f
     if (result == -CV_BAD_CHECKSUM &&
         !f->asked_again) { /* damaged on the way, or where it lies: then it is fetched anew */
         f->asked_again = true;
+        f->flags |= BLOCK_VERIFY;
         attempt(f);
         return;
     }
