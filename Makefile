@@ -46,7 +46,7 @@ pkgs       := $(sort $(foreach m,$(modules),$($(m)_pkgs)))
 pkg_cflags = $(if $(1),$(shell pkg-config --cflags $(1) | sed 's/-I/-isystem /g'))
 pkg_libs   = $(if $(1),$(shell pkg-config --libs $(1)))
 # Asked for once, when something is built: "make help" and "make deps" work on a machine that has nothing yet.
-needs_pkgs := $(if $(filter-out help deps quickstart format clean deb rpm,$(or $(MAKECMDGOALS),all)),yes)
+needs_pkgs := $(if $(filter-out help deps quickstart check format clean deb rpm,$(or $(MAKECMDGOALS),all)),yes)
 # (the Check library: for unit tests only)
 all_cflags := $(if $(needs_pkgs),$(call pkg_cflags,$(pkgs) $(shell pkg-config --exists check && echo check)))
 all_libs   := $(if $(needs_pkgs),$(call pkg_libs,$(pkgs)) -lstdc++)

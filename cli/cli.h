@@ -98,7 +98,8 @@ int cli_write(struct cli *cli, const struct buf *text);
  * Errors: -CV_CONFIG_BAD, -ENOMEM. */
 int cli_config(struct cli *cli, const struct config **ret);
 
-/* The file cli_config() reads; NULL: none, all defaults. */
+/* The file cli_config() reads: --config, --dir, $CURVINE_CONFIG, the installed one, that of a local cluster; NULL: none,
+ * all defaults. */
 const char *cli_config_path(struct cli *cli);
 
 /* Help: everything by groups; the commands that begin with one word; one command. */

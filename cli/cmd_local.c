@@ -99,16 +99,18 @@ int cmd_local_up(struct cli *cli, int argc, char **argv)
         status = check_serves(cli, dir);
     if (status != CLI_OK)
         return status;
-    const char *home = getenv("HOME");
-    char usual[4096];
-    snprintf(usual, sizeof(usual), "%s/.curvine", home ? home : "");
+    /* The usual directory is found without --dir. */
+    char usual[4096] = "", with[4200] = "";
+    struct cli without = {0};
+    if (local_dir(&without, usual, sizeof(usual)) < 0 || strcmp(dir, usual) != 0)
+        snprintf(with, sizeof(with), " --dir %s", dir);
     fprintf(stderr,
-            "\nTry it:    cv --dir %s fs put FILE :/ && cv --dir %s fs ls\n"
-            "Attach:    cv --dir %s mount file:///SOME/DIR :/data     (or s3://BUCKET, see cv help mount)\n"
-            "Mount:     cv --dir %s mount :/ /SOME/EMPTY/DIR\n"
-            "See it:    cv --dir %s cluster status\n"
-            "Stop it:   cv local down%s%s\n",
-            dir, dir, dir, dir, dir, strcmp(dir, usual) ? " --dir " : "", strcmp(dir, usual) ? dir : "");
+            "\nTry it:    cv%s fs put FILE :/ && cv%s fs ls\n"
+            "Attach:    cv%s mount file:///SOME/DIR :/data     (or s3://BUCKET, see cv help mount)\n"
+            "Mount:     cv%s mount :/ /SOME/EMPTY/DIR\n"
+            "See it:    cv%s cluster status\n"
+            "Stop it:   cv%s local down\n",
+            with, with, with, with, with, with);
     return CLI_OK;
 }
 

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/local.h"
 #include "conf/nearest.h"
 
 const struct cli_command cli_commands[] = {
@@ -237,7 +238,15 @@ const char *cli_config_path(struct cli *cli)
         return in_dir;
     }
     const char *path = config_default_path();
-    return getenv("CURVINE_CONFIG") || access(path, F_OK) == 0 ? path : NULL;
+    if (getenv("CURVINE_CONFIG") || access(path, F_OK) == 0)
+        return path;
+    /* No installed cluster: the one that cv local up made, if it did. */
+    char local[256];
+    if (local_dir(cli, local, sizeof(local)) == 0 && local_is_set_up(local)) {
+        snprintf(in_dir, sizeof(in_dir), "%s/curvine.yaml", local);
+        return in_dir;
+    }
+    return NULL;
 }
 
 int cli_config(struct cli *cli, const struct config **ret)

@@ -109,7 +109,9 @@ static int log_path(struct cli *cli, const char *point, char *out, size_t size)
 {
     char dir[3000], local[256];
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-    if (cli->dir && local_dir(cli, local, sizeof(local)) == 0)
+    const char *config = cli_config_path(cli);
+    if (config && local_dir(cli, local, sizeof(local)) == 0 && strncmp(config, local, strlen(local)) == 0 &&
+        strcmp(config + strlen(local), "/curvine.yaml") == 0)
         snprintf(dir, sizeof(dir), "%s/log", local);
     else if (geteuid() == 0)
         snprintf(dir, sizeof(dir), "/var/log/curvine");

@@ -26,6 +26,13 @@ c() {
     [ "$(jq -r '[.[].state] | unique | join(" ")' <<<"$output")" = running ]
 }
 
+@test "without --dir the local cluster is meant, when no other is configured" {
+    [ ! -e /etc/curvine/curvine.yaml ] || skip "a cluster is installed here"
+    CURVINE_LOCAL=$CLUSTER run -0 cv cluster status -o json
+    [ "$(jq -r .status <<<"$output")" = OK ]
+    CURVINE_LOCAL=$BATS_TEST_TMPDIR/none run -4 cv --timeout 300ms cluster status
+}
+
 @test "cluster status says OK and counts" {
     run -0 c cluster status -o json
     [ "$(jq -r .status <<<"$output")" = OK ]
