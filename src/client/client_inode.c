@@ -218,8 +218,11 @@ int client_layout_apply(struct client_inode *in, const struct rec_layout *l, boo
     in->base_bytes = l->base_bytes;
     in->mount = l->mount;
     in->flags = l->flags;
+    /* The content went to block 0 here and the master does not know it yet: it names the inline content alone. */
+    bool converted = l->inline_data.n && in->extent_count && !in->inline_data && client_inode_dirty(in);
     uint32_t end = l->next_block ? l->next_block : UINT32_MAX;
-    drop_extents(in, l, l->first_block, end);
+    if (!converted)
+        drop_extents(in, l, l->first_block, end);
     rec_for_each (extent, e, &l->extents)
         if (r == 0)
             r = client_extent_put(in, &e, false);
@@ -227,7 +230,7 @@ int client_layout_apply(struct client_inode *in, const struct rec_layout *l, boo
         in->next_known = l->next_block != 0;
         in->known_end = l->next_block ? l->next_block : 0;
     }
-    if (r == 0 && l->first_block == 0)
+    if (r == 0 && l->first_block == 0 && !converted)
         r = set_inline(in, l->inline_data);
     pthread_rwlock_unlock(&in->lock);
     client_chunks_drop_stale(in);
