@@ -1,0 +1,193 @@
+#!/usr/bin/env bats
+# cv-fuse: content through a mount, by programs people use. One cluster and one mount for all tests.
+load lib
+
+setup_file() {
+    PATH=${CV_BIN:-$(cd "$BATS_TEST_DIRNAME/../.." && pwd)/build/bin}:$PATH
+    [ -c /dev/fuse ] && [ "$(id -u)" = 0 ] || skip "needs root and /dev/fuse"
+    CLUSTER=$(mktemp -d /tmp/cv-bats-XXXXXX)
+    export CLUSTER MNT=$CLUSTER/mnt
+    mkdir "$MNT"
+    cv local up --dir "$CLUSTER" 3>&-
+    cv-fuse -c "$CLUSTER/curvine.yaml" :/ "$MNT" </dev/null >>"$CLUSTER/fuse.log" 2>&1 3>&- &
+    echo $! >"$CLUSTER/fuse.pid"
+    for _ in $(seq 200); do
+        grep -q ': ready$' "$CLUSTER/fuse.log" && return
+        sleep 0.05
+    done
+    cat "$CLUSTER/fuse.log"
+    return 1
+}
+
+teardown_file() {
+    PATH=${CV_BIN:-$(cd "$BATS_TEST_DIRNAME/../.." && pwd)/build/bin}:$PATH
+    [ -n "${CLUSTER:-}" ] || return 0
+    kill "$(cat "$CLUSTER/fuse.pid")" 2>/dev/null || true
+    cv local down --dir "$CLUSTER" 3>&- || true
+    umount -l "$MNT" 2>/dev/null || true
+    rm -rf "$CLUSTER"
+}
+
+setup() {
+    [ -c /dev/fuse ] && [ "$(id -u)" = 0 ] || skip "needs root and /dev/fuse"
+    declare -gA started=()
+    W=$MNT/test-$BATS_TEST_NUMBER
+    TOOLS=${CV_BIN:-$CV_ROOT/build/bin}/../tools
+    mkdir "$W"
+    cd "$W"
+}
+
+needs() {
+    command -v "$1" >/dev/null || skip "needs $1"
+}
+
+# The kernel forgets what it has of the mount's files: reads come from the cluster.
+forget() {
+    sync
+    echo 3 >/proc/sys/vm/drop_caches
+}
+
+random_file() {
+    head -c "$2" /dev/urandom >"$1"
+}
+
+@test "cp, dd, cat and cmp, sizes around every boundary" {
+    local n
+    for n in 0 1 4095 4096 4097 65536 262143 262145 1048576 1048577 5000000; do
+        random_file "$BATS_TEST_TMPDIR/f" $n
+        cp "$BATS_TEST_TMPDIR/f" f$n
+        [ "$(stat -c %s f$n)" = $n ]
+        cmp "$BATS_TEST_TMPDIR/f" f$n
+        mv "$BATS_TEST_TMPDIR/f" "$BATS_TEST_TMPDIR/f$n"
+    done
+    forget
+    for n in 0 1 4095 4096 4097 65536 262143 262145 1048576 1048577 5000000; do
+        cmp "$BATS_TEST_TMPDIR/f$n" f$n
+        dd if=f$n bs=8k iflag=direct status=none | cmp - "$BATS_TEST_TMPDIR/f$n"
+        cv --dir "$CLUSTER" fs cat ":/test-$BATS_TEST_NUMBER/f$n" | cmp - "$BATS_TEST_TMPDIR/f$n"
+    done
+}
+
+@test "a file across blocks, and a sparse one" {
+    random_file "$BATS_TEST_TMPDIR/big" 150000000
+    dd if="$BATS_TEST_TMPDIR/big" of=big bs=1M status=none
+    dd if="$BATS_TEST_TMPDIR/big" of=direct bs=1M oflag=direct status=none
+    truncate -s 1G sparse
+    printf end >>sparse
+    forget
+    cmp "$BATS_TEST_TMPDIR/big" big
+    cmp "$BATS_TEST_TMPDIR/big" direct
+    [ "$(stat -c %s sparse)" = 1073741827 ]
+    [ "$(tail -c 5 sparse | od -An -c | tr -d ' ')" = '\0\0end' ]
+    [ "$(head -c 100000 sparse | tr -d '\0' | wc -c)" = 0 ]
+    rm sparse big direct
+}
+
+@test "appending, by several processes at once" {
+    local i
+    for i in 1 2 3 4; do
+        (for n in $(seq 100); do echo "line $n of $i" >>log; done) &
+    done
+    wait
+    [ "$(wc -l <log)" = 400 ]
+    [ "$(sort -u log | wc -l)" = 400 ]
+    seq 100 | tee -a log >"$BATS_TEST_TMPDIR/seq"
+    tail -n 100 log | cmp - "$BATS_TEST_TMPDIR/seq"
+}
+
+@test "what is open goes on after its name is gone" {
+    exec 7<>f
+    echo first >&7
+    rm f
+    echo second >&7
+    [ "$(cat /proc/self/fd/7)" = "first
+second" ]
+    exec 7>&-
+    run -1 cat f
+}
+
+@test "random operations against a model: reads, writes, truncation, mappings" {
+    "$TOOLS/cv-fsx" -s 1 -n 1500 f1
+    "$TOOLS/cv-fsx" -s 2 -n 1500 -c 25 f2
+}
+
+@test "set-id bits go when others write" {
+    touch f
+    chmod 6777 f
+    chmod 777 .
+    chmod 755 "$CLUSTER" # for the path
+    [ "$(stat -c %a f)" = 6777 ]
+    echo root >>f
+    [ "$(stat -c %a f)" = 6777 ]
+}
+
+@test "tar and rsync bring a tree over as it is" {
+    needs rsync
+    (cd "$CV_ROOT" && tar cf - src fuse docs) | tar xf -
+    diff -r "$CV_ROOT/src" src
+    diff -r "$CV_ROOT/fuse" fuse
+    rsync -a "$CV_ROOT/raft/" raft/
+    run -0 rsync -ain --checksum "$CV_ROOT/raft/" raft/
+    [ -z "$output" ]
+    forget
+    diff -r "$CV_ROOT/src" src
+    rm -r src fuse docs raft
+}
+
+@test "git: a repository made, committed to, cloned, checked" {
+    needs git
+    export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b HOME=$BATS_TEST_TMPDIR
+    git init -q one
+    cp -r "$CV_ROOT/src/base" "$CV_ROOT/src/io" one/
+    git -C one add -A
+    git -C one commit -qm first
+    for i in 1 2 3; do
+        echo "$i" >>one/base/log.c
+        git -C one commit -qam "change $i"
+    done
+    git clone -q one two
+    git -C two fsck --strict
+    [ "$(git -C two log --oneline | wc -l)" = 4 ]
+    [ -z "$(git -C two status --porcelain)" ]
+    git -C one gc -q
+    forget
+    git -C one fsck --strict
+}
+
+@test "sqlite: a database with writers and readers at once" {
+    needs sqlite3
+    sqlite3 db 'create table t(who int, n int); pragma journal_mode=delete;'
+    local w
+    for w in 1 2 3; do
+        for n in $(seq 15); do
+            sqlite3 -cmd '.timeout 60000' db "insert into t values($w, $n);" || echo "failed $w $n" >>"$BATS_TEST_TMPDIR/bad"
+        done &
+    done
+    for n in $(seq 10); do
+        sqlite3 -cmd '.timeout 60000' db 'select count(*) from t;' >/dev/null
+    done
+    wait
+    [ ! -e "$BATS_TEST_TMPDIR/bad" ]
+    forget
+    [ "$(sqlite3 db 'select count(*), count(distinct who * 1000 + n) from t; pragma integrity_check;' | tr '\n' ' ')" = "45|45 ok " ]
+}
+
+@test "fio writes and verifies" {
+    needs fio
+    fio --name=v --directory=. --rw=randwrite --bs=4k-128k --size=24m --verify=crc32c --do_verify=1 --verify_fatal=1 \
+        --ioengine=psync --numjobs=2 --fallocate=none --end_fsync=1 --output="$BATS_TEST_TMPDIR/fio.out"
+    fio --name=m --directory=. --rw=randwrite --bs=4k --size=4m --verify=crc32c --do_verify=1 --verify_fatal=1 \
+        --ioengine=mmap --fallocate=none --output="$BATS_TEST_TMPDIR/fio2.out"
+}
+
+@test "stopping the daemon keeps what was written to open files" {
+    local pid
+    exec 7>kept
+    echo "written, not closed" >&7
+    cd /
+    pid=$(cat "$CLUSTER/fuse.pid")
+    kill "$pid"
+    until_ok 20 bash -c "! kill -0 $pid"
+    exec 7>&- || true
+    [ "$(cv --dir "$CLUSTER" fs cat ":/test-$BATS_TEST_NUMBER/kept")" = "written, not closed" ]
+}
