@@ -227,7 +227,9 @@ static void add_row(struct block_table *t, const struct block_place *b, uint64_t
     out_number(t->out, cached);
     add_id(t->out, worker);
     out_text(t->out, state);
-    out_colour(t->out, strcmp(state, "whole") == 0 ? OUT_GOOD : strncmp(state, "LOST", 4) == 0 ? OUT_BAD : OUT_DIM);
+    out_colour(t->out, strcmp(state, "whole") == 0                                           ? OUT_GOOD
+                       : strncmp(state, "LOST", 4) == 0 || strncmp(state, "DAMAGED", 7) == 0 ? OUT_BAD
+                                                                                             : OUT_DIM);
     out_number(t->out, b->block.version);
     out_number(t->out, b->block.epoch);
 }
@@ -236,12 +238,14 @@ static void describe(const struct block_place *b, const struct rec_block_state *
 {
     uint32_t length = b->written ? b->block.valid_length : b->block.base_length;
     const char *state = s->flags & BLOCK_LOST            ? "LOST"
+                        : s->flags & BLOCK_DAMAGED       ? "DAMAGED"
                         : s->version != b->block.version ? "old version"
                         : s->cached_bytes >= length      ? "whole"
                         : s->cached_bytes                ? "in part"
                                                          : "empty";
-    snprintf(out, size, "%s%s%s%s", state, s->flags & BLOCK_DIRTY ? ", only here" : "",
-             s->flags & BLOCK_PINNED ? ", pinned" : "", s->flags & BLOCK_PACKED ? ", packed" : "");
+    snprintf(out, size, "%s%s%s%s%s", state, s->flags & BLOCK_DIRTY ? ", only here" : "",
+             s->flags & BLOCK_OPEN ? ", no checksums yet" : "", s->flags & BLOCK_PINNED ? ", pinned" : "",
+             s->flags & BLOCK_PACKED ? ", packed" : "");
 }
 
 /* A row for each worker that has something of the block; at least one, for the worker it belongs to. */

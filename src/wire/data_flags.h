@@ -17,5 +17,13 @@ enum block_answer_flag {
     BLOCK_WHOLE = 4,     /* open: every byte of the block is readable, and stays so */
 };
 
-/* presence, block_state: flags */
-enum block_state_flag { BLOCK_DIRTY = 1, BLOCK_PACKED = 2, BLOCK_PINNED = 4, BLOCK_LOST = 8 };
+/* presence, block_state: flags. OPEN: chunks without checksums yet, they get them when writing has paused. DAMAGED: written
+ * data that does not match its checksums any more. */
+enum block_state_flag {
+    BLOCK_DIRTY = 1,
+    BLOCK_PACKED = 2,
+    BLOCK_PINNED = 4,
+    BLOCK_LOST = 8,
+    BLOCK_OPEN = 16,
+    BLOCK_DAMAGED = 32,
+};
