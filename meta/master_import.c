@@ -35,14 +35,15 @@
 #define READY_LOW    (PAGE_KEYS / 2) /* names not imported yet, below which the next page is asked for */
 #define PAUSE_MAX_NS (50 * NS_PER_MS)
 #define TICK_NS      (50 * NS_PER_MS)
-#define LIST_NS      (120 * NS_PER_S) /* a page may take */
-#define LOOK_NS      (30 * NS_PER_S)
+#define LIST_NS      (15 * NS_PER_S) /* without a new name; a page that brought some is asked for again */
+#define LOOK_NS      (10 * NS_PER_S) /* shorter than people wait: they shall hear why */
 
 struct listing {
     struct import_directory *of;
     struct list link; /* queued, until it may begin */
     struct ufs_op op;
     bool begun, asking, more, importing; /* importing: a batch is with the sink */
+    bool progress;                       /* this page has brought something */
     bool failed;
     int error;
     struct buf after; /* last key seen */
@@ -152,15 +153,19 @@ static void waits_end(struct list *waits, int result)
         wait_end(list_entry(waits->next, struct master_import_wait, link), result);
 }
 
-/* What an under file system says, as those who wait see it: what it calls no permission is not theirs. */
+/* What an under file system says, as those who wait see it: that it cannot be reached, or lets us in no more, is not said
+ * of the master. */
+static int said(int result)
+{
+    if (result >= 0 || result == -ENOENT || result == -ECANCELED || result == -ENOMEM)
+        return result;
+    return result == -ENOTDIR ? -ENOENT : -CV_UFS_FAILED;
+}
+
+/* Cancelled: we stop, or the mount is gone: then the namespace knows best. */
 static int result_of(const struct master_import *m, int result)
 {
-    if (result == -ECANCELED) /* stopping, or the mount is gone: then the namespace knows best */
-        return m->stopping ? -CV_STOPPING : 0;
-    if (result == -ENOTDIR)
-        return -ENOENT;
-    return result >= 0 || result == -ENOENT || result == -ENOMEM || result <= -CV_BAD_CHECKSUM ? result
-                                                                                               : -CV_UFS_FAILED;
+    return result != -ECANCELED ? result : m->stopping ? -CV_STOPPING : 0;
 }
 
 /* ---- directories ---------------------------------------------------------------------------------------------------------- */
@@ -387,6 +392,7 @@ static int listing_each(struct ufs_op *op, const struct ufs_entry *e)
     uint32_t prefix = (uint32_t)l->of->prefix.n;
     if (e->key.n < prefix)
         return 0;
+    l->progress = true;
     l->after.n = 0;
     int r = buf_append(&l->after, e->key.p, e->key.n);
     return r < 0 ? r : import_names_add(&l->names, (struct text){e->key.p + prefix, e->key.n - prefix}, e, &out);
@@ -410,10 +416,11 @@ static void listing_page_done(struct ufs_op *op)
 {
     struct listing *l = container_of(op, struct listing, op);
     struct import_directory *d = l->of;
+    bool again = op->result < 0 && op->result != -ECANCELED && op->result != -ENOMEM && l->progress;
+    int r = again ? 0 : said(op->result);
     l->asking = false;
-    l->more = op->result == 0 && op->more;
-    master_ufs_note(d->import->ufs, d->mount, op->result, op->message);
-    int r = op->result;
+    l->more = again || (r == 0 && op->more);
+    master_ufs_note(d->import->ufs, d->mount, r, op->message);
     if (r == 0 && !l->more)
         r = listing_last(l);
     if (r < 0 || l->failed)
@@ -429,7 +436,7 @@ static int listing_ask(struct listing *l)
     if (r < 0)
         return r;
     l->asking = true;
-    l->more = false;
+    l->more = l->progress = false;
     l->op.deadline_ns = clock_ns() + LIST_NS;
     ufs_list(u, &l->op, prefix_of(d), (struct text){(const char *)l->after.p, (uint32_t)l->after.n}, PAGE_KEYS, false,
              listing_each, listing_page_done);
@@ -562,7 +569,7 @@ static void look_listed(struct ufs_op *op)
 {
     struct import_look *k = container_of(op, struct import_look, op);
     k->asking = false;
-    look_go_on(k, op->result);
+    look_go_on(k, said(op->result));
 }
 
 /* Of an object store: may there be objects below what is an object? */
@@ -588,7 +595,7 @@ static void look_statted(struct ufs_op *op)
     k->asking = false;
     master_ufs_note(d->import->ufs, d->mount, op->result, op->message);
     k->found = op->entry;
-    int r = op->result;
+    int r = said(op->result);
     if (r == 0 && op->entry.type == UFS_FILE && op->entry.mode == 0)
         r = look_for_directory(k);
     if (!k->asking)
