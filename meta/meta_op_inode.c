@@ -148,11 +148,22 @@ static void set_times(struct run *u, const struct msg_setattr *msg, struct meta_
         i->mtime_ns = (int64_t)(msg->valid & SETATTR_MTIME_NOW ? u->now_ns : msg->mtime_ns);
 }
 
+/* What stays of the inline content, for the answer; before the row is changed. */
+static int keep_inline(struct run *u, const struct cut *c)
+{
+    u->q->data.n = 0;
+    return c->inlined.n ? buf_append(&u->q->data, c->inlined.p, min((uint64_t)c->inlined.n, c->size)) : 0;
+}
+
 /* Where the end lies now. */
 static int size_answer(struct run *u, const struct meta_inode *i, const struct cut *c, struct rec_layout *l)
 {
     layout_head(u, i, true, l);
     l->first_block = c->boundary;
+    if (c->inlined.n) {
+        l->inline_data = key_of(u->q->data.p, (uint32_t)u->q->data.n);
+        return 0;
+    }
     int r = c->has_boundary ? extent_append(u, c->boundary, &c->extent) : 0;
     l->extents = wire_list_of(&u->q->data, c->has_boundary);
     return r;
@@ -186,6 +197,7 @@ int op_setattr(struct run *u)
         return 0;
     if (v) {
         r = cut_reserve(u, &cut, 2, PUT_INODE_BYTES + PUT_NAME_BYTES);
+        r = r ? r : keep_inline(u, &cut);
         if (r < 0)
             return r;
         if (v & SETATTR_SIZE)
