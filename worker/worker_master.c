@@ -167,8 +167,8 @@ static int drop_work(void *arg)
     struct block_store *s = m->o.core->store;
     for (uint32_t i = 0; i < m->drop_count; i++) {
         const struct rec_worker_drop *d = &m->drops[i];
-        int r = d->size || d->epoch ? block_store_truncate(s, d->inode, d->size, d->epoch)
-                                    : block_store_remove(s, d->inode, BLOCK_REMOVE_ALL);
+        int r = d->epoch == UINT64_MAX ? block_store_remove(s, d->inode, BLOCK_REMOVE_ALL)
+                                       : block_store_truncate(s, d->inode, d->size, d->epoch);
         if (r < 0)
             return r;
         m->drop_done = d->sequence;
