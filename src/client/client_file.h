@@ -89,7 +89,7 @@ struct client_content {
     bool map_known, map_stale;
     struct client_master_call *map_call;
     struct list map_waiting; /* client_io */
-    char boot[40], host[65];
+    char boot[40];           /* this boot of this host */
 
     struct list inodes[1024]; /* client_inode.link by hash */
     unsigned inode_count;

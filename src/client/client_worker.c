@@ -88,8 +88,7 @@ static int take_worker(struct curvine *cv, const struct rec_worker *r)
     if (!w || set_address(&w->address, &w->tcp, r->address) < 0 ||
         set_address(&w->socket, &w->unix_socket, r->socket) < 0)
         return -ENOMEM;
-    w->local =
-        r->socket.n && r->boot.n && text_equal(r->boot, text_of(c->boot)) && text_equal(r->host, text_of(c->host));
+    w->local = r->socket.n && r->boot.n && text_equal(r->boot, text_of(c->boot));
     w->in = r->in;
     w->up = r->up;
     w->weight = r->weight;
@@ -243,7 +242,6 @@ void client_workers_init(struct curvine *cv)
     struct client_content *c = cv->content;
     list_init(&c->map_waiting);
     read_line("/proc/sys/kernel/random/boot_id", c->boot, sizeof(c->boot));
-    gethostname(c->host, sizeof(c->host) - 1);
 }
 
 unsigned client_workers_close(struct curvine *cv, void (*closed)(void *arg), void *arg)

@@ -39,9 +39,10 @@
 
 struct rig_file {
     bool there;
-    uint64_t size, base_version, base_bytes, version, epoch, mtime_ns;
+    uint64_t base_version, base_bytes, version, epoch, mtime_ns;
     uint8_t inline_data[INLINE_MAX];
-    uint32_t inline_n, opens;
+    _Atomic uint64_t size; /* these the tests look at, too */
+    _Atomic uint32_t inline_n, opens;
     struct {
         bool there;
         uint64_t version, epoch, granted_to;
@@ -67,7 +68,7 @@ struct rig_worker {
     uint8_t *lent;
     _Atomic int trouble[0x40], error[0x40]; /* by the low byte of the message type */
     _Atomic int count[0x40];
-    bool dead;
+    _Atomic bool dead;
 };
 
 struct rig {
@@ -346,7 +347,7 @@ static inline int rig_commit_apply(struct rig *g, const struct msg_write_commit 
         f->inline_n = m->inline_data.n;
     }
     if (m->valid & COMMIT_SIZE)
-        f->size = max(f->size, m->size);
+        f->size = max(atomic_load(&f->size), m->size);
     if (m->valid & COMMIT_MTIME)
         f->mtime_ns = m->mtime_ns;
     if (m->valid & COMMIT_CLOSE)
@@ -370,7 +371,7 @@ static inline void rig_truncate(struct rig *g, struct rig_file *f, uint64_t size
         }
     }
     f->base_bytes = min(f->base_bytes, size);
-    f->inline_n = (uint32_t)min((uint64_t)f->inline_n, size);
+    f->inline_n = (uint32_t)min((uint64_t)atomic_load(&f->inline_n), size);
     f->size = size;
 }
 
