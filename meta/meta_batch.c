@@ -694,7 +694,6 @@ void meta_batch_undo(struct meta *m, uint64_t from)
     struct text k = key_of(key, meta_key_inode(META_ROOT, key));
     m->has_root = m->root_committed || layers_find(m, META_TABLE_inode, k, row_hash(META_TABLE_inode, k));
     slots_forget_all(m);
-    handle_forget_grants(&m->sessions); /* an epoch taken back may be given to another */
 }
 
 /* --- applying ---------------------------------------------------------------------------------------------------------------- */

@@ -4,7 +4,7 @@
  *
  * A grant gives each block a row with a new version and the file's next epoch, unless the session has it already. What the
  * session has is kept with its open handles: rows from an epoch on are its own, until another session is granted anything
- * of the file, the size is set, or a batch is undone. That is less than the truth, never more: whoever asks in vain for what
+ * of the file, or the size is set (an epoch that was undone and is given anew is covered by that). That is less than the truth, never more: whoever asks in vain for what
  * he has gets a new epoch, and workers refuse older ones.
  */
 #include "meta/meta_op.h"

@@ -250,10 +250,3 @@ void handle_end_grants(struct session_table *t, uint64_t inode, uint64_t but_ses
             h->granted = 0;
     }
 }
-
-void handle_forget_grants(struct session_table *t)
-{
-    for (uint32_t i = 0; i <= t->handles.mask; i++)
-        for (struct link *l = t->handles.buckets[i]; l; l = l->next)
-            container_of(l, struct handle, by_id)->granted = 0;
-}

@@ -95,7 +95,5 @@ bool handle_shared(const struct session_table *t, uint64_t inode, uint64_t sessi
 uint64_t handle_granted(const struct session_table *t, uint64_t inode, uint64_t session);
 /* Those of all other sessions are over (session 0: of all). */
 void handle_end_grants(struct session_table *t, uint64_t inode, uint64_t but_session);
-/* Nobody's are known any more. */
-void handle_forget_grants(struct session_table *t);
 /* The inode lost its last name: note it at its handles. */
 void handle_set_orphan(struct session_table *t, uint64_t inode);

@@ -387,6 +387,158 @@ TEST(meta_import_adds_to_a_mirrored_mount_until_a_directory_is_known_and_never_t
     rig_fini(&g);
 }
 
+/* --- a store that changes all the time ---------------------------------------------------------------------------------------- */
+
+#define STORE 40
+
+struct object {
+    bool there, directory;
+    uint64_t size;
+    char name[8], etag[8];
+};
+
+struct bucket {
+    struct object objects[STORE];
+    uint64_t changes;
+};
+
+static void bucket_change(struct bucket *b)
+{
+    struct object *o = &b->objects[prng_below(&g.prng, STORE)];
+    o->there = prng_below(&g.prng, 3) != 0;
+    o->directory = prng_below(&g.prng, 8) == 0;
+    o->size = ++b->changes;
+    snprintf(o->etag, sizeof(o->etag), "e%u", (unsigned)b->changes);
+}
+
+static struct meta_import_name name_of(const struct object *o)
+{
+    struct meta_import_name n = o->directory ? dir(o->name) : file(o->name, o->size, o->etag);
+    return n;
+}
+
+static bool in_bucket(void *arg, struct text name)
+{
+    const struct bucket *b = arg;
+    for (int i = 0; i < STORE; i++)
+        if (b->objects[i].there && text_equal(text_of(b->objects[i].name), name))
+            return true;
+    return false;
+}
+
+static void list_bucket(struct bucket *b, uint64_t top)
+{
+    struct meta_import_name page[7];
+    uint32_t n = 0;
+    for (int i = 0; i < STORE; i++) {
+        if (b->objects[i].there)
+            page[n++] = name_of(&b->objects[i]);
+        if (n == array_size(page) || i == STORE - 1) {
+            ck_assert_int_eq(import(top, page, n, false), 0);
+            n = 0;
+        }
+    }
+    last = (struct meta_import){.directory = top, .listed = in_bucket, .arg = b};
+    do {
+        meta_request_reset(&g.q);
+        meta_request_sweep(&g.q, &last);
+        ck_assert_int_eq(rig_run(&g, &g.q), 0);
+        memcpy(last.after, last.next, last.next_n);
+        last.after_n = last.next_n;
+    } while (!last.end);
+    ck_assert_int_eq(import(top, NULL, 0, true), 0);
+}
+
+static void look_in_bucket(struct bucket *b, uint64_t top)
+{
+    const struct object *o = &b->objects[prng_below(&g.prng, STORE)];
+    int r = look(&g, top, o->name);
+    if (r != -CV_NOT_LISTED)
+        return; /* known, perhaps of old */
+    if (o->there) {
+        ck_assert_int_eq(import_one(top, name_of(o)), 0);
+        ck_assert_int_eq(look(&g, top, o->name), 0);
+        ck_assert_uint_eq(g.q.answer.lookup.attr.size, o->directory ? 0 : o->size);
+    } else {
+        absent();
+        ck_assert_int_eq(again(), -ENOENT);
+    }
+}
+
+static void compare_bucket(struct bucket *b, uint64_t top)
+{
+    uint32_t here = 0, there = 0, directories = 2;
+    char after[8] = "";
+    do {
+        ck_assert_int_eq(SEND(&g, readdir, .inode = top, .after = text_of(after), .flags = READDIR_ATTR), 0);
+        rec_for_each (dir_entry, e, &g.q.answer.readdir.entries) {
+            const struct object *o = &b->objects[atoi(e.name.p + 1)];
+            here++;
+            ck_assert(o->there && text_equal(e.name, text_of(o->name)) && S_ISDIR(e.attr.mode) == o->directory &&
+                      e.attr.size == (o->directory ? 0 : o->size));
+            snprintf(after, sizeof(after), "%.*s", TEXT_ARG(e.name));
+        }
+    } while (!g.q.answer.readdir.end);
+    for (int i = 0; i < STORE; i++) {
+        there += b->objects[i].there;
+        directories += b->objects[i].there && b->objects[i].directory;
+    }
+    ck_assert_uint_eq(here, there);
+    ck_assert_int_eq(SEND(&g, getattr, .inode = top), 0);
+    ck_assert_uint_eq(g.q.answer.getattr.attr.nlink, directories);
+}
+
+static void play(uint64_t seed)
+{
+    struct bucket b = {0};
+    uint64_t top = start(0);
+    g.prng.state = seed;
+    g.evict_chance = 4;
+    g.store.cold = seed & 1;
+    for (int i = 0; i < STORE; i++)
+        snprintf(b.objects[i].name, sizeof(b.objects[i].name), "n%02d", i);
+    for (int step = 0; step < 600; step++) {
+        uint32_t x = prng_below(&g.prng, 100);
+        if (x < 30)
+            bucket_change(&b);
+        else if (x < 70)
+            look_in_bucket(&b, top);
+        else if (x < 75)
+            list_bucket(&b, top), compare_bucket(&b, top);
+        else if (x < 85)
+            rig_commit(&g);
+        else if (x < 92)
+            rig_flush(&g);
+        else if (x < 96 && g.m->open.op_count)
+            meta_batch_undo(g.m, g.m->open.number);
+        else if (x < 98)
+            rig_commit(&g), rig_crash(&g, g.log_count);
+    }
+    list_bucket(&b, top);
+    compare_bucket(&b, top);
+    meta_allow_purge(g.m);
+    while (meta_next_inner(g.m, &g.q))
+        ck_assert_int_eq(rig_run(&g, &g.q), 0);
+    rig_commit(&g);
+    uint64_t inodes = 2, bytes = 0;
+    for (int i = 0; i < STORE; i++) {
+        inodes += b.objects[i].there;
+        bytes += b.objects[i].there && !b.objects[i].directory ? b.objects[i].size : 0;
+    }
+    struct meta_stats s;
+    meta_stats(g.m, &s);
+    ck_assert_uint_eq(s.state.inodes, inodes);
+    ck_assert_uint_eq(s.state.bytes, bytes);
+    ck_assert_uint_eq(s.state.orphans, 0);
+    rig_fini(&g);
+}
+
+TEST_TIMEOUT(meta_import_ends_with_what_the_store_has_whatever_happens_on_the_way, 60)
+{
+    for (uint64_t seed = 1; seed <= 30; seed++)
+        play(seed);
+}
+
 /* --- what a worker holds ------------------------------------------------------------------------------------------------------ */
 
 static uint32_t place(void *arg, uint64_t inode, uint32_t block, uint64_t near, uint32_t max, uint64_t *ret)
