@@ -138,8 +138,9 @@ static void on_commit(struct client_master_call *m, int result)
     if (result == 0)
         result = msg_write_commit_answer_decode(m->answer.p, m->answer.n, &a);
     in->commit_call = NULL;
-    bool later = client_worker_error(result); /* no master: again with the next tick */
-    bool again = result == -EBADF && client_reopen_bad(in, c->handle);
+    bool later = client_worker_error(result);                   /* no master: again with the next tick */
+    bool bad = result == -EBADF || result == -CV_SESSION_ENDED; /* a commit may happen twice */
+    bool again = bad && client_reopen_bad(in, c->handle);
     if (again) {
         client_master_call_fini(m);
         free(c);

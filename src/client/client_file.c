@@ -24,7 +24,8 @@ static int take_layout(struct client_inode *in, struct curvine_request *q, const
     bool first = !in->files && !in->version;
     if (q->flags & O_TRUNC && !q->created && !first)
         client_truncated(in, &q->attr, NULL);
-    if (!first && (client_inode_dirty(in) || !list_empty(&in->writes))) { /* ours is newer */
+    bool older = q->index && q->index < in->index;
+    if (!first && (older || client_inode_dirty(in) || !list_empty(&in->writes))) { /* ours is newer */
         client_layout_expire(in);
         return 0;
     }

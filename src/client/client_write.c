@@ -112,7 +112,8 @@ static void on_grant(struct client_master_call *m, int result)
     free(m);
     in->grant_call = NULL;
     in->ios++;
-    if (result == -EBADF && client_reopen_bad(in, handle)) {
+    bool bad = result == -EBADF || result == -CV_SESSION_ENDED;
+    if (bad && client_reopen_bad(in, handle)) {
         in->grant_next = 0;
     } else if (result == 0) {
         in->grant_next = in->grant_first + in->grant_count;

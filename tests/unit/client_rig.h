@@ -83,6 +83,7 @@ struct rig {
     _Atomic uint64_t log_index;
     _Atomic int asked[0x100]; /* of the master, by the low byte */
     _Atomic int refuse_commit;
+    _Atomic uint64_t handles_from; /* older handles are those of another leader */
     bool shared;
 };
 
@@ -295,6 +296,10 @@ static inline void rig_grant(struct rig *g, struct rpc_request *q)
     struct msg_write_grant m;
     ck_assert_int_eq(msg_write_grant_decode(q->body, q->header.body_len, &m), 0);
     struct rig_file *f = rig_file(g, m.inode);
+    if (m.handle < g->handles_from) {
+        rpc_answer(q, -EBADF, 0, NULL, NULL);
+        return;
+    }
     struct place_member members[RIG_WORKERS];
     for (unsigned i = 0; i < g->worker_count; i++)
         members[i] = (struct place_member){g->workers[i].id, 1, true, true};
@@ -326,6 +331,8 @@ static inline void rig_grant(struct rig *g, struct rpc_request *q)
 static inline int rig_commit_apply(struct rig *g, const struct msg_write_commit *m)
 {
     struct rig_file *f = rig_file(g, m->inode);
+    if (m->handle < g->handles_from)
+        return -EBADF;
     if (atomic_load(&g->refuse_commit)) {
         atomic_fetch_sub(&g->refuse_commit, 1);
         return -CV_STALE_EPOCH;
@@ -474,12 +481,23 @@ static inline void rig_master_request(struct rpc_request *q, void *user)
     case MSG_close: {
         struct msg_close m;
         ck_assert_int_eq(msg_close_decode(q->body, q->header.body_len, &m), 0);
-        rig_file(g, m.inode)->opens--;
+        if (m.handle >= g->handles_from)
+            rig_file(g, m.inode)->opens--;
         rpc_answer(q, 0, 0, NULL, NULL);
         return;
     }
     default: rpc_answer(q, 0, 0, NULL, NULL);
     }
+}
+
+/* Another leader: it knows no handle. */
+static inline int rig_forget_handles(void *arg)
+{
+    struct rig *g = arg;
+    g->handles_from = g->handles + 1;
+    for (unsigned i = 0; i < RIG_FILES; i++)
+        g->files[i].opens = 0;
+    return 0;
 }
 
 /* ---- beginning and end -------------------------------------------------------------------------------------------------------- */

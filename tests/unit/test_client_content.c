@@ -396,6 +396,27 @@ TEST(a_read_goes_to_the_other_replica_when_one_is_gone)
     rig_stop(&rig);
 }
 
+TEST(files_are_opened_again_for_a_leader_that_knows_no_handles)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR), *g = rig_open_file(cv, 1, O_RDWR);
+    char bytes[10000] = {1};
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    ck_assert_int_eq(curvine_pwrite(g, bytes, 100, 0), 100); /* inline */
+    loop_call(rig.loop, rig_forget_handles, &rig);
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 2 * RIG_BLOCK), sizeof(bytes)); /* needs a grant */
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    ck_assert_int_eq(curvine_file_close(g), 0); /* the commit that closes is refused first */
+    ck_assert_uint_eq(rig.files[0].size, 2 * RIG_BLOCK + 10000);
+    ck_assert_uint_eq(rig.files[1].inline_n, 100);
+    ck_assert_int_eq(rig.files[0].opens, 0);
+    ck_assert_int_eq(rig.files[1].opens, 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
 TEST(a_refused_commit_is_reported)
 {
     rig_start(&rig, 1, 1, true);
