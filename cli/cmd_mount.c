@@ -110,9 +110,9 @@ struct wish {
 
 static int parse_mode(const char *name, uint8_t *ret)
 {
-    for (uint8_t mode = MOUNT_CACHE; mode <= MOUNT_SCRATCH; mode++)
-        if (strcmp(mount_mode_name(mode), name) == 0) {
-            *ret = mode;
+    for (int mode = MOUNT_CACHE; mode <= MOUNT_SCRATCH; mode++)
+        if (strcmp(mount_mode_name((uint8_t)mode), name) == 0) {
+            *ret = (uint8_t)mode;
             return 0;
         }
     return -EINVAL;
