@@ -4,8 +4,8 @@
  *
  * A grant gives each block a row with a new version and the file's next epoch, unless the session has it already. What the
  * session has is kept with its open handles: rows from an epoch on are its own, until another session is granted anything
- * of the file, or the size is set (an epoch that was undone and is given anew is covered by that). That is less than the truth, never more: whoever asks in vain for what
- * he has gets a new epoch, and workers refuse older ones.
+ * of the file or the size is set; so an epoch that was undone and is given to another is no danger. That is less than the
+ * truth, never more: whoever asks in vain for what he has gets a new epoch, and workers refuse older ones.
  */
 #include "meta/meta_op.h"
 #include "wire/meta_flags.h"
