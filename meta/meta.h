@@ -106,10 +106,10 @@ enum meta_class {
     INNER(format)      /* arg: incarnation. Make the root. -EEXIST: there is one */                                    \
     INNER(grant)       /* ask for more ids; happens by itself in other requests while half a grant is left */          \
     INNER(end_session) /* arg: session. As session_close: it did not renew in time */                                  \
-    INNER(import)      /* names of an under file system: meta_request_import() */                                           \
-    INNER(sweep)       /* names it has no longer: meta_request_sweep() */                                                   \
-    INNER(worker)      /* put a worker's row: meta_request_worker(). Nothing happens when it says so already */           \
-    INNER(fence)       /* rows of a session that ended get a new epoch */                                                   \
+    INNER(import)      /* names of an under file system: meta_request_import() */                                      \
+    INNER(sweep)       /* names it has no longer: meta_request_sweep() */                                              \
+    INNER(worker)      /* put a worker's row: meta_request_worker(). Nothing happens when it says so already */        \
+    INNER(fence)       /* rows of a session that ended get a new epoch */                                              \
     INNER(purge)       /* arg: an orphan; take away some of its rows or names, in the end itself. -EBUSY: it is open */
 // clang-format on
 
