@@ -247,8 +247,8 @@ void meta_request_worker(struct meta_request *q, const struct meta_worker_row *r
  *      it has the name(s)   META_OP_import, then the request again from meta_read() or meta_prepare() on
  *      it has not           meta_unlisted_absent(q), then again; also for "answer with what is here", when it is down
  *      it cannot be asked   answers the request with the reason
- * What is told by meta_unlisted_absent() holds until meta_request_reset(). Mounts of mode fs are listed whole, never asked
- * for one name: what was removed here is still there until the mirror comes to it. */
+ * What is told by meta_unlisted_absent() holds until meta_request_reset(). Mounts that take changes are listed
+ * whole, never asked for one name: what was removed here may still be there. */
 void meta_unlisted_absent(struct meta_request *q); /* [-] */
 
 #define META_IMPORT_NAMES 1000u

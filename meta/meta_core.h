@@ -287,7 +287,8 @@ int is_above(struct run *u, uint64_t ancestor, const struct meta_inode *below);
 /* Takes no change of content or names. Also of a mount that is gone: what was below it is on its way out. */
 bool read_only(const struct run *u, uint32_t mount);
 bool has_ufs(const struct run *u, uint32_t mount);
-bool is_mirrored(const struct run *u, uint32_t mount); /* mode fs: what is here counts */
+bool is_mirrored(const struct run *u, uint32_t mount);  /* mode fs: what is here counts */
+bool listed_whole(const struct run *u, uint32_t mount); /* names are made and removed here: never look up one alone */
 /* Something below it is written. put_reserve() counts with it. */
 void mount_written(struct run *u, uint32_t mount);
 /* Is it, or a directory below it, where a mount begins? 1 or 0. */

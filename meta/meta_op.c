@@ -77,7 +77,7 @@ int not_here(struct run *u, const struct meta_inode *dir, struct text name)
     for (uint32_t k = 0; k < q->absent_count; k++)
         if (q->absent[k].directory == dir->id && (!q->absent[k].name.n || text_equal(q->absent[k].name, name)))
             return -ENOENT;
-    if (is_mirrored(u, dir->mount)) /* what is removed here is there for a while yet: never ask for one name */
+    if (listed_whole(u, dir->mount)) /* what is removed here may still be there: never ask for one name */
         name.n = 0;
     char key[META_ORIGIN_KEY_MAX];
     struct text at;

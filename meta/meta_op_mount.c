@@ -29,6 +29,11 @@ bool is_mirrored(const struct run *u, uint32_t mount)
     return r && r->now && r->mount.mode == MOUNT_FS;
 }
 
+bool listed_whole(const struct run *u, uint32_t mount)
+{
+    return is_mirrored(u, mount) || !read_only(u, mount);
+}
+
 static void mount_put(struct run *u, const struct meta_mount_row *row)
 {
     uint8_t key[META_KEY_MAX], value[META_MOUNT_MAX];

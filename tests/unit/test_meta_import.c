@@ -292,7 +292,7 @@ TEST(meta_import_changes_of_unseen_names_are_asked_for_first)
 {
     uint64_t top = start(MOUNT_WRITABLE);
     ck_assert_int_eq(SEND(&g, mkdir, .parent = top, .name = TEXT("n")), -CV_NOT_LISTED);
-    expect_unlisted(top, "", "n");
+    expect_unlisted(top, "", ""); /* all names: what is removed here might come back with one */
     absent();
     ck_assert_int_eq(again(), 0);
     ck_assert_int_eq(again(), 0); /* a repetition */
@@ -309,7 +309,7 @@ TEST(meta_import_changes_of_unseen_names_are_asked_for_first)
     ck_assert_int_eq(SEND(&g, rename, .parent = top, .name = TEXT("s"), .new_parent = n, .new_name = TEXT("t")), 0);
     ck_assert_int_eq(SEND(&g, rename, .parent = top, .name = TEXT("c"), .new_parent = top, .new_name = TEXT("t")),
                      -CV_NOT_LISTED);
-    expect_unlisted(top, "", "t");
+    expect_unlisted(top, "", "");
     absent();
     ck_assert_int_eq(again(), 0);
     /* removing a directory needs to know that it is empty */
