@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cv-fsx [-n OPERATIONS] [-s SEED] [-l BYTES] [-c EVERY] [-d] FILE: random operations on one file, each held against a model in memory:
+ * cv-fsx [-n OPERATIONS] [-s SEED] [-l BYTES] [-c EVERY] [-d] [-v] FILE: random operations on one file, each held against a model in memory:
  * reads and writes at any offset, appends, truncation both ways, shared mappings read and written, fsync, closing and opening
- * again, two descriptors at once. -c: read it all after so many. -d: with O_DIRECT now and then. Stops at the first byte that differs, saying which of the
+ * again, two descriptors at once. -c: read it all after so many. -d: with O_DIRECT now and then. -v: says each. Stops at the first byte that differs, saying which of the
  * last operations touched it. In the manner of Apple's fsx, written anew.
  */
 #include <errno.h>
@@ -27,7 +27,7 @@ static int fds[2];
 static const char *path;
 static struct prng rng;
 static uint64_t step, seed = 1, check_every;
-static bool direct;
+static bool direct, verbose;
 
 static struct {
     uint64_t step, from, n;
@@ -44,6 +44,9 @@ static void note(uint64_t from, uint64_t n, const char *format, ...)
     history[step % LOG_MAX].n = n;
     vsnprintf(history[step % LOG_MAX].text, sizeof(history[0].text), format, args);
     va_end(args);
+    if (verbose)
+        fprintf(stderr, "%6llu %-30s [%llu, %llu)\n", (unsigned long long)step, history[step % LOG_MAX].text,
+                (unsigned long long)from, (unsigned long long)(from + n));
 }
 
 static _Noreturn void fail(uint64_t at, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -276,18 +279,19 @@ static void check_all(void)
 int main(int argc, char **argv)
 {
     uint64_t count = 2000;
-    for (int c; (c = getopt(argc, argv, "n:s:l:c:d")) != -1;)
+    for (int c; (c = getopt(argc, argv, "n:s:l:c:dv")) != -1;)
         switch (c) {
         case 'n': count = strtoull(optarg, NULL, 10); break;
         case 's': seed = strtoull(optarg, NULL, 10); break;
         case 'l': limit = strtoull(optarg, NULL, 10); break;
         case 'c': check_every = strtoull(optarg, NULL, 10); break;
         case 'd': direct = true; break;
+        case 'v': verbose = true; break;
         default: return 2;
         }
     path = argv[optind];
     if (!path || limit < 8192) {
-        fprintf(stderr, "usage: cv-fsx [-n OPERATIONS] [-s SEED] [-l BYTES] [-c EVERY] [-d] FILE\n");
+        fprintf(stderr, "usage: cv-fsx [-n OPERATIONS] [-s SEED] [-l BYTES] [-c EVERY] [-d] [-v] FILE\n");
         return 2;
     }
     rng.state = seed;
