@@ -243,7 +243,10 @@ static int register_one(struct master_workers *w, const struct msg_worker_regist
     if (r < 0)
         return r;
     w->members_old = true; /* its room */
-    bool differs = SET(k, m, address) | SET(k, m, socket) | SET(k, m, host) | SET(k, m, boot);
+    bool differs = SET(k, m, address);
+    differs |= SET(k, m, socket);
+    differs |= SET(k, m, host);
+    differs |= SET(k, m, boot);
     SET(k, m, version);
     take_dirs(k, &m->dirs);
     uint32_t weight = weight_of(k->capacity);
@@ -359,13 +362,11 @@ void master_workers_drop(struct master_workers *w, uint64_t inode, uint64_t size
     pthread_mutex_unlock(&w->lock);
 }
 
-/* Carried out up to this sequence. Numbers of another leader say nothing. */
-static void acknowledge(const struct master_workers *w, struct worker *k, uint64_t dropped)
+/* Carried out up to this sequence. Numbers of another leader, or of long ago, say nothing. */
+static void acknowledge(struct worker *k, uint64_t dropped)
 {
-    if (dropped <= w->first_sequence || dropped > k->last)
-        return;
     uint64_t left = k->last - dropped;
-    if (left < k->count) {
+    if (dropped <= k->last && left < k->count) {
         k->head = (k->head + (uint32_t)(k->count - left)) % k->room;
         k->count = (uint32_t)left;
     }
@@ -396,7 +397,7 @@ static int heartbeat_one(struct worker *k, struct master_workers *w, const struc
     k->dirty = m->dirty_bytes;
     k->damaged_chunks = m->damaged_chunks;
     k->lost_blocks = m->lost_blocks;
-    acknowledge(w, k, m->dropped);
+    acknowledge(k, m->dropped);
     return tell_drops(k, texts, &ret->drops);
 }
 

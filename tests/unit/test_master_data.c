@@ -169,6 +169,24 @@ TEST(master_remembers_workers_over_a_restart_and_lets_silent_ones_go)
     cluster_fini(&k);
 }
 
+TEST(master_stores_a_worker_again_when_its_batch_was_refused)
+{
+    struct cluster k;
+    cluster_init(&k);
+    cluster_start(&k);
+    struct caller *worker = caller_new_as(k.socket, RPC_WORKER);
+    uint64_t before = k.journal->ops;
+    fake_journal_refuse(k.journal, CV_BUSY);
+    ck_assert_int_eq(register_worker(worker, 77), 0);
+    until(k.journal->ops > before);
+    caller_free(worker);
+    k.master = master_free(k.master);
+    cluster_start_master(&k);
+    until(lookup(k.c, "x") == -ENOENT);
+    ck_assert(map_row(k.c, 77).in);
+    cluster_fini(&k);
+}
+
 /* ---- writing ---------------------------------------------------------------------------------------------------------- */
 
 static int grant(struct caller *c, uint64_t inode, uint64_t handle, uint64_t *replica)
@@ -541,16 +559,18 @@ TEST(master_finds_names_of_an_under_file_system)
     ck_assert_int_eq(lookup_in(k.c, m.inode, "a", &attr), 0);
     ck_assert(S_ISREG(attr.mode) && attr.size == 5 && (attr.mode & 0777) == 0640);
     ck_assert_int_eq(lookup_in(k.c, m.inode, "no", &attr), -ENOENT);
+    make_path(&u, "no", ""); /* one name was asked for, not all of them */
+    ck_assert_int_eq(lookup_in(k.c, m.inode, "no", &attr), 0);
     ck_assert_int_eq(lookup_in(k.c, m.inode, "%~x", &attr), -ENOENT); /* it has another name here */
     ck_assert_int_eq(lookup_in(k.c, m.inode, "%~%%~x", &attr), 0);
     ck_assert_int_eq(walk_to(k.c, "m/d/e/f", &attr), 0);
     ck_assert(S_ISREG(attr.mode) && attr.size == 7);
     ck_assert_int_eq(walk_to(k.c, "m/d/no/f", &attr), -ENOENT);
-    ck_assert_int_eq(readdir_count(k.c, m.inode), 3);
+    ck_assert_int_eq(readdir_count(k.c, m.inode), 4);
     ck_assert_int_eq(walk_to(k.c, "m/d/e", &attr), 0);
     ck_assert(S_ISDIR(attr.mode) && (attr.mode & 0777) == 0750);
     ck_assert_int_eq(readdir_count(k.c, attr.inode), 2);
-    ck_assert_int_eq(readdir_count(k.c, m.inode), 3);
+    ck_assert_int_eq(readdir_count(k.c, m.inode), 4);
     make_path(&u, "later", "");
     ck_assert_int_eq(lookup_in(k.c, m.inode, "later", &attr), -ENOENT); /* listed: we know better, until it is old */
 
