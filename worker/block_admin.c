@@ -11,6 +11,8 @@
 #define HIGH_WATER        96 /* per cent of the capacity: evict in the background from here */
 #define LOW_WATER         94 /* down to here */
 #define COMPACT_AT_A_TIME 8
+#define CALM_DEFAULT      30
+#define CALM_AT_A_TIME    65536
 
 void block_store_status(struct block_store *s, struct block_store_status *ret)
 {
@@ -68,9 +70,52 @@ static int compact(struct block_store *s)
     return r == -CV_BUSY ? 0 : r;
 }
 
+/* A block with open chunks that nobody wrote for a while, held; NULL: none is left of the `*left` to be looked at. */
+static struct block *next_calm(struct block_store *s, uint32_t calm_max, uint32_t *left, struct block_key *ret_key)
+{
+    struct block *found = NULL;
+    pthread_mutex_lock(&s->lock);
+    for (; *left && !found && !list_empty(&s->opened); --*left) {
+        struct block *b = list_entry(list_pop_front(&s->opened), struct block, of_opened);
+        if (!b->open)
+            continue;
+        list_push_back(&s->opened, &b->of_opened);
+        if (++b->calm < calm_max || b->writers || b->busy || b->lost)
+            continue;
+        b->calm = 0;
+        b->refs++;
+        *ret_key = (struct block_key){.inode = b->inode, .index = b->index, .version = b->version};
+        found = b;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return found;
+}
+
+static int seal_calm(struct block_store *s)
+{
+    uint32_t left = 0, calm_max = s->options.calm_max ? s->options.calm_max : CALM_DEFAULT;
+    struct block *b;
+    struct block_key key;
+    int r = 0;
+    pthread_mutex_lock(&s->lock);
+    list_for_each (e, &s->opened)
+        if (++left == CALM_AT_A_TIME)
+            break;
+    pthread_mutex_unlock(&s->lock);
+    while (r == 0 && (b = next_calm(s, calm_max, &left, &key))) {
+        r = block_write_seal(s, &key, 0);
+        if (r == -CV_STALE_EPOCH || r == -CV_BUSY || r == -ENODATA || r == -CV_DATA_DAMAGED)
+            r = 0; /* moved on, or is to be found damaged by who reads it */
+        block_unhold(s, b);
+    }
+    return r;
+}
+
 int block_store_maintain(struct block_store *s)
 {
-    int r = block_store_sync(s);
+    int r = seal_calm(s);
+    if (r == 0)
+        r = block_store_sync(s);
     block_files_bury(s);
     block_space_look(s);
     if (r < 0)

@@ -102,6 +102,7 @@ static void install(struct block_store *s, struct block *b, const struct block_c
     }
     if (x->file)
         block_attach(s, b, x->file);
+    block_note_open(s, b);
 }
 
 int block_change_reserve(struct block_store *s, const struct block *b, struct block_change *x)

@@ -43,6 +43,7 @@ static void forget(struct block_store *s, struct block *b)
         at = &(*at)->hash_next;
     *at = b->hash_next;
     list_remove(&b->lru);
+    list_remove(&b->of_opened);
     block_attach(s, b, NULL);
     pool_release(&s->block_pool, b);
     s->block_count--;
@@ -78,6 +79,7 @@ static struct block *make(struct block_store *s, uint64_t inode, uint32_t index)
         return NULL;
     *b = (struct block){.inode = inode, .index = index, .loading = true, .refs = 1, .recent = true};
     list_init(&b->of_file);
+    list_init(&b->of_opened);
     list_push_back(&s->lru, &b->lru);
     struct block **at = bucket(s, inode, index);
     b->hash_next = *at;
@@ -220,6 +222,12 @@ static int load(struct block_store *s, struct block *b)
     return row.file_id ? load_data(s, b, &row) : 0;
 }
 
+void block_note_open(struct block_store *s, struct block *b)
+{
+    if (b->open && list_empty(&b->of_opened))
+        list_push_back(&s->opened, &b->of_opened);
+}
+
 int block_hold(struct block_store *s, uint64_t inode, uint32_t index, struct block **ret)
 {
     int r = 0;
@@ -237,6 +245,7 @@ int block_hold(struct block_store *s, uint64_t inode, uint32_t index, struct blo
         r = load(s, b);
         pthread_mutex_lock(&s->lock);
         b->loading = false;
+        block_note_open(s, b);
         pthread_cond_broadcast(&s->changed);
         if (r < 0)
             forget(s, b);

@@ -60,6 +60,7 @@ struct block {
     struct block *hash_next;
     struct list lru;
     struct list of_file;
+    struct list of_opened;   /* store.opened: has, or had, open chunks */
     struct block_file *file; /* NULL: no data here */
     uint64_t inode, version, base_version, epoch;
     uint64_t present, open; /* chunks; open is part of present */
@@ -74,7 +75,8 @@ struct block {
     uint32_t entry_offset; /* packed: in the segment */
     uint32_t next_offset;  /* where the last read ended */
     uint32_t refs, readers, writers;
-    bool exists; /* has a row */
+    uint32_t calm; /* calls of block_store_seal_calm() since the last write */
+    bool exists;   /* has a row */
     bool loading, busy, packed, pinned, lost;
     bool unsaved; /* length is newer than the row's */
     bool recent;  /* used since unloading last looked */
@@ -109,6 +111,7 @@ struct block_store {
     struct list open_files;
     uint32_t open_count;
     uint64_t block_count, file_count;
+    struct list opened; /* blocks with open chunks: to be sealed when writing has paused */
 
     uint64_t capacity; /* may be lowered while the disk is full */
     uint64_t used, reserved, left;
@@ -201,6 +204,9 @@ struct block *block_find(struct block_store *s, uint64_t inode, uint32_t index);
 int block_hold(struct block_store *s, uint64_t inode, uint32_t index, struct block **ret);
 void block_unhold(struct block_store *s, struct block *b);
 void block_unhold_locked(struct block_store *s, struct block *b);
+
+/* b may have open chunks now. Lock held. */
+void block_note_open(struct block_store *s, struct block *b);
 
 /* Become the one who changes the block. Lock held; claim waits, BLOCKING. */
 void block_claim(struct block_store *s, struct block *b);

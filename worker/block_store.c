@@ -520,6 +520,7 @@ static struct block_store *make_store(const struct block_store_options *o)
     s->capacity = o->dirs[0].capacity_bytes;
     list_init(&s->lru);
     list_init(&s->open_files);
+    list_init(&s->opened);
     list_init(&s->unsynced);
     pthread_mutex_init(&s->evict_lock, NULL);
     pthread_mutex_init(&s->mark_lock, NULL);

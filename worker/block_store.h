@@ -75,6 +75,7 @@ struct block_store_options {
     uint64_t index_cache_bytes; /* RocksDB's block cache; 0: 64 MiB */
     uint32_t files_max;         /* descriptors kept open; 0: 4096 */
     uint32_t segment_bytes;     /* 0: 1/128 of the capacity, within 1 and 64 MiB */
+    uint32_t calm_max;          /* calls of block_store_maintain() without a write before a block is sealed; 0: 30 */
 };
 
 /* Open a formatted directory. Walks nothing, whatever the number of files; heals a damaged index (clean data is
@@ -86,8 +87,8 @@ int block_store_open(const struct block_store_options *o, struct block_store **r
 struct block_store *block_store_free(struct block_store *s);
 DEFINE_CLEANUP(struct block_store *, block_store_free)
 
-/* Housekeeping: sync what was sealed and move the mark, evict down to the watermark, drop state over the memory
- * budget. Call about once a second from one thread. BLOCKING. */
+/* Housekeeping: sync what was sealed and move the mark, evict down to the watermark, give written blocks their CRCs when
+ * writing has paused (so that damage to the only copy is found). Call about once a second from one thread. BLOCKING. */
 int block_store_maintain(struct block_store *s);
 
 /* Bring everything acknowledged so far to the disk. BLOCKING. */

@@ -58,6 +58,7 @@ int block_write_start(struct block_store *s, const struct block_key *key, uint64
         }
         block_store_unsynced(s, b->file);
         b->recent = true;
+        b->calm = 0;
         b->writers++;
         b->file->writers++;
         b->file->users++;

@@ -363,3 +363,39 @@ TEST(block_index_that_lost_rows_is_noticed)
     ck_assert_uint_eq(test_disk_bytes(), 0);
     block_store_free(s);
 }
+
+/* Open chunks promise no CRC; when writing has paused they get one, and damage to the only copy is found. */
+TEST(written_data_is_sealed_when_writing_pauses)
+{
+    struct block_store *s = test_new(256 * MIB);
+    block_store_free(s);
+    struct block_store_options o = test_options(256 * MIB);
+    struct block_presence p;
+    char data[8192] = "x";
+    o.calm_max = 3;
+    ck_ok(block_store_open(&o, &s));
+    struct block_key k = key_of(5, 0, 10);
+    struct block_grant g = {.key = k, .epoch = 10, .place = place_of(0, 16 * MIB)};
+    ck_ok(block_write_begin(s, &g));
+    ck_ok(block_write(s, &k, 10, 0, data, sizeof(data)));
+    for (int i = 0; i < 2; i++)
+        ck_ok(block_store_maintain(s));
+    ck_ok(block_write(s, &k, 10, 100, data, 100)); /* begins to count anew */
+    for (int i = 0; i < 2; i++)
+        ck_ok(block_store_maintain(s));
+    ck_ok(block_presence(s, 5, 0, &p));
+    ck_assert_uint_eq(p.open, 1);
+    ck_ok(block_store_maintain(s));
+    ck_ok(block_presence(s, 5, 0, &p));
+    ck_assert_uint_eq(p.open, 0);
+    ck_assert_uint_eq(p.sealed, 1);
+    ck_assert(p.dirty);
+    ck_ok(block_write(s, &k, 10, 0, data, 100));
+    ck_ok(block_presence(s, 5, 0, &p));
+    ck_assert_uint_eq(p.open, 1);
+    for (int i = 0; i < 3; i++)
+        ck_ok(block_store_maintain(s));
+    ck_ok(block_presence(s, 5, 0, &p));
+    ck_assert_uint_eq(p.sealed, 1);
+    block_store_free(s);
+}
