@@ -38,7 +38,7 @@ echo "installing:$missing"
 if [ $column = 2 ]; then
     # shellcheck disable=SC2086
     $as_root apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends $missing > /dev/null
 else
     $as_root dnf install -y -q $missing
 fi
