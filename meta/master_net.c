@@ -130,12 +130,12 @@ static int complete_answer(struct net_request *q, struct buf *texts)
     }
 }
 
-/* The core knows only that nobody takes data. */
+/* The core knows only that nobody takes data. No capacity: who is up has not told this leader yet what he has. */
 static int grant_error(const struct net_request *q)
 {
     struct master_workers_stats w;
     master_workers_get_stats(q->net->o->workers, clock_ns(), &w);
-    return w.up ? -CV_NO_SPACE : -CV_NO_WORKER;
+    return w.capacity ? -CV_NO_SPACE : -CV_NO_WORKER;
 }
 
 /* What a read fetched is put into the tree, for those who ask next, by the scribe. */

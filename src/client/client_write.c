@@ -74,6 +74,20 @@ static void fail_ungranted(struct client_inode *in, uint32_t first, uint32_t cou
     }
 }
 
+/* No worker takes data now: they are asked for again until their deadline. */
+static void pause_ungranted(struct client_inode *in, uint32_t first, uint32_t count)
+{
+    list_for_each (e, &in->pieces) {
+        struct client_piece *p = list_entry(e, struct client_piece, link);
+        const struct client_extent *x = client_extent_find(in, p->block);
+        if (p->state != PIECE_NEW || p->block - first >= count || (x && x->granted))
+            continue;
+        p->state = PIECE_PAUSED;
+        p->result = -CV_NO_WORKER;
+        loop_timer_start(in->cv->loop, &p->timer, min(clock_ns() + PAUSE_MAX_MS * NS_PER_MS / 4, p->deadline_ns));
+    }
+}
+
 static int take_grant(struct client_inode *in, const struct msg_write_grant_answer *a)
 {
     int r = 0;
@@ -118,6 +132,9 @@ static void on_grant(struct client_master_call *m, int result)
     } else if (result == 0) {
         in->grant_next = in->grant_first + in->grant_count;
         fail_ungranted(in, in->grant_first, 1, -CV_BAD_MESSAGE);
+    } else if (result == -CV_NO_WORKER && in->cv->state != CLIENT_CLOSING) {
+        in->grant_next = 0;
+        pause_ungranted(in, in->grant_first, in->grant_count);
     } else {
         client_layout_expire(in);
         fail_ungranted(in, in->grant_first, in->grant_count, result);
