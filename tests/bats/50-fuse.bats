@@ -233,6 +233,18 @@ PY
     as_member rm g/x
 }
 
+@test "set-id bits go when others write, not when root does" {
+    touch f
+    chmod 6777 f
+    echo root >>f
+    [ "$(stat -c %a f)" = 6777 ]
+    as_other sh -c 'echo other >>f'
+    [ "$(stat -c %a f)" = 777 ]
+    chmod 6767 f # no group execute: set-gid means nothing there and stays
+    as_other sh -c 'echo other >>f'
+    [ "$(stat -c %a f)" = 2767 ]
+}
+
 @test "2000 files in one directory: made, listed, removed" {
     mkdir many
     (cd many && seq -f 'name-%05g' 2000 | xargs touch)

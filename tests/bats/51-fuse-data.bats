@@ -111,16 +111,6 @@ second" ]
     "$TOOLS/cv-fsx" -s 2 -n 1500 -c 25 f2
 }
 
-@test "set-id bits go when others write" {
-    touch f
-    chmod 6777 f
-    chmod 777 .
-    chmod 755 "$CLUSTER" # for the path
-    [ "$(stat -c %a f)" = 6777 ]
-    echo root >>f
-    [ "$(stat -c %a f)" = 6777 ]
-}
-
 @test "tar and rsync bring a tree over as it is" {
     needs rsync
     (cd "$CV_ROOT" && tar cf - src fuse docs) | tar xf -
@@ -178,6 +168,20 @@ second" ]
         --ioengine=psync --numjobs=2 --fallocate=none --end_fsync=1 --output="$BATS_TEST_TMPDIR/fio.out"
     fio --name=m --directory=. --rw=randwrite --bs=4k --size=4m --verify=crc32c --do_verify=1 --verify_fatal=1 \
         --ioengine=mmap --fallocate=none --output="$BATS_TEST_TMPDIR/fio2.out"
+}
+
+@test "kill -9 of worker, master and journal under random operations: no error, no wrong byte" {
+    local role pid
+    ("$TOOLS/cv-fsx" -s 3 -c 50 -n 3000 f1 && "$TOOLS/cv-fsx" -s 4 -c 50 -n 3000 f2) >"$BATS_TEST_TMPDIR/fsx.out" 2>&1 3>&- &
+    local fsx=$!
+    for role in worker master journal; do
+        sleep 0.7
+        pid=$(cv local status --dir "$CLUSTER" -o json | jq -r ".[] | select(.daemon == \"cv-$role\") | .pid")
+        kill -9 "$pid"
+        until_ok 10 bash -c "! kill -0 $pid"
+        cv local up --dir "$CLUSTER" 3>&-
+    done
+    wait $fsx || { cat "$BATS_TEST_TMPDIR/fsx.out"; return 1; }
 }
 
 @test "stopping the daemon keeps what was written to open files" {
