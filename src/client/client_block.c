@@ -23,7 +23,9 @@
 #include "client/client_file.h"
 
 #define REMOTE_MS    1000
-#define BLOCKS_MAX   4096 /* open at a time, all inodes together */
+#define RELEASE_MS   10000
+#define RELEASE_MAX  (64u << 10) /* bytes of ids in one message */
+#define BLOCKS_MAX   4096        /* open at a time, all inodes together */
 #define BACKINGS_MAX 512
 #define CALL_MIN_NS  NS_PER_S
 
@@ -46,15 +48,30 @@ void client_map_unref(struct client_map *m)
     free(m);
 }
 
+static void say_released(struct client_worker *w);
+
+/* What was not said is said again: bytes of files that were evicted stay charged at the worker until it hears of it. */
+static void on_release_said(struct rpc_call *call, int result, const struct rpc_frame *f)
+{
+    struct client_worker *w = container_of(call, struct client_worker, release);
+    uint32_t said = w->releasing;
+    w->releasing = 0;
+    if (result < 0)
+        return; /* the next sweep tries again */
+    w->released.n -= said;
+    memmove(w->released.p, w->released.p + said, w->released.n);
+    say_released(w);
+}
+
 static void say_released(struct client_worker *w)
 {
-    if (!w->released.n || w->opens)
+    if (!w->released.n || w->opens || w->releasing || !w->unix_socket || !rpc_client_connected(w->unix_socket))
         return;
-    if (w->unix_socket && rpc_client_connected(w->unix_socket)) {
-        struct msg_block_release m = {.files = {(const char *)w->released.p, (uint32_t)w->released.n}};
-        rpc_client_one_way(w->unix_socket, MSG_block_release, msg_block_release_desc(), &m);
-    }
-    w->released.n = 0;
+    w->releasing = (uint32_t)min(w->released.n, (size_t)RELEASE_MAX);
+    struct msg_block_release m = {.files = {(const char *)w->released.p, w->releasing}};
+    w->release.done = on_release_said;
+    rpc_client_call(w->unix_socket, &w->release, MSG_block_release, msg_block_release_desc(), &m,
+                    clock_ns() + RELEASE_MS * NS_PER_MS);
 }
 
 /* Close what nobody uses, and tell the workers, unless a descriptor of the same file may be on its way to us. */
@@ -298,10 +315,30 @@ static int take_open(struct client_block *b, uint64_t version, uint64_t epoch, s
     return 0;
 }
 
+/* The worker has no room: what it evicted is free only when nobody has the file open. Let go of everything but what is in
+ * use this moment; it is opened again when it is read again. */
+static void give_back(struct curvine *cv, const struct client_worker *w)
+{
+    list_for_each (e, &cv->content->blocks) {
+        struct client_block *b = list_entry(e, struct client_block, lru);
+        if (!b->map || b->map->backing->worker != w->id || b->busy || b->ahead_busy)
+            continue;
+        pthread_rwlock_wrlock(&b->inode->lock);
+        struct client_map *m = take(b->map);
+        b->readable = 0;
+        b->open = false;
+        pthread_rwlock_unlock(&b->inode->lock);
+        client_map_unref(m);
+    }
+    client_backings_sweep(cv, false);
+}
+
 static void on_filled(struct rpc_call *call, int result, const struct rpc_frame *f)
 {
     struct client_block *b = container_of(call, struct client_block, rpc);
     b->filled = true;
+    if (result == -CV_NO_SPACE)
+        give_back(b->inode->cv, b->worker);
     if (result == 0)
         open_block(b);
     else if (client_worker_error(result) || result == -CV_NO_SPACE || result == -CV_STALE_EPOCH || result == -ESTALE)

@@ -75,7 +75,9 @@ struct client_worker {
     struct rpc_client *tcp, *unix_socket;
     uint64_t socket_failed_until_ns; /* TCP till then */
     uint32_t opens;                  /* block_open in flight */
-    struct buf released;             /* files to say block_release of */
+    struct buf released;             /* files to say block_release of; the first `releasing` bytes are being said */
+    uint32_t releasing;
+    struct rpc_call release;
 };
 
 /* ---- what the handle has of content: struct curvine.content ---- */
