@@ -54,6 +54,26 @@ static int start_all(struct cli *cli, const char *dir)
     return CLI_OK;
 }
 
+/* The root of a new namespace is root's. Who starts the daemons may speak for root, and gets it: it is their cluster. */
+static int own_root(struct cli *cli, struct curvine *cv)
+{
+    static const struct curvine_caller root = {0};
+    struct curvine_attr attr;
+    int r = geteuid() == 0 ? 0 : curvine_stat(cv, "/", 0, &attr);
+    if (geteuid() == 0 || (r == 0 && attr.uid != 0))
+        return CLI_OK;
+    struct curvine_request q = {.op = CURVINE_SETATTR,
+                                .caller = &root,
+                                .inode = CURVINE_ROOT,
+                                .valid = CURVINE_SET_UID | CURVINE_SET_GID,
+                                .uid = geteuid(),
+                                .gid = getegid()};
+    if (r == 0)
+        r = curvine_run(cv, &q);
+    curvine_request_free(&q);
+    return r < 0 ? cli_fail(cli, r, NULL, "give you the root of the namespace") : CLI_OK;
+}
+
 /* A daemon is ready when it listens: whether the cluster serves shows when it is asked. */
 static int check_serves(struct cli *cli, const char *dir)
 {
@@ -61,7 +81,7 @@ static int check_serves(struct cli *cli, const char *dir)
     cli->dir = dir;
     int status = cli_connect(cli, &cv);
     if (status == CLI_OK)
-        return CLI_OK;
+        return own_root(cli, cv);
     for (const struct local_daemon *d = local_daemons; d->name; d++) {
         char log[4200];
         snprintf(log, sizeof(log), "%s/log/%s.log", dir, d->name);

@@ -33,6 +33,20 @@ c() {
     CURVINE_LOCAL=$BATS_TEST_TMPDIR/none run -4 cv --timeout 300ms cluster status
 }
 
+@test "a cluster of somebody who is not root is theirs" {
+    [ "$(id -u)" = 0 ] || skip "only root can be somebody else"
+    theirs=$(mktemp -d /tmp/cv-bats-XXXXXX)
+    chown nobody "$theirs"
+    as() { setpriv --reuid=nobody --clear-groups "$CV_BIN/cv" --dir "$theirs/c" "$@"; }
+    as version || skip "nobody cannot run the programs where they are"
+    as local up 3>&-
+    run -0 as fs put "$CV_ROOT/LICENSE" :/licence
+    run -0 as fs ls :/ -o json
+    [ "$(jq -r '.[0].owner' <<<"$output")" = nobody ]
+    as local down
+    rm -rf "$theirs"
+}
+
 @test "cluster status says OK and counts" {
     run -0 c cluster status -o json
     [ "$(jq -r .status <<<"$output")" = OK ]
