@@ -145,8 +145,7 @@ TEST(master_remembers_workers_over_a_restart_and_lets_silent_ones_go)
 {
     struct cluster k;
     cluster_init(&k);
-    k.options.worker_down_ms = 300;
-    k.options.worker_out_ms = 600;
+    k.options.worker_down_ms = k.options.worker_out_ms = 600000;
     cluster_start(&k);
     struct caller *worker = caller_new_as(k.socket, RPC_WORKER);
     register_and_store(&k, worker);
@@ -155,9 +154,12 @@ TEST(master_remembers_workers_over_a_restart_and_lets_silent_ones_go)
     cluster_start_master(&k);
     until(lookup(k.c, "x") == -ENOENT);
     struct rec_worker row = map_row(k.c, 77);
-    ck_assert(row.in && row.weight == 10);
-    until(!map_row(k.c, 77).up);
+    ck_assert(row.in && row.up && row.weight == 10);
     uint64_t last = k.journal->last;
+    k.options.worker_down_ms = 1;
+    until(!map_row(k.c, 77).up);
+    ck_assert(map_row(k.c, 77).in);
+    k.options.worker_out_ms = 1;
     until(!map_row(k.c, 77).in);
     until(k.journal->last > last); /* which is stored, too */
     k.options.worker_out_ms = 600000;
