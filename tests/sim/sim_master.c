@@ -26,9 +26,13 @@ static uint64_t batches_waiting(const struct master *m)
 
 static void propose(struct node *n, const struct batch *b)
 {
-    trace(n->world, "n%u master proposes batch %llu: client %u request %llu and %u more", n->slot,
-          (unsigned long long)b->number, b->data->ops[0].client, (unsigned long long)b->data->ops[0].seq,
-          b->data->count - 1);
+    if (b->data->count)
+        trace(n->world, "n%u master proposes batch %llu: client %u request %llu and %u more", n->slot,
+              (unsigned long long)b->number, b->data->ops[0].client, (unsigned long long)b->data->ops[0].seq,
+              b->data->count - 1);
+    else
+        trace(n->world, "n%u master proposes batch %llu of the namespace alone", n->slot,
+              (unsigned long long)b->number);
     struct link_message p = {
         .type = TO_JOURNAL_PROPOSE,
         .entry_type = RAFT_BATCH,
