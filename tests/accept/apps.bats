@@ -121,7 +121,7 @@ a_database() { # four writers, each insert a transaction; a writer is told "busy
 }
 
 a_fio() {
-    fio --name=v --directory=mnt --filename="fio$1" --size=24m --rw=randrw --bs=4k-128k --ioengine=psync --verify=crc32c \
+    fio --name=v --directory=mnt --filename="fio$1" --size=24m --rw=randwrite --bs=12k --ioengine=psync --verify=crc32c \
         --do_verify=1 --verify_fatal=1 --fsync=64 --randrepeat=0 --output=fio.txt || { cat fio.txt; false; }
     rm "mnt/fio$1"
 }
