@@ -133,6 +133,7 @@ static void on_answer(struct rpc_call *rpc, int result, const struct rpc_frame *
         if (cv->state == CLIENT_OPEN)
             client_lost_leader(cv, result);
         return;
+    case -CV_NO_WORKER: /* one may be coming back, or the master has just begun to lead: within the deadline */
     case -CV_BUSY: pause_call(call); return;
     case -CV_SESSION_ENDED:
     case -CV_SESSION_UNKNOWN:

@@ -11,6 +11,7 @@
  *
  * "dirty_generation" counts writes; a commit carries the count it was made at, so who waits knows when it is its turn.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -81,6 +82,7 @@ static void take_commit(struct commit *c, const struct msg_write_commit_answer *
     pthread_rwlock_unlock(&in->lock);
     in->version = a->attr.version;
     in->generation++;
+    in->reopen_tries = 0;
     in->index = max(in->index, c->call.q.index);
     if (c->closing)
         in->closed_handle = c->closing;
@@ -362,6 +364,7 @@ static void flush_end(struct client_io *io)
         in->error = 0;
     in->ios++;
     if (io->request->op == CURVINE_RELEASE) {
+        assert(!f->reopening);
         client_file_free(f);
         io->request->file = NULL;
     }
@@ -415,6 +418,7 @@ static void flush_go(struct client_io *io)
                 client_io_wait(io, &in->drain_waiting, flush_go);
                 return;
             }
+            f->closing = op == CURVINE_RELEASE;
             if (op == CURVINE_RELEASE && !io->expired && close_handle(io))
                 return;
             continue;

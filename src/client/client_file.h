@@ -264,8 +264,8 @@ struct client_inode {
     struct client_master_call *commit_call;
     int error; /* of a commit nobody waited for */
 
-    unsigned reopening; /* files whose handle is not good now */
-    uint64_t reopened_ns;
+    unsigned reopening;    /* files whose handle is not good now */
+    unsigned reopen_tries; /* since a grant or a commit last succeeded */
 };
 
 struct curvine_file {
@@ -277,6 +277,7 @@ struct curvine_file {
     _Atomic uint64_t next, window, ahead; /* read-ahead: next byte of a sequential reader; how far; asked for up to */
     _Atomic bool ahead_posted;
     bool stale, reopening; /* client_reopen.c */
+    bool closing;          /* its handle is being closed: not opened again, the file may be freed any time */
     struct loop_job ahead_job;
 };
 

@@ -8,12 +8,11 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
-#include "base/clock.h"
 #include "base/error.h"
 #include "client/client_file.h"
 
-#define REOPEN_AT_ONCE  64
-#define REOPEN_AGAIN_MS 1000
+#define REOPEN_AT_ONCE   64
+#define REOPEN_TRIES_MAX 10 /* of one inode, without a grant or commit that succeeded in between */
 
 struct reopen {
     struct client_master_call call;
@@ -110,13 +109,12 @@ static void mark(struct client_inode *in)
 {
     list_for_each (e, &in->open_files) {
         struct curvine_file *f = list_entry(e, struct curvine_file, link);
-        if (f->stale || f->reopening)
+        if (f->stale || f->reopening || f->closing)
             continue;
         f->stale = true;
         in->reopening++;
         in->cv->content->stale_files++;
     }
-    in->reopened_ns = clock_ns();
 }
 
 void client_reopen_all(struct curvine *cv)
@@ -132,8 +130,10 @@ bool client_reopen_bad(struct client_inode *in, uint64_t handle)
 {
     if (in->reopening || handle != in->grant_handle)
         return true;
-    if (in->reopened_ns && clock_ns() < in->reopened_ns + REOPEN_AGAIN_MS * NS_PER_MS)
+    /* The same master may lead again under another term, and know the handle no more, any number of times. */
+    if (in->reopen_tries >= REOPEN_TRIES_MAX)
         return false;
+    in->reopen_tries++;
     mark(in);
     client_reopen_some(in->cv);
     return in->reopening > 0;

@@ -130,6 +130,7 @@ static void on_grant(struct client_master_call *m, int result)
     if (bad && client_reopen_bad(in, handle)) {
         in->grant_next = 0;
     } else if (result == 0) {
+        in->reopen_tries = 0;
         in->grant_next = in->grant_first + in->grant_count;
         fail_ungranted(in, in->grant_first, 1, -CV_BAD_MESSAGE);
     } else if (result == -CV_NO_WORKER && in->cv->state != CLIENT_CLOSING) {
