@@ -99,9 +99,9 @@ echo "  every file compared: equal"
 c load -r --check :/sample
 cat <<END
 
-  The sample lies on this machine and was just written: it comes from memory, so cold is nearly as fast as warm here.
-  What counts is the last column: each byte was fetched once. With a bucket behind a network the first row takes as long
-  as the network does, the others stay.
+  The sample lies on this machine and was just written, so it comes from memory: cold is what fetching, checking and keeping
+  costs here. With a bucket behind a network the first row takes as long as the network does, the others stay: the last
+  column says that each byte was fetched once.
 
 Go on with your own bucket (credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or --param-file FILE):
   alias cv="$cv --dir $dir/cluster"
