@@ -317,11 +317,11 @@ static int take_open(struct client_block *b, uint64_t version, uint64_t epoch, s
 
 /* The worker has no room: what it evicted is free only when nobody has the file open. Let go of everything but what is in
  * use this moment; it is opened again when it is read again. */
-static void give_back(struct curvine *cv, const struct client_worker *w)
+static void give_back(struct curvine *cv, const struct client_worker *w, const struct client_block *refused)
 {
     list_for_each (e, &cv->content->blocks) {
         struct client_block *b = list_entry(e, struct client_block, lru);
-        if (!b->map || b->map->backing->worker != w->id || b->busy || b->ahead_busy)
+        if (!b->map || b->map->backing->worker != w->id || (b->busy && b != refused) || b->ahead_busy)
             continue;
         pthread_rwlock_wrlock(&b->inode->lock);
         struct client_map *m = take(b->map);
@@ -338,7 +338,7 @@ static void on_filled(struct rpc_call *call, int result, const struct rpc_frame 
     struct client_block *b = container_of(call, struct client_block, rpc);
     b->filled = true;
     if (result == -CV_NO_SPACE)
-        give_back(b->inode->cv, b->worker);
+        give_back(b->inode->cv, b->worker, b);
     if (result == 0)
         open_block(b);
     else if (client_worker_error(result) || result == -CV_NO_SPACE || result == -CV_STALE_EPOCH || result == -ESTALE)

@@ -78,14 +78,19 @@ static struct seg plan(const struct client_inode *in, uint64_t offset, uint64_t 
         return (struct seg){.kind = SEG_ZEROS, .n = min(n, CLIENT_IO_MAX)};
     n = min(n, content - at);
     struct client_block *b = client_block_find(in, block);
-    if (b && b->open && b->version == (e ? e->version : in->base_version) && b->epoch == (e ? e->epoch : 0))
-        return plan_file(in, b, at, n);
+    struct seg miss = {.kind = SEG_MISS, .n = n, .block = block, .offset = at};
+    if (b && b->open && b->version == (e ? e->version : in->base_version) && b->epoch == (e ? e->epoch : 0)) {
+        struct seg s = plan_file(in, b, at, n);
+        if (s.kind != SEG_MISS)
+            return s;
+        miss = s; /* not in the file, for want of space: it may have come by message */
+    }
     struct client_chunk *c = client_chunk_find(in, block, at);
     if (c && c->ready) {
         uint32_t skip = at - c->offset;
         return (struct seg){.kind = SEG_BYTES, .n = min(n, c->n - skip), .bytes = c->bytes, .at = skip};
     }
-    return (struct seg){.kind = SEG_MISS, .n = n, .block = block, .offset = at};
+    return miss;
 }
 
 /* ---- any thread: what is at hand ---------------------------------------------------------------------------------------- */
