@@ -123,7 +123,8 @@ static int truncate_log(struct journal_store *s, uint64_t from)
             return r;
     }
     delete_entries(s, from, t->last + 1);
-    while (t->run_count > 0 && t->runs[t->run_count - 1].first >= from)
+    /* No entry is left: nor is a run, also one that begins before a snapshot that took away its first entries. */
+    while (t->run_count > 0 && (t->runs[t->run_count - 1].first >= from || from == t->first))
         delete_run(s, t->runs[--t->run_count].first);
     while (t->conf_count > 0 && t->confs[t->conf_count - 1] >= from)
         delete_conf(s, t->confs[--t->conf_count]);
