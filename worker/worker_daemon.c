@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "io/loop.h"
+#include "rpc/rpc_buffer.h"
 #include "worker/worker_chores.h"
 #include "worker/worker_core.h"
 #include "worker/worker_exports.h"
@@ -197,6 +198,7 @@ static int start_master(void *arg)
 
 int worker_start(struct worker *w)
 {
+    rpc_buffer_set_limit(w->config.options->buffer_bytes);
     int r = loop_start(w->back);
     if (r < 0)
         return log_error(r, "back loop");

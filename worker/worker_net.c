@@ -13,8 +13,10 @@
 #define SPARE_MAX     1024
 #define WORKS_MAX     8192 /* on file threads, of all loops: above it requests are refused */
 #define FILE_THREADS  8
-#define AGAIN_MS      5
-#define IN_FLIGHT_MAX 1024 /* of one connection */
+#define AGAIN_MS      5 /* pause when something was busy, longer each time */
+#define AGAIN_MAX_MS  50
+#define BUSY_MAX_MS   30000 /* a fill in the way of a write takes as long as its store does */
+#define IN_FLIGHT_MAX 1024  /* of one connection */
 
 /* ---- requests --------------------------------------------------------------------------------------------------- */
 
@@ -90,9 +92,11 @@ static void work_done(struct io_op *op, int result)
 {
     struct worker_request *q = container_of(op, struct worker_request, io);
     q->net->core->works--;
-    if (result == -CV_BUSY && !worker_request_dead(q) && q->tries++ < WORKER_TRIES_MAX) {
+    uint64_t now = loop_now(q->net->loop);
+    if (result == -CV_BUSY && !worker_request_dead(q) && now < q->started_ns + BUSY_MAX_MS * NS_PER_MS) {
+        uint32_t pause_ms = min(AGAIN_MS * ++q->pauses, (uint32_t)AGAIN_MAX_MS);
         loop_timer_init(&q->again, work_again);
-        loop_timer_start(q->net->loop, &q->again, loop_now(q->net->loop) + AGAIN_MS * NS_PER_MS);
+        loop_timer_start(q->net->loop, &q->again, now + pause_ms * NS_PER_MS);
         return;
     }
     q->back(q, result);

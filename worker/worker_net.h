@@ -5,7 +5,7 @@
  *
  *      request ──► begin ──► answered
  *                  │   ▲
- *                  ▼   │ result (and again after 5 ms when something was busy)
+ *                  ▼   │ result (and again after a pause when something was busy)
  *                file thread ──► missing chunks ──► back loop ──► file thread or loop again
  *
  * worker_net.c has what all requests share; worker_read.c, worker_open.c, worker_write.c, worker_list.c one kind each.
@@ -48,7 +48,7 @@ struct worker_request {
     int (*work)(struct worker_request *q);
     void (*back)(struct worker_request *q, int result);
     struct loop_timer again; /* something was busy */
-    uint32_t tries;
+    uint32_t tries, pauses;
 
     /* From the message. */
     struct rec_block block;
@@ -77,7 +77,7 @@ struct worker_request {
 int worker_net_init(struct worker_net *n, uint32_t number, struct worker_core *core, enum loop_backend backend);
 void worker_net_fini(struct worker_net *n);
 
-/* Run work on a file thread, then back on the loop. -CV_BUSY: again after a pause, until the deadline. */
+/* Run work on a file thread, then back on the loop. -CV_BUSY: again after a pause, for 30 s or until the deadline. */
 void worker_request_work(struct worker_request *q, int (*work)(struct worker_request *),
                          void (*back)(struct worker_request *, int));
 

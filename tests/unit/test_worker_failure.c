@@ -95,7 +95,7 @@ TEST_TIMEOUT(worker_serves_readers_on_a_full_disk, 60)
     ck_assert_uint_ge((uint64_t)rig_metric(&g, "direct_bytes_total"), 6 * MIB + 77);
     struct rec_block w = written_block(100, 20, MIB);
     ck_assert_int_eq(get_checked(&p, &w, 0, MIB, 1), MIB);
-    g.master.drop = (struct rec_worker_drop){.sequence = 1, .inode = 101};
+    g.master.drop = (struct rec_worker_drop){.sequence = 1, .inode = 101, .epoch = UINT64_MAX};
     g.master.has_drop = true;
     wait_until(g.master.dropped == 1);
     w = written_block(300, 20, 0);

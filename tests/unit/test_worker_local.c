@@ -86,7 +86,7 @@ TEST_TIMEOUT(worker_charges_removed_files_until_their_sessions_are_over, 60)
     ck_ok(fill(&p, &b, 0, 3, 0, &f));
     struct opened o = open_block(&p, &b, 0);
     ck_ok(o.result);
-    g.master.drop = (struct rec_worker_drop){.sequence = 9, .inode = 5};
+    g.master.drop = (struct rec_worker_drop){.sequence = 9, .inode = 5, .epoch = UINT64_MAX};
     g.master.has_drop = true;
     wait_until(g.master.dropped == 9);
     ck_assert_uint_eq(presence(&p, 5).blocks, 0);
