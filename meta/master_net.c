@@ -135,7 +135,8 @@ static int grant_error(const struct net_request *q)
 {
     struct master_workers_stats w;
     master_workers_get_stats(q->net->o->workers, clock_ns(), &w);
-    return w.capacity ? -CV_NO_SPACE : -CV_NO_WORKER;
+    /* Who had room a moment later was away when the core asked. */
+    return w.capacity && w.dirty >= w.capacity - w.capacity / 16 ? -CV_NO_SPACE : -CV_NO_WORKER;
 }
 
 /* What a read fetched is put into the tree, for those who ask next, by the scribe. */
