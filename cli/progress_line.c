@@ -120,6 +120,8 @@ static int render_live(const struct progress_view *v, const struct progress_styl
         for (int i = 0; i < SEG_COUNT; i++)
             if (seg[i][0] && (least < 0 || rank[i] < rank[least]))
                 least = i;
+        if (least < 0)
+            break;
         used -= min(used, (unsigned)strlen(seg[least]) + 2);
         seg[least][0] = '\0';
     }

@@ -78,7 +78,7 @@ static double first_pass(const char *path, size_t n)
     for (uint64_t at = 0; at < FILE_BYTES; at += n)
         if (pread(fd, buffer, n, (off_t)at) != (ssize_t)n)
             fail("read");
-    double result = (double)(FILE_BYTES / n) * 1e9 / (double)(clock_ns() - start);
+    double result = (double)FILE_BYTES / (double)n * 1e9 / (double)(clock_ns() - start);
     close(fd);
     return result;
 }

@@ -46,7 +46,7 @@ static void note(uint64_t from, uint64_t n, const char *format, ...)
     va_end(args);
     if (verbose)
         fprintf(stderr, "%6llu %-30s [%llu, %llu)\n", (unsigned long long)step, history[step % LOG_MAX].text,
-                (unsigned long long)from, (unsigned long long)(from + n));
+                (unsigned long long)from, (unsigned long long)from + n);
 }
 
 static _Noreturn void fail(uint64_t at, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -56,13 +56,14 @@ static _Noreturn void fail(uint64_t at, const char *format, ...)
     va_start(args, format);
     fprintf(stderr, "cv-fsx: seed %llu, operation %llu: ", (unsigned long long)seed, (unsigned long long)step);
     vfprintf(stderr, format, args);
+    va_end(args);
     fprintf(stderr, "\n");
     for (uint64_t s = step >= LOG_MAX ? step - LOG_MAX + 1 : 0; s <= step; s++) {
         uint64_t i = s % LOG_MAX;
         if (history[i].step == s &&
             (at == UINT64_MAX || (at >= history[i].from && at - history[i].from < history[i].n)))
             fprintf(stderr, "  %6llu %-30s [%llu, %llu)\n", (unsigned long long)s, history[i].text,
-                    (unsigned long long)history[i].from, (unsigned long long)(history[i].from + history[i].n));
+                    (unsigned long long)history[i].from, (unsigned long long)history[i].from + history[i].n);
     }
     exit(1);
 }
@@ -88,7 +89,7 @@ static void compare(uint64_t offset, const uint8_t *got, uint64_t n, const char 
     while (got[i] == model[offset + i])
         i++;
     fail(offset + i, "%s at %llu: byte %llu is %02x, should be %02x (size %llu)", how, (unsigned long long)offset,
-         (unsigned long long)(offset + i), got[i], model[offset + i], (unsigned long long)size);
+         (unsigned long long)offset + i, got[i], model[offset + i], (unsigned long long)size);
 }
 
 static void check_size(int fd)

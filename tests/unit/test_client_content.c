@@ -439,7 +439,7 @@ TEST(what_another_client_writes_is_seen_within_its_lease)
     struct curvine *a = rig_client(&rig), *b = rig_client(&rig);
     struct curvine_file *f = rig_open_file(a, 0, O_RDWR), *g = rig_open_file(b, 0, O_RDONLY);
     char bytes[8192], back[8192];
-    for (char round = 'a'; round < 'd'; round++) {
+    for (int round = 'a'; round < 'd'; round++) {
         memset(bytes, round, sizeof(bytes));
         ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
         ck_assert_int_eq(rig_flush(a, f), 0);
