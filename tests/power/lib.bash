@@ -61,7 +61,10 @@ power_back() {
 eval "power_$(declare -f teardown)"
 teardown() {
     power_teardown
-    local m
+    local m pid
+    for pid in $(pgrep -f -- "^cv-.*$BATS_TEST_TMPDIR/disk/"); do # of cv local: nobody here started them by name
+        kill -9 "$pid" || true
+    done
     for m in $(awk -v d="$BATS_TEST_TMPDIR/" 'index($2, d) == 1 {print $2}' /proc/mounts); do
         umount -l "$m" || true
     done
