@@ -157,6 +157,29 @@ static void trim_tables(struct journal_store *s)
         memmove(t->confs, t->confs + n, t->conf_count * sizeof(t->confs[0]));
 }
 
+/* The snapshot's configuration is the one up to its end. Ours there may be of entries that were never committed; those
+ * behind it stay. */
+static int install_conf(struct journal_store *s, const struct journal_install *in)
+{
+    struct journal_state *t = &s->state;
+    uint32_t n = 0;
+    while (n < t->conf_count && t->confs[n] <= in->index)
+        delete_conf(s, t->confs[n++]);
+    t->conf_count -= n;
+    if (n)
+        memmove(t->confs, t->confs + n, t->conf_count * sizeof(t->confs[0]));
+    bool later = t->conf_count > 0;
+    int r = put_conf(s, in->conf_index, in->conf, in->conf_size);
+    if (r < 0 || !later)
+        return r;
+    r = journal_state_add_conf(t, in->conf_index); /* at the end; it belongs to the front */
+    if (r < 0)
+        return r;
+    memmove(t->confs + 1, t->confs, (t->conf_count - 1) * sizeof(t->confs[0]));
+    t->confs[0] = in->conf_index;
+    return 0;
+}
+
 static int install(struct journal_store *s, const struct journal_install *in)
 {
     struct journal_state *t = &s->state;
@@ -182,7 +205,7 @@ static int install(struct journal_store *s, const struct journal_install *in)
     put_row(s, JOURNAL_KEY_SNAP, row, sizeof(head) + name + 4);
     t->snap_index = in->index;
     memcpy(t->snap_directory, in->directory, name + 1);
-    int r = put_conf(s, in->conf_index, in->conf, in->conf_size);
+    int r = install_conf(s, in);
     if (r == 0)
         trim_tables(s);
     return r;
