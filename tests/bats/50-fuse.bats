@@ -71,7 +71,7 @@ mode_is() {
 }
 
 pid_of() {
-    cv local status --dir "$CLUSTER" -o json | jq -r ".[] | select(.daemon == \"cv-$1\") | .pid"
+    (cd / && cv local status --dir "$CLUSTER" -o json) | jq -r ".[] | select(.daemon == \"cv-$1\") | .pid"
 }
 
 @test "the mount shows where it comes from" {
@@ -293,7 +293,6 @@ PY
 }
 
 @test "kill -9 of journal and master while names change: a pause, no error" {
-    [ -n "${CV_KNOWN_DEFECTS:-}" ] || skip "known defect: after kill -9 of the journal one request may wait until its deadline (CV_KNOWN_DEFECTS=1 runs it)"
     local pid role
     cat >"$CLUSTER/mutate.py" <<'PY'
 import os, sys, time
@@ -321,7 +320,7 @@ PY
         [ -n "$pid" ]
         kill -9 "$pid"
         until_ok 10 gone "$pid"
-        cv local up --dir "$CLUSTER" 3>&-
+        (cd / && cv local up --dir "$CLUSTER" 3>&-) # not in the mount, which waits for it
     done
     wait $mutator || { cat "$CLUSTER/mutate.out"; return 1; }
     cat "$CLUSTER/mutate.out"
