@@ -59,15 +59,20 @@ static int make_way(struct block_store *s, struct block *b, const struct block_k
     return r < 0 || !drop ? r : block_drop(s, b, drop);
 }
 
-/* The block's state for this version. Lock held. */
-static void set_version(struct block *b, const struct block_key *key, const struct block_place *place, bool pinned)
+/* The block's state for this version. A block may exist without a chunk (a fill that was killed leaves that): its row
+ * still names what it was to be. Returns whether the row says something else now. Lock held. */
+static bool set_version(struct block *b, const struct block_key *key, const struct block_place *place, bool pinned)
 {
+    bool changed = pinned && !b->pinned;
     b->pinned |= pinned;
     if (block_dirty(b) || (b->exists && b->version == key->version && (b->present || b->filling)))
-        return;
+        return changed;
+    changed |= b->version != key->version || b->base_version != key->version || b->length != place->length ||
+               b->base_length != place->length || b->mount != place->mount;
     b->version = b->base_version = key->version;
     b->length = b->base_length = place->length;
     b->mount = place->mount;
+    return changed;
 }
 
 /* The backing file of the inode, claimed, in use, made if there is none. */
@@ -126,8 +131,8 @@ static int begin_in_file(struct block_fill *f)
     if (r < 0)
         return r;
     pthread_mutex_lock(&s->lock);
-    set_version(b, &f->key, &f->place, f->pinned);
-    bool new_row = !b->exists || b->file != f->file || f->pinned;
+    bool new_row = set_version(b, &f->key, &f->place, f->pinned);
+    new_row |= !b->exists || b->file != f->file;
     block_attach(s, b, f->file);
     b->exists = true;
     if (new_row)
@@ -354,7 +359,7 @@ static int seal_packed(struct block_fill *f)
     if (r == 0) {
         pthread_mutex_lock(&s->lock);
         block_claim(s, b);
-        set_version(b, &f->key, &f->place, f->pinned);
+        (void)set_version(b, &f->key, &f->place, f->pinned); /* the row is written anyway */
         block_put_packed_row(batch, b, segment->key, offset, f->units[0].crc, seal);
         pthread_mutex_unlock(&s->lock);
         struct block_row_key mount = block_key_u32(BLOCK_ROW_MOUNT, f->place.mount);

@@ -291,18 +291,23 @@ static int make_clean(struct world *w, struct block_store *s, int i)
 
 /* ---- all operations ---- */
 
+static uint32_t clean_length(uint32_t i)
+{
+    return i % 2 ? 1000 + i * 5000 : MIB + i * 100 * KIB;
+}
+
 static int fill_clean(struct world *w, struct block_store *s)
 {
     uint32_t i = prng_below(&w->random, WORLD_CLEAN);
     if (w->clean_version[i] == 0 || prng_below(&w->random, 6) == 0)
         w->clean_version[i]++;
-    uint32_t length = i % 2 ? 1000 + i * 5000 : MIB + i * 100 * KIB;
+    uint32_t length = clean_length(i);
     return fill(s, key_of(100 + i, 0, w->clean_version[i]), place_of(length, length));
 }
 
 static int read_clean(struct world *w, struct block_store *s, uint32_t i)
 {
-    uint32_t length = i % 2 ? 1000 + i * 5000 : MIB + i * 100 * KIB;
+    uint32_t length = clean_length(i);
     int r = 0;
     if (w->clean_version[i] > 1)
         (void)check(s, key_of(100 + i, 0, w->clean_version[i] - 1), length);
@@ -435,9 +440,67 @@ TEST_TIMEOUT(block_world_survives_kills_at_random_times, 120)
     ck_assert_uint_ge(w->operations, 100);
 }
 
+/* ---- what a killed fill leaves ---- */
+
+/* A fill begins and writes in a child, which ends before any of it is sealed. */
+static void begin_fill_and_die(uint64_t version, uint32_t length)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        struct block_store *s = test_open(WORLD_CAPACITY);
+        struct block_key k = key_of(104, 0, version);
+        struct block_place place = place_of(length, length);
+        struct block_fill *f;
+        uint64_t mine;
+        int r = block_fill_begin(s, &k, &place, 0, 2, 0, &f, &mine);
+        if (r == 0)
+            r = block_fill_write(f, 0, "some", 4);
+        _exit(r == 0 ? 0 : 2);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+}
+
+TEST(a_fill_of_a_newer_version_over_one_that_was_killed_is_the_newer_one_after_a_start)
+{
+    block_store_free(test_new(WORLD_CAPACITY));
+    begin_fill_and_die(1, 2 * MIB);
+    struct block_store *s = test_open(WORLD_CAPACITY);
+    ck_ok(fill(s, key_of(104, 0, 2), place_of(2 * MIB, 2 * MIB)));
+    s = test_reopen(s, WORLD_CAPACITY);
+    ck_error(check(s, key_of(104, 0, 1), 2 * MIB), -ENODATA);
+    ck_ok(check(s, key_of(104, 0, 2), 2 * MIB));
+    ck_assert_uint_eq(presence_of(s, 104, 0).version, 2);
+    block_store_free(s);
+}
+
+TEST(a_fill_that_knows_another_length_than_one_that_was_killed_keeps_it_after_a_start)
+{
+    block_store_free(test_new(WORLD_CAPACITY));
+    begin_fill_and_die(1, 2 * MIB);
+    struct block_store *s = test_open(WORLD_CAPACITY);
+    ck_ok(fill(s, key_of(104, 0, 1), place_of(MIB + 300 * KIB, MIB + 300 * KIB)));
+    s = test_reopen(s, WORLD_CAPACITY);
+    ck_assert_uint_eq(presence_of(s, 104, 0).length, MIB + 300 * KIB);
+    ck_ok(check(s, key_of(104, 0, 1), MIB + 300 * KIB));
+    block_store_free(s);
+}
+
 /* ---- at one exact call ---- */
 
 static int countdown, countdown_error; /* 0: kill */
+
+/* The next version of all that is only filled, over whatever the trouble left. */
+static void refill(struct world *w, struct block_store *s)
+{
+    for (uint32_t i = 0; i < WORLD_CLEAN; i++) {
+        uint32_t length = clean_length(i);
+        w->clean_version[i]++;
+        int r = fill(s, key_of(100 + i, 0, w->clean_version[i]), place_of(length, length));
+        ck_assert_msg(r == 0 || r == -CV_NO_SPACE, "refill of inode %u: %s", 100 + i, cv_error_name(r));
+    }
+}
 
 static int at_countdown(enum block_io_op op)
 {
@@ -486,6 +549,9 @@ static bool trouble_at(int n, int error)
     ck_assert_int_eq(status_of(s).failed, 0);
     for (int i = 0; i < 10; i++)
         world_step(w, s);
+    world_check(w, s);
+    refill(w, s);
+    s = test_reopen(s, WORLD_CAPACITY);
     world_check(w, s);
     block_store_free(s);
     munmap(w, sizeof(*w));
