@@ -4,45 +4,20 @@
 # them: a pause, never an error or a wrong byte.
 # KILLS: how often each is hit (default 9).
 load ../bats/lib
+load cluster
 
 : "${KILLS:=9}"
 
 setup() {
-    cd "$BATS_TEST_TMPDIR"
-    declare -gA started=()
-    [ -c /dev/fuse ] || skip "no /dev/fuse"
-    CLUSTER=$(mktemp -d /tmp/cv-apps-XXXXXX)
+    needs_fuse
+    cluster_begin apps
     mkdir mnt
-    PATH=$CV_ROOT/build/tools:$PATH
-    cv local up --dir "$CLUSTER" 3>&-
-    cv --dir "$CLUSTER" mount :/ "$PWD/mnt" 3>&-
+    cluster_up
 }
 
 teardown() {
     touch killed.enough
-    for name in "${!started[@]}"; do
-        kill -9 "${started[$name]}" 2>/dev/null || true
-    done
-    mountpoint -q mnt && cv --dir "$CLUSTER" umount --force mnt 3>&- || true
-    [ -n "$BATS_TEST_COMPLETED" ] || tail -n 20 "$CLUSTER"/log/*
-    cv local down --dir "$CLUSTER" 3>&- || true
-    rm -rf "$CLUSTER"
-}
-
-pid_of() {
-    cv local status --dir "$CLUSTER" -o json | jq -r ".[] | select(.daemon == \"cv-$1\") | .pid // empty"
-}
-
-gone() {
-    ! kill -0 "$1" 2>/dev/null
-}
-
-kill_daemon() {
-    local pid
-    pid=$(pid_of "$1")
-    [ -n "$pid" ] || return 0
-    kill -9 "$pid"
-    until_ok 10 gone "$pid"
+    cluster_end
 }
 
 # Until the file killed.enough appears.

@@ -4,6 +4,7 @@
 # OBJECTS, LARGEST: how many objects, bytes of the largest (default 10,000 and 1 GiB; the short form of .ci/run takes less).
 load ../bats/lib
 load ../bats/s3
+load cluster
 
 : "${OBJECTS:=10000}" "${LARGEST:=1073741824}"
 
@@ -12,33 +13,22 @@ setup_file() {
 }
 
 setup() {
-    cd "$BATS_TEST_TMPDIR"
-    declare -gA started=()
-    [ -c /dev/fuse ] || skip "no /dev/fuse"
-    CLUSTER=$(mktemp -d /tmp/cv-bucket-XXXXXX)
-    mkdir mnt
+    needs_fuse
+    cluster_begin bucket
 }
 
 teardown() {
-    mountpoint -q mnt && cv --dir "$CLUSTER" umount --force mnt 3>&- || true
-    [ -n "$BATS_TEST_COMPLETED" ] || tail -n 20 "$CLUSTER"/log/*
-    cv local down --dir "$CLUSTER" 3>&- || true
-    rm -rf "$CLUSTER"
-    for name in "${!started[@]}"; do
-        kill -9 "${started[$name]}" 2>/dev/null || true
-    done
-}
-
-# One number of the worker's page.
-metric() {
-    local port
-    port=$(awk '/^worker:/ { mine = 1 } /^[a-z]/ && !/^worker:/ { mine = 0 } mine && /http_port:/ { print $2 }' "$CLUSTER/curvine.yaml")
-    curl -sSf "http://127.0.0.1:$port/metrics" | awk -v name="curvine_worker_$1" '$1 == name || index($1, name "_total") == 1 { sum += $2 } END { printf "%.0f\n", sum }'
+    cluster_end
 }
 
 # Names the store allows and a file system does not, or that would be mistaken for one, are escaped (src/ufs/ufs_escape.h).
 as_names() {
     sed 's|/%~x|/%~%%~x|'
+}
+
+mount_here() {
+    mkdir -p mnt
+    cv --dir "$CLUSTER" mount :/data mnt 3>&-
 }
 
 equal() {
@@ -54,7 +44,7 @@ equal() {
     s3_tree data tree
     rm -rf tree
     cv --dir "$CLUSTER" mount s3://data :/data "${s3_params[@]}" 3>&-
-    cv --dir "$CLUSTER" mount :/data mnt 3>&-
+    mount_here
     [ "$(find mnt -type f | wc -l)" = "$OBJECTS" ]
     equal
     echo "fetched $(metric fill_bytes) of $bytes bytes in $(metric fill_gets) requests"
@@ -64,15 +54,15 @@ equal() {
     # Nothing of the kernel's cache, and no server: it is in the worker.
     cv --dir "$CLUSTER" umount mnt 3>&-
     s3_stop
-    cv --dir "$CLUSTER" mount :/data mnt 3>&-
+    mount_here
     equal
     [ "$(metric fill_bytes)" = "$bytes" ]
 
     # And from the disks of daemons that were killed.
     cv --dir "$CLUSTER" umount mnt 3>&-
-    cv local status --dir "$CLUSTER" -o json | jq -r '.[].pid // empty' | xargs kill -9
-    until_ok 20 cv local up --dir "$CLUSTER" 3>&-
-    cv --dir "$CLUSTER" mount :/data mnt 3>&-
+    for daemon in worker master journal; do kill_daemon "$daemon"; done
+    cv local up --dir "$CLUSTER" 3>&-
+    mount_here
     equal
     [ "$(metric fill_bytes)" = 0 ]
 }
@@ -84,7 +74,7 @@ equal() {
     sum=$(sha256sum <one)
     s3_put data one one
     cv --dir "$CLUSTER" mount s3://data :/data "${s3_params[@]}" 3>&-
-    cv --dir "$CLUSTER" mount :/data mnt 3>&-
+    mount_here
     pids=()
     for ((i = 0; i < 32; i++)); do
         sha256sum <mnt/one >"sum.$i" 3>&- &
@@ -103,7 +93,7 @@ equal() {
     head -c 64M /dev/urandom >one
     s3_put data one one
     cv --dir "$CLUSTER" mount s3://data :/data "${s3_params[@]}" 3>&-
-    cv --dir "$CLUSTER" mount :/data mnt 3>&-
+    mount_here
     [ "$(dd if=mnt/one bs=1 skip=50000000 count=1 status=none | od -An -tx1)" = "$(dd if=one bs=1 skip=50000000 count=1 status=none | od -An -tx1)" ]
     echo "one byte fetched $(metric fill_bytes) bytes"
     [ "$(metric fill_bytes)" -le $((2 << 20)) ]

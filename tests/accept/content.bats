@@ -3,32 +3,17 @@
 # model in memory (cv-content), at the end by another session, and once more after a restart of everything.
 # KILLS: how often (default 12).
 load ../bats/lib
+load cluster
 
 : "${KILLS:=12}"
 
 setup() {
-    cd "$BATS_TEST_TMPDIR"
-    declare -gA started=()
-    CLUSTER=$(mktemp -d /tmp/cv-content-XXXXXX)
-    PATH=$CV_ROOT/build/tools:$PATH
-    cv local up --dir "$CLUSTER" 3>&-
+    cluster_begin content
+    cluster_up
 }
 
-pid_of() {
-    cv local status --dir "$CLUSTER" -o json | jq -r ".[] | select(.daemon == \"cv-$1\") | .pid // empty"
-}
-
-gone() {
-    ! kill -0 "$1" 2>/dev/null
-}
-
-# Kill and see it gone: only then may its successor have the directory.
-kill_daemon() {
-    local pid
-    pid=$(pid_of "$1")
-    [ -n "$pid" ] || return 0
-    kill -9 "$pid"
-    until_ok 10 gone "$pid"
+teardown() {
+    cluster_end
 }
 
 @test "content is right under kill loops, and what was synced is there after a restart of everything" {
@@ -54,6 +39,4 @@ kill_daemon() {
     run -0 cv local up --dir "$CLUSTER" 3>&-
     run -0 cv-content verify --masters "unix:$CLUSTER/run/master.sock" --threads 4 --model model
     has "0 wrong"
-    cv local down --dir "$CLUSTER" 3>&-
-    rm -rf "$CLUSTER"
 }

@@ -3,33 +3,16 @@
 # data heals from the under file system, written data is never passed off as good, a full disk is told to who writes and
 # to nobody who reads.
 load ../bats/lib
+load cluster
 
 setup() {
-    cd "$BATS_TEST_TMPDIR"
-    declare -gA started=()
-    [ -c /dev/fuse ] || skip "no /dev/fuse"
-    CLUSTER=$(mktemp -d /tmp/cv-damage-XXXXXX)
+    needs_fuse
+    cluster_begin damage
     mkdir mnt ufs
 }
 
 teardown() {
-    mountpoint -q mnt && cv --dir "$CLUSTER" umount --force mnt 3>&- || true
-    [ -n "$BATS_TEST_COMPLETED" ] || tail -n 20 "$CLUSTER"/log/*
-    cv local down --dir "$CLUSTER" 3>&- || true
-    rm -rf "$CLUSTER"
-}
-
-up() {
-    cv local up --dir "$CLUSTER" --capacity "$1" 3>&-
-    cv --dir "$CLUSTER" mount :/ mnt 3>&-
-}
-
-worker_pid() {
-    cv local status --dir "$CLUSTER" -o json | jq -r '.[] | select(.daemon == "cv-worker") | .pid // empty'
-}
-
-gone() {
-    ! kill -0 "$1" 2>/dev/null
+    cluster_end
 }
 
 sealed() {
@@ -38,14 +21,10 @@ sealed() {
 
 # Its memory of what it has checked is gone with it, and so is what the kernel remembers of the mount.
 restart_worker() {
-    local pid
-    pid=$(worker_pid)
     cv --dir "$CLUSTER" umount mnt 3>&-
-    kill -9 "$pid"
-    until_ok 10 gone "$pid"
+    kill_daemon worker
     "$@"
-    cv local up --dir "$CLUSTER" 3>&-
-    cv --dir "$CLUSTER" mount :/ mnt 3>&-
+    cluster_up
 }
 
 # Turn one bit of each file around, in its middle.
@@ -69,7 +48,7 @@ flip_index() { flip $(find "$CLUSTER/worker/index" -name '*.sst' -o -name '*.log
     head -c $((5 << 20)) /dev/urandom >ufs/large
     for ((i = 0; i < 20; i++)); do head -c 20000 /dev/urandom >"ufs/small.$i"; done
     (cd ufs && sha256sum ./*) >sums
-    up 2GiB
+    cluster_up --capacity 2GiB
     cv --dir "$CLUSTER" mount "file://$PWD/ufs" :/ufs 3>&-
     (cd mnt/ufs && sha256sum -c --quiet ../../sums)
     for what in flip_files flip_segments flip_index; do
@@ -79,7 +58,7 @@ flip_index() { flip $(find "$CLUSTER/worker/index" -name '*.sst' -o -name '*.log
 }
 
 @test "written data is never passed off as good when its bytes are wrong" {
-    up 2GiB
+    cluster_up --capacity 2GiB
     head -c $((5 << 20)) /dev/urandom >data
     cp data mnt/data
     sync mnt/data
@@ -89,8 +68,7 @@ flip_index() { flip $(find "$CLUSTER/worker/index" -name '*.sst' -o -name '*.log
     cv --dir "$CLUSTER" umount mnt 3>&-
     cv local down --dir "$CLUSTER" 3>&-
     flip_files
-    cv local up --dir "$CLUSTER" 3>&-
-    cv --dir "$CLUSTER" mount :/ mnt 3>&-
+    cluster_up
     run cat mnt/data
     [ "$status" != 0 ]
     [[ "$output" == *"Input/output error"* ]]
@@ -103,7 +81,7 @@ flip_index() { flip $(find "$CLUSTER/worker/index" -name '*.sst' -o -name '*.log
 @test "a full disk is told to who writes, and to nobody who reads" {
     head -c $((300 << 20)) /dev/urandom >ufs/large
     sum=$(sha256sum <ufs/large)
-    up 256MiB
+    cluster_up --capacity 256MiB
     cv --dir "$CLUSTER" mount "file://$PWD/ufs" :/ufs 3>&-
     # Larger than the cache: read all the same.
     [ "$(sha256sum <mnt/ufs/large)" = "$sum" ]

@@ -3,32 +3,17 @@
 # lost or doubled. The oracle is cv-oracle (tests/tools), whose log of acknowledgements no daemon knows of.
 # KILLS: how often (default 30; the short form of .ci/run takes fewer).
 load ../bats/lib
+load cluster
 
 : "${KILLS:=30}"
 
 setup() {
-    cd "$BATS_TEST_TMPDIR"
-    declare -gA started=()
-    CLUSTER=$(mktemp -d /tmp/cv-kill-XXXXXX)
-    PATH=$CV_ROOT/build/tools:$PATH
-    cv local up --dir "$CLUSTER" 3>&-
+    cluster_begin kill
+    cluster_up
 }
 
-pid_of() {
-    cv local status --dir "$CLUSTER" -o json | jq -r ".[] | select(.daemon == \"cv-$1\") | .pid // empty"
-}
-
-# Kill and see it gone: only then may its successor have the directory.
-kill_daemon() {
-    local pid
-    pid=$(pid_of "$1")
-    [ -n "$pid" ] || return 0
-    kill -9 "$pid"
-    until_ok 10 gone "$pid"
-}
-
-gone() {
-    ! kill -0 "$1" 2>/dev/null
+teardown() {
+    cluster_end
 }
 
 acknowledged() {
@@ -60,6 +45,4 @@ acknowledged() {
     kill_daemon journal
     cv local up --dir "$CLUSTER" 3>&-
     cv-oracle verify --masters "unix:$CLUSTER/run/master.sock" --log oracle.ack
-    cv local down --dir "$CLUSTER"
-    rm -rf "$CLUSTER"
 }
