@@ -9,7 +9,8 @@
  * What changed nothing (an error, an open) has no row; the slot of this leader remembers it all the same. Under a new
  * leader such a request is executed anew if it comes again. That is sound: nothing happened the first time, and the
  * client asks again only because it never saw the answer, so the request takes place at the moment of the second try. It
- * does ask of a client that it closes its connection to the old leader before it asks the new one.
+ * does ask of a client that it closes its connection to the old leader before it asks the new one. Answers that say "not
+ * now" no slot remembers: the client does ask again having seen them.
  */
 #include "meta/meta_core.h"
 
@@ -142,9 +143,11 @@ static void slot_remember(struct run *u, struct slot *slot, const struct rec_op_
     slot->batch = u->q->depends ? (uint32_t)u->q->depends : (uint32_t)u->m->batch_committed;
 }
 
+/* "Not now" is none: it is asked again under the same number, and has to be looked at anew. That includes CV_NO_SPACE, a
+ * grant when no worker takes data: clients are told CV_NO_WORKER and ask again until one does. */
 static bool is_outcome(int r)
 {
-    return r != -CV_NOT_PREPARED && r != -CV_NOT_LISTED && r != -CV_BUSY && r != -ENOMEM;
+    return r != -CV_NOT_PREPARED && r != -CV_NOT_LISTED && r != -CV_BUSY && r != -CV_NO_SPACE && r != -ENOMEM;
 }
 
 static int run_once(struct run *u, struct session *s)

@@ -209,6 +209,30 @@ static int grant(struct caller *c, uint64_t inode, uint64_t handle, uint64_t *re
     return r;
 }
 
+/* As libcurvine does: the same session, slot and sequence until somebody takes data. */
+TEST(master_grants_what_is_asked_again_under_the_same_number_once_a_worker_is_there)
+{
+    struct cluster k;
+    cluster_init(&k);
+    k.options.worker_down_ms = 60000;
+    cluster_start(&k);
+    struct caller *worker = caller_new_as(k.socket, RPC_WORKER);
+    struct asked *a = ask_create(k.c, "f", 0);
+    struct msg_create_answer created;
+    ck_assert_int_eq(asked_wait(a), 0);
+    ck_assert_int_eq(msg_create_answer_decode(a->body, a->n, &created), 0);
+    struct msg_write_grant m = {
+        .head = head_of(k.c, 1), .inode = created.attr.inode, .handle = created.handle, .count = 1};
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(finish(ask(k.c, MSG_write_grant, &m)), -CV_NO_WORKER);
+    ck_assert_int_eq(register_worker(worker, 77), 0);
+    ck_assert_int_eq(finish(ask(k.c, MSG_write_grant, &m)), 0);
+    ck_assert_int_eq(finish(ask(k.c, MSG_write_grant, &m)), 0); /* this one is remembered */
+    asked_free(a);
+    caller_free(worker);
+    cluster_fini(&k);
+}
+
 TEST(master_places_new_blocks_and_tells_what_to_drop)
 {
     struct cluster k;
