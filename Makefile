@@ -140,10 +140,11 @@ $(O)/bench/%: $(O)/obj/tests/bench/%.o $(libs)
 
 ##@ Tests
 # Debian's RocksDB is not built for the thread sanitizer: tests with it say so.
-unit_sources := $(if $(filter thread,$(SAN)),$(shell grep -L 'not for the thread sanitizer' tests/unit/test_*.c),\
+# PURE=1 leaves them out as well.
+unit_sources := $(if $(filter thread,$(SAN))$(PURE),$(shell grep -L 'not for the thread sanitizer' tests/unit/test_*.c),\
     $(wildcard tests/unit/test_*.c))
 unit_tests := $(patsubst tests/unit/%.c,$(O)/test/%,$(unit_sources))
-.PHONY: check unit san bats fuzz layers
+.PHONY: check unit san bats accept accept-short fuzz layers
 unit: $(if $(T),$(O)/test/test_$(T),$(unit_tests)) ## unit tests (SAN=address,undefined or SAN=thread: under sanitizers; T=name: one file)
 	@tests/run-unit $(if $(T),$(O)/test/test_$(T),$(unit_tests))
 
@@ -158,10 +159,10 @@ include tests/sim/sim.mk
 check: deps ## everything a change must pass: layers, unit tests, sanitizers, bats (under 10 minutes)
 	@$(MAKE) --no-print-directory layers
 	@$(MAKE) --no-print-directory WERROR=1 all unit sim-check
-	@$(MAKE) --no-print-directory san
+	@$(MAKE) --no-print-directory PURE=1 san
 	@$(MAKE) --no-print-directory WERROR=1 bats
 
-san: ## unit tests of the pure parts under address+undefined and thread sanitizers
+san: ## unit tests under address+undefined and thread sanitizers (PURE=1: without those that keep a database)
 	@$(MAKE) --no-print-directory SAN=address,undefined unit sim-check
 	@$(MAKE) --no-print-directory SAN=thread unit sim-check
 
@@ -170,6 +171,12 @@ bats: all tools bench-build ## the programs from outside (T=10-config: one file;
 
 accept: all tools ## the shows of the issues: kill loops with an oracle, a bucket (KILLS=30 OBJECTS=10000 LARGEST=1073741824)
 	@CV_BIN=$(abspath $(O))/bin KILLS=$(or $(KILLS),30) OBJECTS=$(or $(OBJECTS),10000) LARGEST=$(or $(LARGEST),1073741824) bats --print-output-on-failure tests/accept
+
+# Without the kill loops under whole programs, which take as long as the programs do.
+accept-short: all tools
+	@CV_BIN=$(abspath $(O))/bin KILLS=$(or $(KILLS),6) OBJECTS=$(or $(OBJECTS),300) LARGEST=$(or $(LARGEST),70000000) \
+	    bats --print-output-on-failure $(patsubst %,tests/accept/%.bats,kill bucket damage)
+	@CV_BIN=$(abspath $(O))/bin bats --print-output-on-failure -f '^(git|tar|SQLite|fio)' tests/accept/apps.bats
 
 # The same programs built without fsync must fail there, or the tests show nothing: build/nosync.
 .PHONY: power

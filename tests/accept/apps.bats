@@ -20,10 +20,10 @@ teardown() {
     cluster_end
 }
 
-# Until the file killed.enough appears.
+# KILLS times; then whatever is under way may come to its end in peace.
 kill_loop() {
     local round=0
-    while [ ! -e killed.enough ]; do
+    while [ ! -e killed.enough ] && [ $round -lt "$KILLS" ]; do
         sleep "0.$((RANDOM % 9 + 1))" # anywhere in the work
         case $((round++ % 4)) in
         0) kill_daemon worker ;;
@@ -46,7 +46,7 @@ while_killing() {
     start killer kill_loop
     local turn=0
     until killed "$KILLS"; do
-        alive killer
+        alive killer || killed "$KILLS"
         "$@" $((turn++))
     done
     touch killed.enough
