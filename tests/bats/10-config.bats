@@ -109,5 +109,5 @@ load lib
 @test "the reference has every option, as markdown and for manual pages" {
     n=$(cv config show -o json | jq length)
     [ "$(cv config sample --markdown | grep -c '^| `')" = "$n" ]
-    [ "$(cv config sample --man | grep -c '^\.BR ')" = "$n" ]
+    [ "$(cv config sample --man | grep -c '^\.B ')" = "$n" ]
 }
