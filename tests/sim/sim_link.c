@@ -6,18 +6,20 @@
 #include "sim_check.h"
 #include "sim_nemesis.h"
 #include "sim_node.h"
+#include "sim_twin.h"
 
 /* ---- Both streams ---- */
 
-static void send(struct node *n, const struct link_message *m, enum event_type type, uint64_t *arrives_us)
+static void send_later(struct node *n, const struct link_message *m, enum event_type type, uint64_t *arrives_us)
 {
     struct world *w = n->world;
     if (!n->link.up)
         return;
     struct link_message *copy = sim_alloc(&w->arena, sizeof(*copy));
     *copy = *m;
-    uint64_t at_us = w->now_us + (w->params.link_us ? between(&w->node_random, 0, w->params.link_us) : 0);
-    if (w->now_us < n->link.slow_until_us)
+    bool frame = m->type == TO_MASTER_FRAME; /* the twin's change nothing of the model's course */
+    uint64_t at_us = w->now_us + (w->params.link_us && !frame ? between(&w->node_random, 0, w->params.link_us) : 0);
+    if (w->now_us < n->link.slow_until_us && !frame)
         at_us += between(&w->node_random, 0, (uint32_t)n->link.slow_us);
     *arrives_us = max(*arrives_us, at_us);
     struct event *e = world_schedule(w, *arrives_us, type);
@@ -28,12 +30,12 @@ static void send(struct node *n, const struct link_message *m, enum event_type t
 
 void link_send_master(struct node *n, const struct link_message *m)
 {
-    send(n, m, EVENT_TO_MASTER, &n->link.to_master_us);
+    send_later(n, m, EVENT_TO_MASTER, &n->link.to_master_us);
 }
 
 void link_send_journal(struct node *n, const struct link_message *m)
 {
-    send(n, m, EVENT_TO_JOURNAL, &n->link.to_journal_us);
+    send_later(n, m, EVENT_TO_JOURNAL, &n->link.to_journal_us);
 }
 
 static void journal_reset(struct link_state *l)
@@ -85,6 +87,7 @@ void link_break(struct node *n)
     l->number++;
     bool attached = l->attached;
     journal_reset(l);
+    twin_break(n);
     if (n->master.up)
         master_unlink(n);
     /* The master died: give leadership away at once (raft.md 5.2). */
@@ -136,7 +139,9 @@ static void reject_waiting(struct node *n)
 void link_after_step(struct node *n, const struct raft_output *before, const struct raft_output *out)
 {
     struct link_state *l = &n->link;
-    if (!l->attached)
+    uint32_t life = n->life, number = l->number;
+    twin_after_step(n, before, out);
+    if (!l->attached || n->life != life || l->number != number)
         return;
     if (l->proposing && out->proposed_first) {
         struct link_message m = {.type = TO_MASTER_PROPOSED,
@@ -167,7 +172,7 @@ void link_on_installed(struct node *n)
     tell(n, TO_MASTER_STATUS);
 }
 
-void link_read_answer(struct node *n, const struct raft_read *read)
+void link_answer_read(struct node *n, const struct raft_read *read)
 {
     struct link_message m = {
         .type = TO_MASTER_READ, .number = read->context, .index = read->index, .result = read->result};
@@ -187,7 +192,7 @@ static void propose(struct node *n, struct link_message *p)
     /* The core's output is carried out in the step: the master must be told the index before what follows from it. */
     l->proposing = p;
     uint32_t life = n->life, number = l->number;
-    int r = node_step(n, &in);
+    int r = twin_propose(n, p, &in);
     if (n->life != life || l->number != number)
         return;
     l->proposing = NULL;
@@ -246,7 +251,7 @@ static void on_read(struct node *n, uint64_t context)
     if (r != -CV_BUSY && r != -CV_NOT_LEADER)
         fail_harm(n->world, "read", "n%u: a read gets %s", n->slot, cv_error_name(r));
     struct raft_read refused = {.context = context, .result = r};
-    link_read_answer(n, &refused);
+    link_answer_read(n, &refused);
 }
 
 static void on_attach(struct node *n, const struct link_message *m)
@@ -260,6 +265,7 @@ static void on_attach(struct node *n, const struct link_message *m)
     app_input(n, m->index, m->durable, m->flag, false);
     if (n->life != life || l->number != number)
         return;
+    twin_on_attach(n, m);
     tell(n, TO_MASTER_WELCOME);
     /* A snapshot was installed and the journal stopped before it could say so. */
     const struct state *flushed = n->disk.durable.flushed;
@@ -317,8 +323,10 @@ void link_on_journal(struct node *n, struct link_message *m)
     case TO_JOURNAL_APPLIED:
         n->link.applied = m->index;
         n->link.flushed = m->durable;
+        twin_on_applied(n, m);
         app_input(n, m->index, m->durable, m->flag, m->flag2);
         break;
+    case TO_JOURNAL_FRAME: twin_on_frame(n, m); break;
     case TO_JOURNAL_READ: on_read(n, m->number); break;
     case TO_JOURNAL_NO_LEASE: after_lease(n, m); break;
     }
@@ -326,6 +334,13 @@ void link_on_journal(struct node *n, struct link_message *m)
 
 void link_on_master(struct node *n, struct link_message *m)
 {
-    if (n->master.up)
-        master_on_link(n, m);
+    if (!n->master.up)
+        return;
+    if (m->type == TO_MASTER_FRAME) {
+        twin_master_frame(n, m);
+        return;
+    }
+    if (m->type == TO_MASTER_WELCOME || m->type == TO_MASTER_ROLE || m->type == TO_MASTER_STATUS)
+        twin_master_answers_roles(n);
+    master_on_link(n, m);
 }

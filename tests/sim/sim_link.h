@@ -18,6 +18,7 @@ enum to_master {
     TO_MASTER_INSTALL,     /* the state was replaced: index */
     TO_MASTER_READ,        /* context, index, result */
     TO_MASTER_NO_LEASE,    /* leases are over in this term: answer with TO_JOURNAL_NO_LEASE */
+    TO_MASTER_FRAME = 16,  /* of the twin (sim_twin.h). number: type of the message, data: body (size) and data */
 };
 
 enum to_journal {
@@ -26,6 +27,7 @@ enum to_journal {
     TO_JOURNAL_APPLIED,    /* applied, flushed, can_lead, log_full */
     TO_JOURNAL_READ,       /* context */
     TO_JOURNAL_NO_LEASE,   /* as asked: no read is served under a lease of that term any more */
+    TO_JOURNAL_FRAME = 16, /* of the twin: the answer to a role. term */
 };
 
 struct link_message {
@@ -71,7 +73,7 @@ void link_on_journal(struct node *n, struct link_message *m);
 
 /* The journal after each step: role changes, truncation and watermarks for the master. */
 void link_after_step(struct node *n, const struct raft_output *before, const struct raft_output *out);
-void link_read_answer(struct node *n, const struct raft_read *read);
+void link_answer_read(struct node *n, const struct raft_read *read);
 void link_on_installed(struct node *n);
 void link_propose_waiting(struct node *n);
 

@@ -586,6 +586,7 @@ void master_on_link(struct node *n, const struct link_message *l)
             undo_from(n, l->number);
         break;
     case TO_MASTER_TRUNCATE: on_truncate(n, l->index); return;
+    case TO_MASTER_FRAME: return; /* the twin's */
     case TO_MASTER_INSTALL: on_install(n); break;
     case TO_MASTER_READ: on_read_index(n, l); break;
     case TO_MASTER_NO_LEASE:

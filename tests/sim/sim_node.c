@@ -9,6 +9,7 @@
 #include "sim_nemesis.h"
 #include "sim_net.h"
 #include "sim_store.h"
+#include "sim_twin.h"
 
 struct node *node_by_id(struct world *w, uint64_t id)
 {
@@ -161,6 +162,7 @@ static void start_journal(struct node *n)
     if (n->disk.damaged)
         fail_harm(w, "damage_unseen", "n%u: started from a damaged disk", n->slot);
     store_start(n);
+    twin_start(n);
     n->life++;
     n->up = true;
     n->raft = new_core(n);
@@ -212,6 +214,7 @@ void node_stop(struct node *n, enum stop which, int keep)
     trace(w, "n%u journal stops: term %llu, log to %llu, %u writes queued", n->slot, (unsigned long long)n->out.term,
           (unsigned long long)n->disk.live.last, n->disk.queued);
     w->counters.crashes++;
+    twin_end(n);
     n->up = false;
     n->life++;
     n->raft = raft_free(n->raft);
@@ -238,6 +241,7 @@ static void carry_write(struct node *n, const struct raft_write *write, bool mak
     struct world *w = n->world;
     const struct disk_image *live = &n->disk.live;
     check_write(n, write);
+    twin_on_write(n, write);
     struct disk_unit *u = disk_unit_new(w, write->count);
     u->seq = write->seq;
     u->term = write->term;
@@ -405,7 +409,7 @@ static void carry_out(struct node *n, const struct raft_output *out, bool maker)
     for (uint32_t i = 0; i < out->send_count && n->life == life; i++)
         carry_send(n, &out->sends[i]);
     for (uint32_t i = 0; i < out->read_count && n->life == life; i++)
-        link_read_answer(n, &out->reads[i]);
+        link_answer_read(n, &out->reads[i]);
     for (uint32_t i = 0; i < out->want_count && n->life == life; i++)
         snapshot_on_want(n, &out->wants[i]);
     if (out->offer.index && n->life == life)

@@ -62,7 +62,8 @@ struct node {
     uint32_t restarts_pending;
 
     struct disk disk;
-    struct store *store; /* the log store beside it; NULL: not in this run */
+    struct store *store;            /* the log store beside it; NULL: not in this run */
+    struct twin *twin, *twin_dying; /* the true link beside the model; one that waits for its callers */
     struct link_state link;
     struct master master;
     struct fetch fetch;

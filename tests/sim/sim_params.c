@@ -129,7 +129,7 @@ void params_draw(uint64_t seed, struct params *ret)
         draw_focus(r, &p);
     p.no_lease = p.no_lease || chance(r, 100) || !params_leases_hold(&p);
     p.space = seed % 8 == 1; /* not drawn: the others stay what they were */
-    p.store = seed % 8 == 5;
+    p.store = p.link = seed % 8 == 5;
     *ret = p;
 }
 
@@ -193,7 +193,7 @@ static const struct {
     NUMBER(hint_poor),   BOOL(told_first),
     BOOL(in_order),      BOOL(applied_known),
     BOOL(harm_only),     BOOL(space),
-    BOOL(store),
+    BOOL(store),         BOOL(link),
 #undef NUMBER
 #undef BOOL
 };

@@ -51,6 +51,7 @@ struct params {
     bool in_order;      /* links keep the order of messages */
     bool space;         /* masters run the namespace core too */
     bool store;         /* the log store runs beside each disk */
+    bool link;          /* the journal's end of the link runs beside the model (with store) */
     bool applied_known; /* a restart tells the core what the application has */
 
     /* Pace of network, disk, link between journal and master. */

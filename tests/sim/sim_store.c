@@ -212,6 +212,11 @@ void store_stop(struct node *n)
         n->store->open = journal_store_free(n->store->open);
 }
 
+struct journal_store *store_open(struct node *n)
+{
+    return n->store->open;
+}
+
 /* ---- Clearing ---- */
 
 static void remove_dir(const char *dir)

@@ -21,5 +21,9 @@ void store_take(struct node *n, const struct disk_unit *u);
 void store_start(struct node *n);
 void store_stop(struct node *n);
 
+/* While the journal runs. */
+struct journal_store;
+struct journal_store *store_open(struct node *n);
+
 /* All of a world: before its memory goes; the directory too. */
 void store_clear(struct world *w, bool directory);

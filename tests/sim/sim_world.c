@@ -15,6 +15,7 @@
 #include "sim_node.h"
 #include "sim_space.h"
 #include "sim_store.h"
+#include "sim_twin.h"
 
 /* ---- Memory ---- */
 
@@ -379,6 +380,7 @@ static void free_cores(struct world *w)
     }
     if (crashed)
         w->check->space = NULL;
+    twin_clear(w, crashed);
     store_clear(w, false);
 }
 
