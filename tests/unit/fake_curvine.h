@@ -19,7 +19,7 @@ static struct fake_curvine {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct curvine_request *waiting[FAKE_WAITING_MAX];
-    unsigned count, submitted, cancelled, pins;
+    _Atomic unsigned count, submitted, cancelled, pins; /* written under the lock, or alone; read by tests without it */
     /* Fill the results and return true to answer at once. */
     bool (*answer)(struct curvine_request *q);
     int64_t (*pieces)(uint64_t offset, uint32_t length, struct curvine_piece *pieces, unsigned *ret_count);
