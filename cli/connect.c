@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "cli/mounts.h"
 #include "client/client_ask.h"
+#include "client/client_options.h"
 #include "conf/common_options.h"
 
 #define CONNECT_MS 10000
@@ -28,6 +29,7 @@ int cli_connect(struct cli *cli, struct curvine **ret)
     if (r == 0)
         r = curvine_open(&(struct curvine_options){.masters = (char *)masters.p,
                                                    .program = "cv",
+                                                   .memory_bytes = config_options(config, client)->memory_bytes,
                                                    .timeout_ms = cli_timeout_ms(cli, CONNECT_MS)},
                          ret);
     if (r < 0)

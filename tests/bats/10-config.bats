@@ -81,8 +81,8 @@ load lib
     [ "$(value master.batch_ops origin)" = default ]
     [ "$(value master.lease_ms value)" = 3000 ]
     [ "$(value cluster.masters value)" = '["a:1","b:2"]' ]
-    mkdir here && printf 'client:\n  requests_max: 7\n' > here/curvine.yaml
-    cv --dir here config show client.requests_max -o json | jq -e '.[0].value == 7'
+    mkdir here && printf 'fuse:\n  requests_max: 9\n' > here/curvine.yaml
+    cv --dir here config show fuse.requests_max -o json | jq -e '.[0].value == 9'
     CURVINE_CONFIG=c.yaml cv config show master.port -o json | jq -e '.[0].value == 1'
     run -2 cv --set master.prot=3 config show
     has "--set: master.prot: unknown key, did you mean 'port'?"
@@ -110,4 +110,14 @@ load lib
     n=$(cv config show -o json | jq length)
     [ "$(cv config sample --markdown | grep -c '^| `')" = "$n" ]
     [ "$(cv config sample --man | grep -c '^\.B ')" = "$n" ]
+}
+
+@test "every option is read by the program it is for" {
+    unread=
+    for option in $(cd "$CV_ROOT" && sed -n 's/^OPT[A-Z_]*(\([a-z_]*\),.*/\1/p' src/*/*_options.def raft/*_options.def meta/*_options.def \
+        worker/*_options.def fuse/*_options.def | sort -u); do
+        grep -rqE "(->|\.)$option\b" "$CV_ROOT"/{src,raft,meta,worker,fuse,cli,bin} --include='*.c' --include='*.h' || unread+=" $option"
+    done
+    echo "nobody reads:$unread"
+    [ -z "$unread" ]
 }
