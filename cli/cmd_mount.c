@@ -96,7 +96,7 @@ static int list_mounts(struct cli *cli)
 
 /* ---- attach, mount ------------------------------------------------------------------------------------------------------------ */
 
-enum { OPTION_PARAM_FILE = 1, OPTION_CHECK, OPTION_OVER, OPTION_ALLOW_OTHER, OPTION_RW };
+enum { OPTION_PARAM_FILE = 1, OPTION_CHECK, OPTION_OVER, OPTION_ALLOW_OTHER };
 #define SETTINGS_MAX 64
 
 struct wish {
@@ -105,7 +105,6 @@ struct wish {
     unsigned n_settings;
     bool check, over, allow_other, mode_given;
     uint8_t mode;
-    uint32_t flags;
 };
 
 static int parse_mode(const char *name, uint8_t *ret)
@@ -153,7 +152,6 @@ static int parse_options(struct cli *cli, int argc, char **argv, struct wish *w)
         {"param", required_argument, NULL, 'p'},
         {"param-file", required_argument, NULL, OPTION_PARAM_FILE},
         {"check", no_argument, NULL, OPTION_CHECK},
-        {"rw", no_argument, NULL, OPTION_RW},
         {"over", no_argument, NULL, OPTION_OVER},
         {"allow-other", no_argument, NULL, OPTION_ALLOW_OTHER},
         {0},
@@ -173,7 +171,6 @@ static int parse_options(struct cli *cli, int argc, char **argv, struct wish *w)
             break;
         case OPTION_PARAM_FILE: w->file = optarg; break;
         case OPTION_CHECK: w->check = true; break;
-        case OPTION_RW: w->flags |= MOUNT_WRITABLE; break;
         case OPTION_OVER: w->over = true; break;
         case OPTION_ALLOW_OTHER: w->allow_other = true; break;
         default: return cli_option_status() == CLI_OK ? -1 : cli_option_status();
@@ -188,7 +185,7 @@ static int fill_attachment(struct cli *cli, struct wish *w, struct attachment *a
     a->uri = w->uri ? w->uri : "";
     a->path = w->path ? w->path + 1 : NULL;
     a->mode = w->mode;
-    a->flags = w->flags | (w->check ? MOUNT_CHECK : 0);
+    a->flags = w->check ? MOUNT_CHECK : 0;
     if (w->mode == MOUNT_SCRATCH) {
         if (w->uri)
             return cli_usage(cli, "--mode scratch is space of the cache alone, without %s", w->uri);
@@ -252,8 +249,8 @@ static int carry_out(struct cli *cli, struct wish *w, struct attachment *a)
         int status = fill_attachment(cli, w, a);
         if (status != CLI_OK)
             return status;
-    } else if (w->mode_given || w->n_settings || w->file || w->flags || w->check) {
-        return cli_usage(cli, "--mode, --rw, --param and --check belong to attaching: cv mount URI :/PATH");
+    } else if (w->mode_given || w->n_settings || w->file || w->check) {
+        return cli_usage(cli, "--mode, --param and --check belong to attaching: cv mount URI :/PATH");
     }
     if (w->path) {
         snprintf(path, sizeof(path), "%s", w->path + 1);

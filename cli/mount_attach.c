@@ -132,6 +132,8 @@ int mount_attach(struct cli *cli, struct curvine *cv, const struct attachment *a
         printf("%s can be attached at :%s; nothing was changed\n", a->uri, a->path);
     else if (cli->form == OUT_TABLE)
         printf("attached %s at :%s (%s%s)\n", *a->uri ? a->uri : "scratch space", a->path, mount_mode_name(a->mode),
-               a->mode == MOUNT_CACHE && !(a->flags & MOUNT_WRITABLE) ? ", read-only" : "");
+               a->mode == MOUNT_CACHE && !(a->flags & MOUNT_WRITABLE) ? ", read-only"
+               : a->mode == MOUNT_FS ? ": what is written stays in the cache, nothing goes back to the bucket yet"
+                                     : "");
     return CLI_OK;
 }
