@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "conf/dir_lock.h"
 #include "conf/json.h"
 #include "raft/journal_driver.h"
 #include "raft/journal_link.h"
@@ -20,6 +21,7 @@ struct journal {
     struct journal_config config;
     struct loop *loop;
     struct journal_store *store;   /* NULL in quarantine */
+    int lock_fd;                   /* of the directory, in quarantine: the store has its own */
     struct journal_driver *driver; /* NULL in quarantine */
     struct journal_link *link;
     bool started, running;
@@ -41,7 +43,8 @@ static int open_store(struct journal *j)
         return e;
     if (r == -CV_LOG_DAMAGED) {
         log_error(r, "the log in %s: %s. In quarantine until it is replaced", dir, (const char *)j->reason.p);
-        return 0;
+        r = dir_lock(dir, &j->lock_fd, NULL); /* a process of this directory still: seen, stopped, and alone */
+        return r < 0 ? log_error(r, "the log in %s", dir) : 0;
     }
     if (r < 0)
         return log_error(r, "the log in %s: %s", dir, (const char *)j->reason.p);
@@ -134,6 +137,7 @@ int journal_start(const struct journal_config *config, struct journal **ret)
     struct journal *j cleanup(journal_stop_p) = calloc(1, sizeof(*j));
     if (!j)
         return -ENOMEM;
+    j->lock_fd = -1;
     j->config = *config;
     sem_init(&j->done, 0, 0);
     struct loop_options options = {.name = "journal", .backend = config->io};
@@ -197,6 +201,7 @@ struct journal *journal_stop(struct journal *j)
     j->link = journal_link_free(j->link);
     j->loop = loop_free(j->loop);
     j->store = journal_store_free(j->store);
+    closep(&j->lock_fd);
     buf_fini(&j->reason);
     sem_destroy(&j->done);
     free(j);

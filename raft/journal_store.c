@@ -242,8 +242,9 @@ int journal_store_open(const char *dir, const struct journal_store_options *opti
         (void)buf_printf(why, ". New cluster: cv-journal format; new member of one: cv-journal join. An empty "
                               "directory that used to hold a log must not be formatted as the same node");
     else if (r == -CV_LOG_DAMAGED)
-        (void)buf_printf(why, ". This node must not vote or acknowledge any more: look with cv-journal check; with "
-                              "other voters alive replace it (cv raft replace)");
+        (void)buf_printf(
+            why, ". This node must not vote or acknowledge any more: stop it and look with cv-journal check; with "
+                 "other voters alive replace it (cv raft replace)");
     if (r < 0)
         return r;
     s->hs_known = true;

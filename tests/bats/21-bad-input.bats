@@ -81,6 +81,13 @@ sum_of() {
     [ "$status" != 0 ]
     has "acknowledged entries are lost"
     run ! cv --dir "$cluster" --timeout 1s fs mkdir :/no
+    # In quarantine it is still the process of its directory: nobody else gets in, and it is found and stopped.
+    quarantined=$(pid_of journal)
+    [ -n "$quarantined" ]
+    run -4 cv-journal check -d "$cluster/journal"
+    has "$quarantined"
+    run -0 cv local down --dir "$cluster" 3>&-
+    until_ok 10 gone "$quarantined"
 }
 
 @test "a tail that was never acknowledged is no damage" {
