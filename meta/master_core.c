@@ -2,7 +2,10 @@
 #include "meta/master_core.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 /* "Only the disk knows" is the core's "not prepared". */
@@ -51,6 +54,27 @@ int master_core_init(struct master_core *c, const struct meta_options *options, 
     pthread_rwlock_init(&c->lock, &a);
     pthread_rwlockattr_destroy(&a);
     return 0;
+}
+
+void master_core_set_leader(struct master_core *c, uint64_t leader, uint64_t term, struct text address)
+{
+    bool same = c->leader == leader && c->leader_term == term && text_equal(address, text_of(c->leader_address));
+    if (same)
+        return;
+    master_core_write_lock(c);
+    c->leader = leader;
+    c->leader_term = term;
+    snprintf(c->leader_address, sizeof(c->leader_address), TEXT_FMT, TEXT_ARG(address));
+    master_core_unlock(c);
+}
+
+void master_core_leader(struct master_core *c, char address[MASTER_ADDRESS_SIZE], struct msg_leader_answer *ret)
+{
+    master_core_read_lock(c);
+    memcpy(address, c->leader_address, MASTER_ADDRESS_SIZE);
+    *ret = (struct msg_leader_answer){.node = c->leader, .term = c->leader_term, .address = text_of(address)};
+    master_core_unlock(c);
+    ret->serving = master_core_leads(c, clock_ns());
 }
 
 void master_core_fini(struct master_core *c)

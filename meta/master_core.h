@@ -16,6 +16,9 @@
 
 #include "meta/master_store.h"
 #include "meta/meta.h"
+#include "wire/message.h"
+
+#define MASTER_ADDRESS_SIZE 128 /* "host:port" and the final zero */
 
 struct master_core {
     struct meta *meta;
@@ -33,6 +36,10 @@ struct master_core {
     _Atomic uint64_t node;           /* our journal's id */
     _Atomic uint64_t leader;         /* node that leads as far as the journal knows; 0: nobody */
     _Atomic uint32_t incarnation;    /* of the cluster */
+
+    /* [R] [W] Where clients find `leader`, as the journal knows it; empty: not known. In which term. */
+    char leader_address[MASTER_ADDRESS_SIZE];
+    uint64_t leader_term;
 };
 
 /* Build the namespace on an open store, which stays the caller's. Reads the database.
@@ -54,6 +61,12 @@ static inline void master_core_unlock(struct master_core *c)
 {
     pthread_rwlock_unlock(&c->lock);
 }
+
+/* Scribe: somebody else leads now, or nobody is known to (leader 0). */
+void master_core_set_leader(struct master_core *c, uint64_t leader, uint64_t term, struct text address);
+
+/* Any thread: who leads, as it is told to who asked the wrong master. address: room for the text ret points to. */
+void master_core_leader(struct master_core *c, char address[MASTER_ADDRESS_SIZE], struct msg_leader_answer *ret);
 
 /* Any thread: may requests be answered from our memory now? Ask again just before the answer leaves. */
 static inline bool master_core_leads(const struct master_core *c, uint64_t now_ns)

@@ -8,7 +8,7 @@
 /* OWN(name): requests the daemon answers itself. */
 // clang-format off
 #define MASTER_OWN_OPS_(OWN)                                                                                           \
-    OWN(session_renew) OWN(cluster_status) OWN(workers)                                                                \
+    OWN(leader) OWN(session_renew) OWN(cluster_status) OWN(workers)                                                    \
     OWN(worker_register) OWN(worker_heartbeat) OWN(worker_mounts) OWN(sessions_check) OWN(origin_changed)
 // clang-format on
 

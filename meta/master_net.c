@@ -96,6 +96,17 @@ void master_net_count(struct master_net *n, enum master_op op, uint64_t received
     }
 }
 
+void master_net_refuse(struct master_net *n, struct rpc_request *rpc, int error)
+{
+    char address[MASTER_ADDRESS_SIZE];
+    struct msg_leader_answer leader;
+    uint64_t index = n->core->released_index;
+    if (error != -CV_NOT_LEADER && error != -CV_UNKNOWN_OUTCOME && error != -CV_STOPPING)
+        return rpc_answer(rpc, error, index, NULL, NULL);
+    master_core_leader(n->core, address, &leader);
+    rpc_answer(rpc, error, index, msg_leader_answer_desc(), &leader);
+}
+
 static void count_answer(struct net_request *q, int error, uint64_t now)
 {
     master_net_count(q->net, (enum master_op)q->op, q->received_ns, error, now);
@@ -166,7 +177,10 @@ static void answer(struct net_request *q, int error, uint64_t now)
         error = meta_answer_encode(&q->base.meta, &n->out);
     buf_fini(&texts);
     count_answer(q, error, now);
-    rpc_answer_body(q->rpc, error, index, n->out.p, error ? 0 : (uint32_t)n->out.n);
+    if (error)
+        master_net_refuse(n, q->rpc, error);
+    else
+        rpc_answer_body(q->rpc, 0, index, n->out.p, (uint32_t)n->out.n);
     if (!q->fetched || q->base.meta.op_class != META_READ || !install(q))
         request_drop(q);
 }
@@ -395,7 +409,7 @@ static void answer_own(struct net_request *q, uint64_t now)
         rpc_answer(q->rpc, 0, n->core->released_index, msg_session_renew_answer_desc(), &a);
     } else {
         count_answer(q, q->outcome, now);
-        rpc_answer(q->rpc, q->outcome, n->core->released_index, NULL, NULL);
+        master_net_refuse(n, q->rpc, q->outcome);
     }
     request_drop(q);
 }

@@ -54,6 +54,9 @@ void master_net_fini(struct master_net *n);
 /* Count an answer. */
 void master_net_count(struct master_net *n, enum master_op op, uint64_t received_ns, int error, uint64_t now_ns);
 
+/* Answer without a result; who asked the wrong master is told who leads. */
+void master_net_refuse(struct master_net *n, struct rpc_request *rpc, int error);
+
 /* --- master_peer.c: what is kept of a connection --- */
 struct master_peer;
 

@@ -17,7 +17,9 @@ struct own {
     struct master_workers *workers;
     uint64_t now_ns;
     struct buf texts; /* what the answer points to */
+    char address[MASTER_ADDRESS_SIZE];
     union {
+        struct msg_leader_answer leader;
         struct msg_cluster_status_answer status;
         struct msg_workers_answer workers;
         struct msg_worker_register_answer registered;
@@ -30,6 +32,12 @@ struct own {
 static int own_cluster_status(struct own *o)
 {
     o->n->o->status(o->n->o->arg, &o->answer.status, &o->texts);
+    return 0;
+}
+
+static int own_leader(struct own *o)
+{
+    master_core_leader(o->n->core, o->address, &o->answer.leader);
     return 0;
 }
 
@@ -114,6 +122,7 @@ struct own_op {
 
 // clang-format off
 static const struct own_op ops[] = {
+    {MSG_leader,           false, false, own_leader},
     {MSG_cluster_status,   false, false, own_cluster_status},
     {MSG_workers,          false, true,  own_workers},
     {MSG_worker_register,  true,  true,  own_worker_register},
@@ -153,6 +162,9 @@ void master_own_request(struct master_net *n, struct rpc_request *rpc)
         !master_core_leads(n->core, now)) /* until the answer leaves, not only until it was found */
         r = -CV_NOT_LEADER;
     master_net_count(n, master_op_of(rpc->header.type), received_ns, r, now);
-    rpc_answer(rpc, r, index, r < 0 ? NULL : message_desc(rpc->header.type + 0x8000), r < 0 ? NULL : &o.answer);
+    if (r < 0)
+        master_net_refuse(n, rpc, r);
+    else
+        rpc_answer(rpc, 0, index, message_desc(rpc->header.type + 0x8000), &o.answer);
     buf_fini(&o.texts);
 }

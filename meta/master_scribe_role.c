@@ -155,7 +155,7 @@ static void lead_if_caught_up(struct master_scribe *s)
 static void on_role(void *arg, const struct msg_link_role *m)
 {
     struct master_scribe *s = arg;
-    s->core->leader = m->leader;
+    master_core_set_leader(s->core, m->leader, m->term, m->leader_address);
     s->core->lease_until_ns = m->lease_until_ns;
     if (m->term == s->term && m->role == s->role)
         return;

@@ -103,8 +103,15 @@ static void fj_tell_role(struct fake_journal *j)
 {
     j->seen = false;
     j->sequence = 0;
+    bool leads = j->role == LINK_LEADER;
     struct msg_link_role m = {
-        .term = j->term, .role = j->role, .leader = 1, .start_index = j->last, .lease_until_ns = UINT64_MAX};
+        .term = j->term,
+        .role = j->role,
+        .leader = leads ? 1 : 2,
+        .leader_address = leads ? TEXT("here:1") : TEXT("there:2"),
+        .start_index = j->last,
+        .lease_until_ns = leads ? UINT64_MAX : 0,
+    };
     fj_send(j, MSG_link_role, &m);
 }
 
@@ -224,7 +231,7 @@ static struct fake_journal *fake_journal_new(const char *socket, struct uuid clu
     fj_append(j, LINK_NOOP, NULL, 0, 0);
     j->commit = 1;
     ck_assert_int_eq(loop_new(&(struct loop_options){.name = "journal"}, &j->loop), 0);
-    char address[NET_TEXT_MAX];
+    char address[160];
     snprintf(address, sizeof(address), "unix:%s", socket);
     struct net_address a;
     ck_assert_int_eq(net_parse(address, 0, &a), 0);
