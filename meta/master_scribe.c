@@ -14,10 +14,9 @@
 #include "meta/master_scribe_internal.h"
 #include "meta/master_ufs.h"
 
-#define GROUP_MAX   64 /* requests executed under one lock: bounds how long readers wait */
-#define DELTA_STALL 4  /* times flush_bytes: above it nothing is executed until the writer caught up */
-#define QUEUE_MAX   8192
-#define TICK_MS     1000
+#define GROUP_MAX 64 /* requests executed under one lock: bounds how long readers wait */
+#define QUEUE_MAX 8192
+#define TICK_MS   1000
 
 /* ---- giving back ------------------------------------------------------------------------------------------------ */
 
@@ -123,7 +122,7 @@ bool scribe_close_if_due(struct master_scribe *s, bool end_of_turn)
 static bool may_execute(struct master_scribe *s)
 {
     return scribe_state(s) == SCRIBE_LEADING && s->core->leading && !s->stalled &&
-           meta_delta_load(s->core->meta).bytes < DELTA_STALL * s->options->flush_bytes &&
+           meta_delta_load(s->core->meta).bytes < SCRIBE_DELTA_STALL * s->options->flush_bytes &&
            scribe_close_if_due(s, false);
 }
 
@@ -240,13 +239,15 @@ static void on_written(void *arg, struct meta_delta *delta)
     master_core_write_lock(s->core);
     meta_delta_written(s->core->meta, delta);
     master_core_unlock(s->core);
+    if (s->applied_untold)
+        scribe_tell_applied(s);
     scribe_ask_for_turn(s);
 }
 
 static void on_flushed(void *arg)
 {
     struct master_scribe *s = arg;
-    master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), !s->stopping);
+    scribe_tell_applied(s);
     scribe_ask_for_turn(s);
 }
 

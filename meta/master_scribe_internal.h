@@ -17,7 +17,8 @@
 #include "meta/master_workers.h"
 #include "meta/master_writer.h"
 
-#define SCRIBE_EXPIRE_MAX 64
+#define SCRIBE_EXPIRE_MAX  64
+#define SCRIBE_DELTA_STALL 4 /* times flush_bytes: above it nothing is executed or fed until the writer caught up */
 
 enum scribe_state { SCRIBE_DETACHED, SCRIBE_FOLLOWING, SCRIBE_LEADING };
 
@@ -46,6 +47,8 @@ struct master_scribe {
     struct master_chain waiting;
     uint8_t role;
     uint64_t start_index;                 /* of our leadership: execute only on top of it */
+    uint64_t elected_ns, elected_behind;  /* when the role came, and how many entries were missing then */
+    bool applied_untold;                  /* the journal waits for link_applied: see scribe_tell_applied() */
     uint64_t sequence;                    /* of the last proposal since role_seen */
     uint64_t commit_index, durable_index; /* as told by the journal */
     uint64_t filling_since_ns;            /* 0: the batch being filled is empty */
@@ -116,6 +119,7 @@ void scribe_inner_tick(struct master_scribe *s);  /* now and then: sessions that
 
 /* --- master_scribe_role.c */
 extern const struct master_link_events scribe_link_events;
+void scribe_tell_applied(struct master_scribe *s);
 void scribe_serve_if_formatted(struct master_scribe *s); /* [W] */
 /* Lose the leadership, if there is one. lost: and the link, so everything in flight has to be taken back. */
 void scribe_step_down(struct master_scribe *s, bool lost);

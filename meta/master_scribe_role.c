@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "meta/master_scribe_internal.h"
+#include "meta/master_ufs.h"
 
 /* ---- leading -------------------------------------------------------------------------------------------------------- */
 
@@ -16,7 +17,11 @@ void scribe_serve_if_formatted(struct master_scribe *s)
     if (s->core->leading || scribe_state(s) != SCRIBE_LEADING || !meta_is_formatted(s->core->meta))
         return;
     atomic_store_explicit(&s->core->leading, s->term, memory_order_release);
-    log_info("leading in term %llu, log index %llu", (unsigned long long)s->term, (unsigned long long)s->applied);
+    uint64_t took_ns = clock_ns() - s->elected_ns;
+    OBSERVE(s, promotion_ns, took_ns);
+    log_info("leading in term %llu, log index %llu, %llu.%llu ms after the journal said so (%llu entries behind then)",
+             (unsigned long long)s->term, (unsigned long long)s->applied, (unsigned long long)(took_ns / NS_PER_MS),
+             (unsigned long long)(took_ns / (NS_PER_MS / 10) % 10), (unsigned long long)s->elected_behind);
 }
 
 static bool note_session(void *arg, uint64_t session, const struct meta_session_row *row, uint32_t handles)
@@ -64,6 +69,8 @@ static void lead(struct master_scribe *s)
     master_core_write_lock(s->core);
     meta_lead(m, (uint32_t)s->term);
     know_workers(s);
+    if (s->o.ufs)
+        master_ufs_mounts_changed(s->o.ufs);
     if (!s->o.sessions || !has_sessions(m)) { /* nobody can hold an orphan open */
         meta_allow_purge(m);
         s->purge_allowed = true;
@@ -93,6 +100,22 @@ static void undo(struct master_scribe *s, uint64_t number, int error)
     scribe_give_back_all(s, &chain, error);
 }
 
+/* Answer those who wait for a commit, and tell from which batch on nothing can be committed any more. The journal says
+ * "proposed" before it says that our role is over, so what it has not said that of will never be in the log. When the
+ * link is lost nobody knows, but of what was never sent. */
+static uint64_t give_up_waiting(struct master_scribe *s, bool lost)
+{
+    uint64_t void_from = meta_batch_now(s->core->meta).number;
+    for (uint32_t i = s->batches.count; i-- > 0;) {
+        struct master_batch_entry *e = &s->batches.ring[(s->batches.head + i) % s->batches.size];
+        bool is_void = lost ? e->sequence == 0 : e->index == 0;
+        if (is_void)
+            void_from = e->number;
+        scribe_give_back_all(s, &e->waiting, is_void ? -CV_NOT_LEADER : -CV_UNKNOWN_OUTCOME);
+    }
+    return lost ? 0 : void_from;
+}
+
 /* We lead no longer. What was proposed may still be committed, if the link told us so (not lost). */
 void scribe_step_down(struct master_scribe *s, bool lost)
 {
@@ -104,13 +127,8 @@ void scribe_step_down(struct master_scribe *s, bool lost)
     master_core_write_lock(s->core);
     scribe_commit_some(s);
     s->core->leading = 0;
-    /* Requests wait no longer: their outcome is not known to us, a retry with the same slot finds it. */
-    struct master_chain chain = {0};
-    for (uint32_t i = 0; i < s->batches.count; i++)
-        master_chain_append(&chain, &s->batches.ring[(s->batches.head + i) % s->batches.size].waiting);
-    scribe_give_back_all(s, &chain, -CV_UNKNOWN_OUTCOME);
-    const struct master_batch_entry *next = master_batches_next(&s->batches);
-    undo(s, lost ? 0 : next ? next->number : meta_batch_now(s->core->meta).number, -CV_NOT_LEADER);
+    /* Requests wait no longer: a retry with the same slot finds out what became of them. */
+    undo(s, give_up_waiting(s, lost), -CV_NOT_LEADER);
     if (led)
         meta_follow(s->core->meta);
     master_core_unlock(s->core);
@@ -137,6 +155,7 @@ static void on_attached(void *arg, const struct msg_link_welcome *w)
     assert(s->batches.count == 0);
     s->state = SCRIBE_FOLLOWING;
     s->role = 0;
+    s->applied_untold = false;
     s->term = s->commit_index = s->durable_index = 0;
     s->batches.credit_bytes = s->batches.credit_entries = 0;
     s->core->incarnation = w->incarnation;
@@ -163,8 +182,12 @@ static void on_role(void *arg, const struct msg_link_role *m)
     s->term = m->term;
     s->role = m->role;
     s->start_index = m->start_index;
+    s->elected_ns = clock_ns();
+    s->elected_behind = m->start_index > s->applied ? m->start_index - s->applied : 0;
     s->sequence = 0;
     master_link_role_seen(s->link, m->term);
+    if (s->applied_untold)
+        scribe_tell_applied(s);
     lead_if_caught_up(s);
 }
 
@@ -213,9 +236,21 @@ static void on_committed(void *arg, uint64_t index, uint64_t term)
     scribe_ask_for_turn(s);
 }
 
+/* While the writer is far behind, nothing is acknowledged: the journal stops feeding us, so memory has a bound. A leader
+ * in waiting takes what there is: it comes from memory, and the cluster waits for it. */
+void scribe_tell_applied(struct master_scribe *s)
+{
+    bool late = meta_delta_load(s->core->meta).bytes > SCRIBE_DELTA_STALL * s->options->flush_bytes;
+    s->applied_untold = late && s->role != LINK_LEADER && !s->stopping;
+    if (!s->applied_untold)
+        master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), !s->stopping);
+}
+
 static int apply_entry(struct master_scribe *s, const struct rec_link_entry *e, struct text payload)
 {
-    if (e->index != s->applied + 1 || s->batches.count)
+    /* What changes the name space and is not ours may not come while batches of ours are in flight: they would have been
+     * cut, or committed before it. Others may: a configuration within our own term. */
+    if (e->index != s->applied + 1 || (e->type == LINK_BATCH && s->batches.count))
         return -CV_LOG_DIVERGED;
     int r = 0;
     master_core_write_lock(s->core);
@@ -247,8 +282,8 @@ static int on_entry(void *arg, const struct rec_link_entry *e, struct text paylo
     s->applied = e->index;
     s->committed = max(s->committed, e->index);
     if (!more) {
-        s->core->released_index = s->applied;
-        master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), !s->stopping);
+        s->core->released_index = max(s->core->released_index, s->applied);
+        scribe_tell_applied(s);
         lead_if_caught_up(s);
         scribe_ask_for_turn(s);
     }

@@ -44,6 +44,8 @@ struct fake_journal {
     bool seen;         /* role_seen of this term */
     uint32_t refuse;   /* error to refuse proposals with */
     bool hold;         /* append, but commit nothing */
+    bool swallow;      /* take no notice of proposals: they came while the role changed */
+    _Atomic uint64_t swallowed;
     _Atomic uint64_t proposals, ops, health, applied, flushed, attaches, bytes;
     _Atomic int can_lead;
     _Atomic uint32_t largest; /* operations of a batch */
@@ -152,6 +154,10 @@ static void fj_propose(struct fake_journal *j, const struct rpc_frame *f)
 {
     struct msg_link_propose m;
     ck_assert_int_eq(msg_link_propose_decode(f->body, f->header.body_len, &m), 0);
+    if (j->swallow) {
+        j->swallowed++;
+        return;
+    }
     if (m.term != j->term || !j->seen || j->refuse) {
         struct msg_link_rejected r = {j->term, m.sequence, j->refuse ? j->refuse : CV_NOT_LEADER};
         j->seen = false;
@@ -355,4 +361,44 @@ static int fj_do_refuse(void *arg)
 static void __attribute__((unused)) fake_journal_refuse(struct fake_journal *j, int error)
 {
     loop_call(j->loop, fj_do_refuse, &(struct fj_order){j, (uint64_t)error});
+}
+
+static int fj_do_swallow(void *arg)
+{
+    struct fj_order *o = arg;
+    o->j->swallow = o->a;
+    return 0;
+}
+
+/* Proposals are lost without a word, as those are that cross a change of role on their way. */
+static void __attribute__((unused)) fake_journal_swallow(struct fake_journal *j, bool swallow)
+{
+    loop_call(j->loop, fj_do_swallow, &(struct fj_order){j, swallow});
+}
+
+static int fj_do_insert(void *arg)
+{
+    struct fj_order *o = arg;
+    fj_append(o->j, (uint8_t)o->a, "insert", 6, 0);
+    return 0;
+}
+
+/* An entry the master did not propose: it is told when it is committed. */
+static void __attribute__((unused)) fake_journal_insert(struct fake_journal *j, enum link_entry_type type)
+{
+    loop_call(j->loop, fj_do_insert, &(struct fj_order){j, type});
+}
+
+static int fj_do_commit(void *arg)
+{
+    struct fj_order *o = arg;
+    o->j->commit = o->a;
+    fj_tell(o->j);
+    return 0;
+}
+
+/* While commits are held: commit up to here. */
+static void __attribute__((unused)) fake_journal_commit(struct fake_journal *j, uint64_t index)
+{
+    loop_call(j->loop, fj_do_commit, &(struct fj_order){j, index});
 }

@@ -40,3 +40,47 @@ TEST(lead_is_told_to_who_asks_the_wrong_master)
     }
     cluster_fini(&k);
 }
+
+/* What was sent while the role changed is in no log: it must not stand in the way of what the next leader sends. */
+TEST(lead_lost_takes_back_what_the_journal_never_took)
+{
+    struct cluster k;
+    cluster_init(&k);
+    cluster_start(&k);
+    fake_journal_swallow(k.journal, true);
+    struct rec_op_head head = head_of(k.c, 0);
+    struct asked *a = ask_create_with(k.c, "x", head);
+    until(k.journal->swallowed > 0);
+    fake_journal_follow(k.journal);
+    ck_assert_int_eq(finish(a), -CV_NOT_LEADER); /* it was not executed, that is sure */
+    fake_journal_swallow(k.journal, false);
+    fake_journal_lead(k.journal);
+    int r;
+    until((r = lookup(k.c, "x")) != -CV_NOT_LEADER);
+    ck_assert_int_eq(r, -ENOENT);
+    until((r = finish(ask_create_with(k.c, "x", head))) != -CV_BUSY);
+    ck_assert_int_eq(r, 0);
+    ck_assert_int_eq(k.failed, 0);
+    cluster_fini(&k);
+}
+
+/* A configuration within our own term, and proposals of ours behind it that are not committed yet. */
+TEST(lead_goes_on_over_a_configuration_among_its_own_entries)
+{
+    struct cluster k;
+    cluster_init(&k);
+    cluster_start(&k);
+    fake_journal_hold(k.journal, true);
+    fake_journal_insert(k.journal, LINK_CONF);
+    uint64_t conf = k.journal->last;
+    struct asked *a = ask_create(k.c, "x", 0);
+    until(k.journal->last > conf);
+    fake_journal_commit(k.journal, conf);
+    until(k.journal->applied >= conf);
+    ck_assert(!is_answered(a));
+    fake_journal_hold(k.journal, false);
+    ck_assert_int_eq(finish(a), 0);
+    ck_assert_int_eq(create(k.c, "y"), 0);
+    ck_assert_int_eq(k.failed, 0);
+    cluster_fini(&k);
+}
