@@ -9,7 +9,7 @@
  *      HTTP         metrics, health, status                         (conf/http.h)
  *      RocksDB's own: flush and compaction, two
  *
- * cv-journal format|join|check|dump are tools for its directory: raft/journal_tool.h.
+ * cv-journal format, join, check, dump, compare, rejoin, force-new-cluster are tools for its directory: raft/journal_tool.h.
  */
 #include "bin/sections.h"
 #include "conf/daemon.h"

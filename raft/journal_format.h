@@ -5,7 +5,7 @@
  *
  *   DIR/lock           held (flock) while a journal or one of its tools works here
  *   DIR/log/           RocksDB, settings: journal_db.h
- *     default          ident, hs, run/<be64 first index>, first, commit, snap: the structs below
+ *     default          ident, hs, run/<be64 first index>, first, commit, snap, forced: the structs below
  *     log              <be64 index>: struct journal_entry_head, then the payload
  *     conf             <be64 index>: each configuration: its raft_conf_encode(), then the CRC32C of key and value; the
  *                      newest two are kept whatever is compacted
@@ -39,6 +39,7 @@ enum journal_family { JOURNAL_DEFAULT, JOURNAL_LOG, JOURNAL_CONF, JOURNAL_FAMILI
 #define JOURNAL_KEY_FIRST  "first"
 #define JOURNAL_KEY_COMMIT "commit"
 #define JOURNAL_KEY_SNAP   "snap"
+#define JOURNAL_KEY_FORCED "forced"
 #define JOURNAL_RUN_KEY    12 /* bytes of a whole run key */
 
 /* Whose log this is: written by format or join, last of all, so a directory without it was never formatted. */
@@ -91,6 +92,16 @@ struct journal_snap_row {
     uint32_t directory_size;
 } __attribute__((packed));
 static_assert(sizeof(struct journal_snap_row) == 48, "disk format");
+
+/* force-new-cluster was here: what this log held up to index is the beginning of this incarnation, so a master beside it
+ * whose state is of an earlier one and not beyond index may go on with it. */
+struct journal_forced_row {
+    uint32_t incarnation;
+    uint32_t zero;
+    uint64_t index;
+    uint32_t crc;
+} __attribute__((packed));
+static_assert(sizeof(struct journal_forced_row) == 20, "disk format");
 
 /* Before each payload. */
 struct journal_entry_head {

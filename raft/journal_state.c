@@ -76,7 +76,7 @@ static int load_row(const struct journal_db *d, const char *key, void *row, size
     return r;
 }
 
-static int load_ident(const struct journal_db *d, struct buf *why, struct journal_state *s)
+int journal_state_load_ident(const struct journal_db *d, struct buf *why, struct journal_state *ret)
 {
     struct journal_ident_row ident;
     int r = load_row(d, JOURNAL_KEY_IDENT, &ident, sizeof(ident), why);
@@ -88,10 +88,10 @@ static int load_ident(const struct journal_db *d, struct buf *why, struct journa
         (void)buf_printf(why, "format version %u, this program knows %u", ident.version, JOURNAL_FORMAT_VERSION);
         return -CV_FORMAT_TOO_NEW;
     }
-    s->cluster = ident.cluster;
-    s->node = ident.node;
-    s->incarnation = ident.incarnation;
-    s->created_ns = ident.created_ns;
+    ret->cluster = ident.cluster;
+    ret->node = ident.node;
+    ret->incarnation = ident.incarnation;
+    ret->created_ns = ident.created_ns;
     return 0;
 }
 
@@ -235,7 +235,7 @@ static int cross_check(const struct journal_state *s, struct buf *why)
 
 static int load(const struct journal_db *d, struct buf *why, struct journal_state *s)
 {
-    int r = load_ident(d, why, s);
+    int r = journal_state_load_ident(d, why, s);
     if (r < 0)
         return r;
     struct journal_hs_row hs;
@@ -259,6 +259,12 @@ static int load(const struct journal_db *d, struct buf *why, struct journal_stat
     if (r < 0 && r != -ENOENT)
         return r;
     s->commit = commit.commit;
+    struct journal_forced_row forced = {.incarnation = 0};
+    r = load_row(d, JOURNAL_KEY_FORCED, &forced, sizeof(forced), why);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    s->forced_incarnation = forced.incarnation;
+    s->forced_index = forced.index;
     if (s->first == 0) {
         (void)buf_printf(why, "row '" JOURNAL_KEY_FIRST "' is not possible");
         return -CV_LOG_DAMAGED;

@@ -28,12 +28,18 @@ struct journal_state {
 
     uint64_t snap_index; /* 0: the state was never installed from a snapshot */
     char snap_directory[256];
+
+    uint32_t forced_incarnation; /* 0: never by force-new-cluster */
+    uint64_t forced_index;
 };
 
 /* Read all rows. why gets the cause. Errors: -CV_NOT_FORMATTED no ident; -CV_LOG_DAMAGED a row is missing, damaged or
  * contradicts another; -CV_FORMAT_TOO_NEW; -ENOMEM. */
 int journal_state_load(const struct journal_db *d, struct buf *why, struct journal_state *ret);
 void journal_state_fini(struct journal_state *s);
+
+/* Only whose log it is: for a log that cannot be loaded. Errors: as above. */
+int journal_state_load_ident(const struct journal_db *d, struct buf *why, struct journal_state *ret);
 
 /* The run an index belongs to gives its term; 0 when it is not in first - 1 .. last. */
 uint64_t journal_state_term(const struct journal_state *s, uint64_t index);

@@ -17,26 +17,13 @@
 #include "conf/json.h"
 #include "raft/journal_options.h"
 #include "raft/journal_status.h"
-#include "raft/journal_store.h"
+#include "raft/journal_tool_internal.h"
 
-enum tool_status { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2, TOOL_UNREACHABLE = 4 };
-
-enum { NAME_MAX_SIZE = 64, PEERS_MAX = RAFT_MEMBERS_MAX, DUMP_BYTES = 4 << 20 };
-
-struct tool {
-    const char *command;
-    const char *path, **sets; /* of the configuration */
-    int set_count;
-    struct config *config;
-    const char *dir;
-    const char *cluster, *peers, *self;
-    bool single, json;
-    uint64_t from, to;
-};
+enum { NAME_MAX_SIZE = 64, DUMP_BYTES = 4 << 20 };
 
 /* ---- messages ---- */
 
-static __attribute__((format(printf, 2, 3))) void complain(const struct tool *t, const char *format, ...)
+void tool_complain(const struct tool *t, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -46,12 +33,12 @@ static __attribute__((format(printf, 2, 3))) void complain(const struct tool *t,
     va_end(args);
 }
 
-static int failed(const struct tool *t, int r, const struct buf *why)
+int tool_failed(const struct tool *t, int r, const struct buf *why)
 {
     if (why && why->n)
-        complain(t, "%s: %.*s", t->dir, (int)why->n, (const char *)why->p);
+        tool_complain(t, "%s: %.*s", t->dir, (int)why->n, (const char *)why->p);
     else
-        complain(t, "%s: %s", t->dir, cv_error_text(r));
+        tool_complain(t, "%s: %s", t->dir, cv_error_text(r));
     return r == -CV_LOCKED || r == -CV_NOT_FORMATTED || r == -EACCES ? TOOL_UNREACHABLE : TOOL_FAILED;
 }
 
@@ -106,6 +93,16 @@ static uint64_t founding_id(struct uuid cluster, const char *address)
     return id ? id : 1;
 }
 
+/* Is address one of a list with commas? */
+static bool is_listed(const char *list, const char *address)
+{
+    size_t n = strlen(address);
+    for (const char *p = list; p && *p; p += strcspn(p, ","), p += *p == ',')
+        if (strcspn(p, ",") == n && memcmp(p, address, n) == 0)
+            return true;
+    return false;
+}
+
 static int peers_conf(const struct tool *t, struct uuid cluster, struct raft_conf *conf, uint64_t *ret_node)
 {
     char host[NAME_MAX_SIZE] = "";
@@ -118,10 +115,11 @@ static int peers_conf(const struct tool *t, struct uuid cluster, struct raft_con
         struct raft_member member;
         uint64_t id = founding_id(cluster, address);
         int r = make_member(t, address, id, &member);
+        member.journal_only = r == 0 && is_listed(t->journal_only, address);
         if (r == 0)
             r = raft_conf_find(conf, id) ? -EEXIST : raft_conf_put(conf, &member);
         if (r < 0) {
-            complain(t, "--peers: '%s': %s (write each as host:port, once)", address, cv_error_text(r));
+            tool_complain(t, "--peers: '%s': %s (write each as host:port, once)", address, cv_error_text(r));
             return r;
         }
         size_t host_n = strcspn(address, ":");
@@ -130,9 +128,21 @@ static int peers_conf(const struct tool *t, struct uuid cluster, struct raft_con
         if (ours)
             *ret_node = id;
     }
+    for (const char *p = t->journal_only; p && *p; p += strcspn(p, ","), p += *p == ',') {
+        char one[RAFT_ADDRESS_SIZE];
+        snprintf(one, sizeof(one), "%.*s", (int)strcspn(p, ","), p);
+        if (!is_listed(t->peers, one)) {
+            tool_complain(t, "--journal-only: '%s' is none of --peers", one);
+            return -EINVAL;
+        }
+    }
+    if (raft_conf_check(conf) < 0) {
+        tool_complain(t, "at least one of --peers keeps the namespace: not all can be --journal-only");
+        return -EINVAL;
+    }
     if (*ret_node == 0) {
-        complain(t, "which of --peers is this host? '%s' is none of them: say --self host:port",
-                 t->self ? t->self : host);
+        tool_complain(t, "which of --peers is this host? '%s' is none of them: say --self host:port",
+                      t->self ? t->self : host);
         return -EINVAL;
     }
     return 0;
@@ -143,18 +153,18 @@ static int run_format(struct tool *t)
     bool join = strcmp(t->command, "join") == 0;
     struct journal_format format = {.node = 0};
     if (!t->cluster) {
-        complain(t, "--cluster UUID says which cluster this log belongs to (--cluster new: make one up)");
+        tool_complain(t, "--cluster UUID says which cluster this log belongs to (--cluster new: make one up)");
         return TOOL_USAGE;
     }
     if (strcmp(t->cluster, "new") == 0 && !join)
         format.cluster = uuid_new();
     else if (uuid_parse(t->cluster, &format.cluster) < 0) {
-        complain(t, "'%s' is not a UUID", t->cluster);
+        tool_complain(t, "'%s' is not a UUID", t->cluster);
         return TOOL_USAGE;
     }
     if (!join && t->single == (t->peers != NULL)) {
-        complain(t, "say either --single, or --peers a:8996,b:8996,c:8996 with the same list on each of them. "
-                    "A new member of a cluster that exists: cv-journal join");
+        tool_complain(t, "say either --single, or --peers a:8996,b:8996,c:8996 with the same list on each of them. "
+                         "A new member of a cluster that exists: cv-journal join");
         return TOOL_USAGE;
     }
     struct raft_conf conf = {.count = 0};
@@ -172,7 +182,7 @@ static int run_format(struct tool *t)
     }
     r = journal_store_format(t->dir, &format, &why);
     if (r < 0)
-        return failed(t, r, &why);
+        return tool_failed(t, r, &why);
     char node[17], cluster[UUID_STRING];
     printf("formatted %s: node %s of cluster %s, %s\n", t->dir, journal_node_text(format.node, node),
            uuid_format(format.cluster, cluster),
@@ -184,15 +194,9 @@ static int run_format(struct tool *t)
 
 /* ---- check ---- */
 
-struct problems {
-    const struct tool *tool;
-    struct buf json;
-    uint32_t n;
-};
-
-static void problem(void *arg, const char *text)
+void tool_problem(void *arg, const char *text)
 {
-    struct problems *p = arg;
+    struct tool_problems *p = arg;
     if (p->n++ >= 100)
         return;
     if (!p->tool->json) {
@@ -215,6 +219,9 @@ static void print_state(const struct journal_state *s, const struct journal_mark
     printf("  commit         at least %" PRIu64 "\n", s->commit);
     for (uint32_t i = 0; i < s->conf_count; i++)
         printf("  configuration  at %" PRIu64 "\n", s->confs[i]);
+    if (s->forced_incarnation)
+        printf("  forced         incarnation %u began behind entry %" PRIu64 "\n", s->forced_incarnation,
+               s->forced_index);
     if (s->snap_index)
         printf("  snapshot       at %" PRIu64 " in %s\n", s->snap_index, s->snap_directory);
     printf("  durable.mark   entry %" PRIu64 " of term %" PRIu64 ", term %" PRIu64 "\n", m->index, m->index_term,
@@ -222,7 +229,7 @@ static void print_state(const struct journal_state *s, const struct journal_mark
 }
 
 static void print_json(const struct tool *t, const struct journal_state *s, const struct journal_mark *m,
-                       const struct journal_check *c, const struct problems *p)
+                       const struct journal_check *c, const struct tool_problems *p)
 {
     char node[17], vote[17], cluster[UUID_STRING];
     printf("{\"cluster\":\"%s\",\"incarnation\":%u,\"node\":\"%s\",\"term\":%" PRIu64 ",\"vote\":\"%s\",",
@@ -237,21 +244,23 @@ static void print_json(const struct tool *t, const struct journal_state *s, cons
 
 static int run_check(struct tool *t)
 {
+    if (t->repair_tail)
+        return tool_repair_tail(t);
     struct journal_store *s cleanup(journal_store_free_p) = NULL;
     struct buf why cleanup(buf_fini) = {0};
     struct journal_store_options options = {.read_only = true, .no_check = true};
     int r = journal_store_open(t->dir, &options, &why, &s);
     if (r < 0)
-        return failed(t, r, &why);
+        return tool_failed(t, r, &why);
     const struct journal_state *state = journal_store_state(s);
-    struct problems problems = {.tool = t};
-    struct journal_check check = {.problem = problem, .arg = &problems};
+    struct tool_problems problems = {.tool = t};
+    struct journal_check check = {.problem = tool_problem, .arg = &problems};
     if (!t->json) {
         printf("%s\n", t->dir);
         print_state(state, journal_store_mark(s));
     }
     if (journal_store_check_mark(s, &why) < 0 && buf_append(&why, "", 1) == 0)
-        problem(&problems, (const char *)why.p);
+        tool_problem(&problems, (const char *)why.p);
     r = journal_check_entries(journal_store_db(s), state, state->first, &check);
     if (t->json) {
         print_json(t, state, journal_store_mark(s), &check, &problems);
@@ -293,7 +302,7 @@ static int run_dump(struct tool *t)
     struct journal_store_options options = {.read_only = true, .no_check = true};
     int r = journal_store_open(t->dir, &options, &why, &s);
     if (r < 0)
-        return failed(t, r, &why);
+        return tool_failed(t, r, &why);
     const struct journal_state *state = journal_store_state(s);
     struct journal_read read = {.count = 0};
     if (!t->json)
@@ -303,8 +312,8 @@ static int run_dump(struct tool *t)
         for (uint32_t i = 0; i < read.count; i++)
             dump_entry(t, &read.entries[i]);
         if (r < 0)
-            complain(t, "entry %" PRIu64 ": %s (cv-journal check says more)", at + read.count,
-                     cv_error_text(r == -ENOENT ? -CV_LOG_DAMAGED : r));
+            tool_complain(t, "entry %" PRIu64 ": %s (cv-journal check says more)", at + read.count,
+                          cv_error_text(r == -ENOENT ? -CV_LOG_DAMAGED : r));
     }
     journal_read_fini(&read);
     return r < 0 ? TOOL_FAILED : TOOL_OK;
@@ -317,11 +326,17 @@ static const struct {
     int (*run)(struct tool *t);
     const char *usage, *help;
 } tools[] = {
-    {"format", run_format, "--cluster UUID|new --single | --peers A,B,C [--self A]",
+    {"format", run_format, "--cluster UUID|new --single | --peers A,B,C [--self A] [--journal-only C]",
      "make the log of a founding voter"},
     {"join", run_format, "--cluster UUID", "make an empty log of a member that will be added"},
-    {"check", run_check, "[--json]", "hold every entry and row of a stopped journal against their checksums"},
+    {"check", run_check, "[--json] [--repair-tail [--yes UUID]]",
+     "hold every entry and row against their checksums; cut a damaged end that nobody was told of"},
+    {"compare", tool_compare, "DIR DIR...", "which of several logs is the furthest, and where they part"},
     {"dump", run_dump, "[--from N] [--to N] [--json]", "list the entries of a stopped journal"},
+    {"rejoin", tool_rejoin, "[--cluster UUID] [--yes UUID]",
+     "throw this log away and wait to be added as a new member"},
+    {"force-new-cluster", tool_force_new_cluster, "--keep NODE [--yes UUID]",
+     "quorum is gone for good: go on with this log alone"},
 };
 
 static const struct option long_options[] = {
@@ -330,6 +345,8 @@ static const struct option long_options[] = {
     {"single", no_argument, NULL, '1'},       {"peers", required_argument, NULL, 'p'},
     {"self", required_argument, NULL, 'S'},   {"from", required_argument, NULL, 'f'},
     {"to", required_argument, NULL, 't'},     {"json", no_argument, NULL, 'j'},
+    {"keep", required_argument, NULL, 'k'},   {"yes", required_argument, NULL, 'y'},
+    {"repair-tail", no_argument, NULL, 'r'},  {"journal-only", required_argument, NULL, 'J'},
     {"help", no_argument, NULL, 'h'},         {0},
 };
 
@@ -337,8 +354,11 @@ static void print_help(void)
 {
     printf("Tools for the directory of a journal that does not run:\n\n");
     for (size_t i = 0; i < array_size(tools); i++)
-        printf("  cv-journal %-6s %s\n                    %s\n", tools[i].name, tools[i].usage, tools[i].help);
+        printf("  cv-journal %s %s\n      %s\n", tools[i].name, tools[i].usage, tools[i].help);
     printf(
+        "\nEach refuses while the journal runs (stop it first). What is thrown away is said before, and done only when "
+        "the\n"
+        "id of the cluster is typed, or given with --yes.\n"
         "\n  -d, --dir DIR            the directory (else journal.dir of the configuration)\n"
         "  -c, --config FILE        read FILE (else $CURVINE_CONFIG, else /etc/curvine/curvine.yaml if it is there)\n"
         "  -s, --set SECTION.KEY=V  set one option, over what the file says\n"
@@ -369,16 +389,22 @@ static int parse(struct tool *t, int argc, char **argv)
         case 'f': good = parse_number(optarg, &t->from); break;
         case 't': good = parse_number(optarg, &t->to); break;
         case 'j': t->json = true; break;
+        case 'k': t->keep = optarg; break;
+        case 'y': t->yes = optarg; break;
+        case 'r': t->repair_tail = true; break;
+        case 'J': t->journal_only = optarg; break;
         case 'h': print_help(); return TOOL_OK;
         default: fprintf(stderr, "Try 'cv-journal %s --help'.\n", t->command); return TOOL_USAGE;
         }
         if (!good) {
-            complain(t, "'%s' is not a number", optarg);
+            tool_complain(t, "'%s' is not a number", optarg);
             return TOOL_USAGE;
         }
     }
-    if (argv[optind]) {
-        complain(t, "unexpected argument '%s'", argv[optind]);
+    t->arguments = argv + optind;
+    t->argument_count = argc - optind;
+    if (argv[optind] && strcmp(t->command, "compare") != 0) {
+        tool_complain(t, "unexpected argument '%s'", argv[optind]);
         return TOOL_USAGE;
     }
     return -1;
@@ -396,7 +422,7 @@ static int read_config(struct tool *t, const struct option_section *const *secti
     if (r == 0)
         r = config_check(t->config);
     if (r < 0)
-        complain(t, "configuration: %s", t->config ? config_errors(t->config) : cv_error_text(r));
+        tool_complain(t, "configuration: %s", t->config ? config_errors(t->config) : cv_error_text(r));
     else if (!t->dir)
         t->dir = config_options(t->config, journal)->dir;
     return r;

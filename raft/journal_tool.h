@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tools for a journal's directory, as cv-journal COMMAND: format and join make it, check and dump look at it without
- * changing anything. All refuse beside a running journal (the directory's lock).
+ * Tools for a journal's directory, as cv-journal COMMAND: format and join make it; check, dump and compare look at it
+ * without changing anything; rejoin, force-new-cluster and check --repair-tail throw something away, which they say before,
+ * and do only when the cluster's id is typed or given with --yes. All refuse beside a running journal (the directory's
+ * lock). An empty directory is never formatted but by format and join.
  *
  * Exit status: 0 done, the log is sound; 1 failed, the log is damaged; 2 wrong usage; 4 there is no log, or a journal
  * works on it.
