@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/log.h"
 
-#define ADDRESSES_MAX   16
 #define PAUSE_MIN_MS    50
 #define PAUSE_MAX_MS    1000
 #define REGISTER_MS     3000
@@ -21,10 +20,10 @@ enum state { SEEKING, KNOWN, STOPPING };
 struct worker_master {
     struct worker_master_options o;
     struct loop *loop;
-    struct rpc_client *clients[ADDRESSES_MAX];
-    unsigned count, current, open;
+    struct rpc_leader *leader;
+    bool open;
     enum state state;
-    uint32_t pause_ms, failures;
+    uint32_t pause_ms;       /* before the next attempt to register with who leads */
     int last_error;          /* logged already */
     struct loop_timer timer; /* the next attempt, or the next heartbeat */
     struct rpc_call own;     /* registering or beating */
@@ -49,30 +48,57 @@ static void send_waiting(struct worker_master *m);
 
 /* ---- leaders come and go ---------------------------------------------------------------------------------------- */
 
-static void pause_then_seek(struct worker_master *m, int error)
+static struct rpc_client *leader(const struct worker_master *m)
 {
-    m->current = (m->current + 1) % m->count;
-    m->failures++;
-    if (error != m->last_error && m->failures >= m->count) {
-        m->last_error = error;
-        log_warn(error, "no master takes our registration: trying on");
-    }
-    loop_timer_start(m->loop, &m->timer, loop_now(m->loop) + m->pause_ms * NS_PER_MS);
-    m->pause_ms = min(m->pause_ms * 2, (uint32_t)PAUSE_MAX_MS);
+    return rpc_leader_client(m->leader);
 }
 
-/* The one we took for the leader is none, or gone. */
+static void complain(struct worker_master *m, int error, const char *address)
+{
+    if (error == m->last_error)
+        return;
+    m->last_error = error;
+    log_warn(error, "%s: no master takes our registration: trying on", address);
+}
+
+/* Whom we registered with is not the leader any more, or gone. */
+static void forget(struct worker_master *m, int error)
+{
+    if (m->state == KNOWN)
+        log_info("lost the master: %s", cv_error_text(error));
+    m->state = SEEKING;
+    m->pause_ms = PAUSE_MIN_MS;
+    m->o.core->registered = 0;
+    loop_timer_stop(m->loop, &m->timer);
+}
+
 static void lose(struct worker_master *m, int error)
 {
     if (m->state != KNOWN)
         return;
-    log_info("lost the master at %s: %s", rpc_client_address(m->clients[m->current]), cv_error_text(error));
-    m->state = SEEKING;
-    m->pause_ms = PAUSE_MIN_MS;
-    m->failures = 0;
-    m->o.core->registered = 0;
-    if (!rpc_call_busy(&m->own))
-        pause_then_seek(m, error);
+    forget(m, error);
+    rpc_leader_lost(m->leader, error);
+}
+
+static void on_found(struct rpc_client *c, void *user)
+{
+    struct worker_master *m = user;
+    if (m->state == SEEKING)
+        seek(m);
+}
+
+static void on_lost(int error, void *user)
+{
+    struct worker_master *m = user;
+    if (m->state != STOPPING)
+        forget(m, error);
+}
+
+static void on_missed(const char *address, int error, const char *reason, void *user)
+{
+    struct worker_master *m = user;
+    if (error != -CV_NOT_LEADER)
+        complain(m, error, address);
 }
 
 static struct rec_worker_dir describe_dir(struct worker_master *m, struct block_store_status *s)
@@ -109,35 +135,54 @@ static void see_mounts(struct worker_master *m, uint64_t version, bool always)
         m->o.mounts_changed(m->o.arg, version);
 }
 
+/* It leads no more: look for another. It leads, and does not want us: ask again later. */
+static void refused(struct worker_master *m, int error)
+{
+    if (error == -CV_NOT_LEADER || error == -CV_DEADLINE || error == -CV_STOPPING) {
+        rpc_leader_lost(m->leader, error);
+        return;
+    }
+    complain(m, error, rpc_client_address(leader(m)));
+    loop_timer_start(m->loop, &m->timer, loop_now(m->loop) + m->pause_ms * NS_PER_MS);
+    m->pause_ms = min(m->pause_ms * 2, (uint32_t)PAUSE_MAX_MS);
+}
+
 static void on_registered(struct rpc_call *call, int result, const struct rpc_frame *f)
 {
     struct worker_master *m = container_of(call, struct worker_master, own);
     struct msg_worker_register_answer a;
     if (m->state == STOPPING)
         return;
+    if (rpc_call_client(call) != leader(m)) { /* of a leader that was lost meanwhile */
+        if (leader(m))
+            seek(m);
+        return;
+    }
     if (result == 0)
         result = msg_worker_register_answer_decode(f->body, f->header.body_len, &a);
     if (result < 0) {
-        pause_then_seek(m, result);
+        refused(m, result);
         return;
     }
     m->state = KNOWN;
     m->pause_ms = PAUSE_MIN_MS;
-    m->failures = 0;
     m->last_error = 0;
     m->heartbeat_ms = a.heartbeat_ms ? a.heartbeat_ms : BEAT_DEFAULT_MS;
     m->dropped = 0; /* its own numbers */
     m->lot++;
     m->o.core->registered = 1;
     WORKER_COUNT(m->o.metrics, registrations, 1);
-    log_info("registered with the master at %s", rpc_client_address(m->clients[m->current]));
+    log_info("registered with the master at %s", rpc_client_address(leader(m)));
     loop_timer_start(m->loop, &m->timer, loop_now(m->loop) + m->heartbeat_ms * NS_PER_MS);
     see_mounts(m, a.mounts_version, true);
     send_waiting(m);
 }
 
+/* Register with who leads; when it is not known, as soon as it is. */
 static void seek(struct worker_master *m)
 {
+    if (rpc_call_busy(&m->own) || !leader(m))
+        return;
     struct block_store_status s;
     struct rec_worker_dir dir = describe_dir(m, &s);
     struct buf dirs = {0};
@@ -153,7 +198,7 @@ static void seek(struct worker_master *m)
     if (rec_worker_dir_append(&dirs, &dir) == 0)
         r.dirs = wire_list_of(&dirs, 1);
     m->own.done = on_registered;
-    rpc_client_call(m->clients[m->current], &m->own, MSG_worker_register, msg_worker_register_desc(), &r,
+    rpc_client_call(leader(m), &m->own, MSG_worker_register, msg_worker_register_desc(), &r,
                     clock_ns() + REGISTER_MS * NS_PER_MS);
     buf_fini(&dirs);
 }
@@ -187,7 +232,7 @@ static void drops_done(struct io_op *op, int result)
         log_warn(result, "inode %llu: removal, trying again", (unsigned long long)m->drops[0].inode);
     free(m->drops);
     m->drops = NULL;
-    if (m->stopped && m->open == 0)
+    if (m->stopped && !m->open)
         m->stopped(m->stopped_arg);
 }
 
@@ -217,8 +262,9 @@ static void on_beat(struct rpc_call *call, int result, const struct rpc_frame *f
     struct msg_worker_heartbeat_answer a;
     if (m->state == STOPPING)
         return;
-    if (m->state != KNOWN) { /* another call found out first */
-        pause_then_seek(m, -CV_NOT_LEADER);
+    if (m->state != KNOWN || rpc_call_client(call) != leader(m)) { /* lost meanwhile; another one may be known */
+        if (m->state == SEEKING)
+            seek(m);
         return;
     }
     if (result == 0)
@@ -258,7 +304,7 @@ static void beat(struct worker_master *m)
     if (rec_worker_dir_append(&dirs, &dir) == 0)
         h.dirs = wire_list_of(&dirs, 1);
     m->own.done = on_beat;
-    rpc_client_call(m->clients[m->current], &m->own, MSG_worker_heartbeat, msg_worker_heartbeat_desc(), &h,
+    rpc_client_call(leader(m), &m->own, MSG_worker_heartbeat, msg_worker_heartbeat_desc(), &h,
                     clock_ns() + max(m->heartbeat_ms, (uint32_t)BEAT_DEFAULT_MS) * NS_PER_MS);
     buf_fini(&dirs);
 }
@@ -286,6 +332,8 @@ static void wait(struct worker_call *call)
     loop_timer_start(call->master->loop, &call->timer, call->deadline_ns);
 }
 
+static void send_call(struct worker_call *call);
+
 static void on_answer(struct rpc_call *rpc, int result, const struct rpc_frame *f)
 {
     struct worker_call *call = container_of(rpc, struct worker_call, rpc);
@@ -300,7 +348,10 @@ static void on_answer(struct rpc_call *rpc, int result, const struct rpc_frame *
     case -CV_UNREACHABLE:
     case -CV_STOPPING:
         wait(call);
-        lose(m, result);
+        if (rpc_call_client(rpc) == leader(m))
+            lose(m, result);
+        else if (m->state == KNOWN)
+            send_call(call);
         return;
     default: finish(call, result, f);
     }
@@ -313,7 +364,7 @@ static void send_call(struct worker_call *call)
     list_remove(&call->link);
     list_push_back(&m->in_flight, &call->link);
     call->rpc.done = on_answer;
-    rpc_client_call_body(m->clients[m->current], &call->rpc, call->type, 0, call->body.p, (uint32_t)call->body.n, NULL,
+    rpc_client_call_body(leader(m), &call->rpc, call->type, 0, call->body.p, (uint32_t)call->body.n, NULL,
                          0, call->deadline_ns);
 }
 
@@ -370,21 +421,21 @@ int worker_master_new(struct loop *loop, const struct worker_master_options *o, 
     read_boot_id(m->boot, sizeof(m->boot));
     gethostname(m->host, sizeof(m->host) - 1);
     const struct option_list *masters = &o->cluster->masters;
-    for (; m->count < masters->n && m->count < ADDRESSES_MAX; m->count++) {
-        struct rpc_client_options co = {
-            .address = masters->items[m->count],
-            .default_port = 8995,
-            .self = {.role = RPC_WORKER, .node = o->core->worker, .program = "cv-worker " CV_VERSION},
-        };
-        memcpy(co.self.cluster, o->core->cluster.b, UUID_SIZE);
-        int r = rpc_client_new(loop, &co, &m->clients[m->count]);
-        if (r < 0) {
-            log_error(r, "address of a master '%s'", co.address);
-            while (m->count)
-                rpc_client_close(m->clients[--m->count], NULL, NULL);
-            free(m);
-            return r;
-        }
+    struct rpc_leader_options lo = {
+        .default_port = 8995,
+        .self = {.role = RPC_WORKER, .node = o->core->worker, .program = "cv-worker " CV_VERSION},
+        .found = on_found,
+        .lost = on_lost,
+        .missed = on_missed,
+        .user = m,
+    };
+    const char *bad;
+    memcpy(lo.self.cluster, o->core->cluster.b, UUID_SIZE);
+    int r = rpc_leader_new(loop, &lo, masters->items, masters->n, &m->leader, &bad);
+    if (r < 0) {
+        log_error(r, "address of a master '%s'", bad);
+        free(m);
+        return r;
     }
     *ret = m;
     return 0;
@@ -393,14 +444,14 @@ int worker_master_new(struct loop *loop, const struct worker_master_options *o, 
 void worker_master_start(struct worker_master *m)
 {
     assert_on_loop(m->loop);
-    seek(m);
+    rpc_leader_find(m->leader);
 }
 
-static void client_closed(void *arg)
+static void leader_closed(void *arg)
 {
     struct worker_master *m = arg;
-    m->open--;
-    if (m->open == 0 && !m->drops)
+    m->open = false;
+    if (!m->drops)
         m->stopped(m->stopped_arg);
 }
 
@@ -414,9 +465,8 @@ void worker_master_stop(struct worker_master *m, void (*stopped)(void *arg), voi
     loop_timer_stop(m->loop, &m->timer);
     while (!list_empty(&m->waiting))
         finish(list_entry(m->waiting.next, struct worker_call, link), -CV_STOPPING, NULL);
-    m->open = m->count;
-    for (unsigned i = 0; i < m->count; i++)
-        rpc_client_close(m->clients[i], client_closed, m);
+    m->open = true;
+    rpc_leader_close(m->leader, leader_closed, m);
 }
 
 struct worker_master *worker_master_free(struct worker_master *m)

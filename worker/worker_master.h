@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The worker's side of the master that leads: finding it, registering, heartbeats, and calls that wait until there is
- * one. Owner: the back loop.
+ * The worker's side of the master that leads: registering with it, heartbeats, and calls that wait until there is one.
+ * Which one leads finds rpc_leader.h. Owner: the back loop.
  *
- *              register refused, unreachable: the next address, pauses from 50 ms to 1 s
+ *               leader found: register; refused: again, after pauses from 50 ms to 1 s
  *               .------.
- *               v      |                  heartbeat or call fails, "register again"
- *      SEEKING ─┴──────┴──► KNOWN ──────────────────────────────────────────► SEEKING
+ *               v      |                  leader lost, heartbeat or call refused, "register again"
+ *      SEEKING ─┴──────┴──► KNOWN ──────────────────────────────────────────────────────────────────► SEEKING
  *                           heartbeat every heartbeat_ms; answers bring removals and versions of map and mounts
  */
 #pragma once
 
 #include "conf/common_options.h"
-#include "rpc/rpc_client.h"
+#include "rpc/rpc_leader.h"
 #include "worker/worker_core.h"
 
 struct worker_master;

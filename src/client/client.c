@@ -2,9 +2,9 @@
 /*
  * The handle: which master leads, and the session with the cluster.
  *
- *      FINDING --connected--> OPENING --session--> OPEN --renew every lease/3--> OPEN
- *         ^                      |                   |
- *         +---- refused, lost, not the leader -------+      (the next address; the session lives on)
+ *      FINDING --leader found--> OPENING --session--> OPEN --renew every lease/3--> OPEN
+ *         ^  (rpc_leader.h)        |                   |
+ *         +---- lost, not the leader any more ---------+      (the session lives on)
  *
  * The session outlives connections and masters: after a failover requests go out again under the same session, slots
  * and numbers. Only when the master says that it has ended a new one is opened.
@@ -22,7 +22,6 @@
 
 #define DEFAULT_TIMEOUT_MS 30000
 #define DEFAULT_PORT       8995
-#define RETRY_MAX_MS       200
 
 static void open_session(struct curvine *cv);
 static void ready(struct curvine *cv);
@@ -31,64 +30,49 @@ static void ready(struct curvine *cv);
 
 static struct rpc_client *current(struct curvine *cv)
 {
-    return cv->masters_rpc[cv->current];
+    return rpc_leader_client(cv->leader);
 }
 
-static void connected(struct curvine *cv)
+static void on_found(struct rpc_client *c, void *user)
 {
+    struct curvine *cv = user;
+    if (cv->state == CLIENT_CLOSING)
+        return;
     if (cv->session)
         ready(cv);
     else
         open_session(cv);
 }
 
-static void try_current(struct curvine *cv)
+static void on_lost(int error, void *user)
 {
-    cv->state = CLIENT_FINDING;
-    if (rpc_client_connected(current(cv)))
-        connected(cv);
-    else
-        rpc_client_connect(current(cv));
-}
-
-static void on_retry(struct loop_timer *timer)
-{
-    struct curvine *cv = container_of(timer, struct curvine, retry);
-    if (cv->state == CLIENT_FINDING)
-        try_current(cv);
-}
-
-/* Try the next address, after a pause: whoever is asked too early says "not the leader". */
-void client_lost_leader(struct curvine *cv, int error)
-{
-    if (cv->state == CLIENT_CLOSING || (cv->state == CLIENT_FINDING && loop_timer_running(&cv->retry)))
+    struct curvine *cv = user;
+    if (cv->state == CLIENT_CLOSING)
         return;
     cv->last_error = error;
     cv->state = CLIENT_FINDING;
-    cv->current = (cv->current + 1) % cv->master_count;
-    loop_timer_start(cv->loop, &cv->retry, clock_ns() + cv->retry_ms * NS_PER_MS);
-    cv->retry_ms = min(cv->retry_ms * 2, (uint32_t)RETRY_MAX_MS);
 }
 
-static void on_master_state(struct rpc_client *c, int error, const struct msg_hello_answer *answer, const char *reason,
-                            void *user)
+static void on_missed(const char *address, int error, const char *reason, void *user)
 {
     struct curvine *cv = user;
-    if (cv->state == CLIENT_CLOSING || c != current(cv))
+    cv->last_error = error;
+}
+
+void client_lost_leader(struct curvine *cv, int error)
+{
+    if (cv->state == CLIENT_CLOSING || cv->state == CLIENT_FINDING)
         return;
-    if (error == 0) {
-        if (cv->state == CLIENT_FINDING)
-            connected(cv);
-        return;
-    }
-    snprintf(cv->last_reason, sizeof(cv->last_reason), "%s: %s", rpc_client_address(c), reason);
-    client_lost_leader(cv, error);
+    on_lost(error, cv);
+    rpc_leader_lost(cv->leader, error);
 }
 
 void client_want(struct curvine *cv)
 {
-    if (cv->state == CLIENT_IDLE)
-        try_current(cv);
+    if (cv->state != CLIENT_IDLE)
+        return;
+    cv->state = CLIENT_FINDING;
+    rpc_leader_find(cv->leader);
 }
 
 /* ---- the session --------------------------------------------------------------------------------------------------------- */
@@ -117,6 +101,11 @@ static void on_session(struct rpc_call *call, int result, const struct rpc_frame
         result = msg_session_open_answer_decode(f->body, f->header.body_len, &a);
     if (result == 0 && a.session == 0)
         result = -CV_BAD_MESSAGE;
+    if (result < 0 && cv->state == CLIENT_FINDING) { /* of a leader that was lost meanwhile */
+        if (current(cv))
+            open_session(cv);
+        return;
+    }
     if (result < 0) {
         if (!leadership_error(result))
             log_warn(result, "open a session");
@@ -163,7 +152,7 @@ static void on_renewed(struct rpc_call *call, int result, const struct rpc_frame
         client_map_refresh(cv);
     if (result == -CV_SESSION_ENDED || result == -CV_SESSION_UNKNOWN)
         client_lost_session(cv);
-    else if (result < 0 && cv->state == CLIENT_OPEN)
+    else if (result < 0 && cv->state == CLIENT_OPEN && rpc_call_client(call) == current(cv))
         client_lost_leader(cv, result);
     renew_later(cv);
 }
@@ -194,9 +183,7 @@ void client_lost_session(struct curvine *cv)
 static void ready(struct curvine *cv)
 {
     cv->state = CLIENT_OPEN;
-    cv->retry_ms = CLIENT_RETRY_MS;
     cv->last_error = 0;
-    cv->last_reason[0] = '\0';
     if (!loop_timer_running(&cv->renew))
         renew_later(cv);
     if (!cv->opened_posted) {
@@ -209,37 +196,29 @@ static void ready(struct curvine *cv)
 
 /* ---- opening and closing ---------------------------------------------------------------------------------------------------- */
 
-static int add_address(struct curvine *cv, char *address)
+static int find_masters(struct curvine *cv, const char *masters)
 {
-    if (cv->master_count == CLIENT_ADDRESSES_MAX)
-        return -E2BIG;
-    struct rpc_client_options o = {
-        .address = address,
+    char *list cleanup(freep) = strdup(masters);
+    const char *addresses[RPC_LEADER_MAX];
+    unsigned count = 0;
+    if (!list)
+        return -ENOMEM;
+    for (char *rest = list, *address; (address = strsep(&rest, ","));) {
+        if (count == RPC_LEADER_MAX)
+            return -E2BIG;
+        addresses[count++] = address + strspn(address, " ");
+        if (!*addresses[count - 1])
+            return -EINVAL;
+    }
+    const struct rpc_leader_options o = {
         .default_port = DEFAULT_PORT,
         .self = {.role = RPC_CLIENT, .program = cv->program},
-        .state = on_master_state,
+        .found = on_found,
+        .lost = on_lost,
+        .missed = on_missed,
         .user = cv,
     };
-    int r = rpc_client_new(cv->loop, &o, &cv->masters_rpc[cv->master_count]);
-    if (r == 0)
-        cv->master_count++;
-    return r;
-}
-
-static int add_addresses(struct curvine *cv, const char *masters)
-{
-    cv->masters = strdup(masters);
-    if (!cv->masters)
-        return -ENOMEM;
-    char *rest = cv->masters;
-    for (char *address; (address = strsep(&rest, ","));) {
-        while (*address == ' ')
-            address++;
-        int r = *address ? add_address(cv, address) : -EINVAL;
-        if (r < 0)
-            return r;
-    }
-    return cv->master_count ? 0 : -EINVAL;
+    return rpc_leader_new(cv->loop, &o, addresses, count, &cv->leader, NULL);
 }
 
 static void on_client_closed(void *arg)
@@ -252,13 +231,13 @@ static void on_client_closed(void *arg)
 static void close_connections(struct curvine *cv)
 {
     cv->state = CLIENT_CLOSING;
-    loop_timer_stop(cv->loop, &cv->retry);
     loop_timer_stop(cv->loop, &cv->renew);
     loop_timer_stop(cv->loop, &cv->content->tick);
     client_calls_fail(cv, -CV_CANCELLED);
-    cv->open_clients = cv->master_count + client_workers_close(cv, on_client_closed, cv);
-    for (unsigned i = 0; i < cv->master_count; i++)
-        rpc_client_close(cv->masters_rpc[i], on_client_closed, cv);
+    cv->open_clients = (cv->leader != NULL) + client_workers_close(cv, on_client_closed, cv);
+    if (cv->leader)
+        rpc_leader_close(cv->leader, on_client_closed, cv);
+    cv->leader = NULL;
     if (cv->open_clients == 0)
         loop_stop(cv->loop);
 }
@@ -294,7 +273,6 @@ void curvine_close(struct curvine *cv)
     client_content_fini(cv);
     loop_free(cv->loop);
     sem_destroy(&cv->opened);
-    free(cv->masters);
     free(cv->program);
     free(cv->mount_point);
     free(cv);
@@ -338,13 +316,11 @@ int curvine_open(const struct curvine_options *options, struct curvine **ret)
     cv->options = *options;
     if (!cv->options.timeout_ms)
         cv->options.timeout_ms = DEFAULT_TIMEOUT_MS;
-    cv->retry_ms = CLIENT_RETRY_MS;
     cv->program = strdup(options->program ? options->program : own_name());
     cv->mount_point = options->mount_point ? strdup(options->mount_point) : NULL;
     struct list *lists[] = {&cv->waiting, &cv->slot_waiting, &cv->pausing, &cv->in_flight};
     for (size_t i = 0; i < array_size(lists); i++)
         list_init(lists[i]);
-    loop_timer_init(&cv->retry, on_retry);
     loop_timer_init(&cv->renew, on_renew_time);
     sem_init(&cv->opened, 0, 0);
     int r = cv->program ? client_content_init(cv) : -ENOMEM;
@@ -357,7 +333,7 @@ int curvine_open(const struct curvine_options *options, struct curvine **ret)
         free(cv);
         return r;
     }
-    r = add_addresses(cv, masters);
+    r = find_masters(cv, masters);
     if (r == 0)
         r = loop_start(cv->loop);
     if (r < 0) { /* the loop never ran: what was made on it goes with it */
@@ -366,8 +342,7 @@ int curvine_open(const struct curvine_options *options, struct curvine **ret)
         client_content_fini(cv);
         loop_free(cv->loop);
         sem_destroy(&cv->opened);
-        free(cv->masters);
-        free(cv->program);
+            free(cv->program);
         free(cv->mount_point);
         free(cv);
         return r;

@@ -129,6 +129,11 @@ static void on_answer(struct rpc_call *rpc, int result, const struct rpc_frame *
     case -CV_UNREACHABLE:
     case -CV_NOT_LEADER:
     case -CV_STOPPING:
+        if (cv->state == CLIENT_OPEN && rpc_call_client(rpc) != rpc_leader_client(cv->leader)) {
+            list_remove(&call->link); /* another one leads by now */
+            start(call);
+            return;
+        }
         wait_on(call, &cv->waiting);
         if (cv->state == CLIENT_OPEN)
             client_lost_leader(cv, result);
@@ -187,7 +192,7 @@ static void start(struct client_call *call)
     list_push_back(&cv->in_flight, &call->link);
     call->rpc.done = on_answer;
     call->sent_ns = clock_ns();
-    rpc_client_call_body(cv->masters_rpc[cv->current], &call->rpc, call->op->type, cv->index_seen, call->body.p,
+    rpc_client_call_body(rpc_leader_client(cv->leader), &call->rpc, call->op->type, cv->index_seen, call->body.p,
                          (uint32_t)call->body.n, NULL, 0, call->deadline_ns);
 }
 

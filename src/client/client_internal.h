@@ -2,7 +2,7 @@
 /*
  * Inside libcurvine: one loop thread owns everything but what is marked "any thread".
  *
- *      client.c        the handle: addresses, the connection to the master that leads, the session
+ *      client.c        the handle: the master that leads, the session
  *      client_call.c   requests on their way: slots, sending, sending again
  *      client_wait.c   curvine_run()
  *      client_codec.c  requests as messages
@@ -18,16 +18,14 @@
 #include "client/client_codec.h"
 #include "client/curvine.h"
 #include "io/loop.h"
-#include "rpc/rpc_client.h"
+#include "rpc/rpc_leader.h"
 
-#define CLIENT_ADDRESSES_MAX 16
-#define CLIENT_SLOTS_MAX     1024
-#define CLIENT_RETRY_MS      10 /* before asking again when nobody leads, doubled up to 200 */
+#define CLIENT_SLOTS_MAX 1024
 
 /* Where the handle stands. */
 enum client_state {
     CLIENT_IDLE,    /* nothing wanted yet */
-    CLIENT_FINDING, /* connecting to an address, or pausing before the next */
+    CLIENT_FINDING, /* looking for who leads */
     CLIENT_OPENING, /* connected, the session is being opened */
     CLIENT_OPEN,    /* connected, with a session: requests go out */
     CLIENT_CLOSING, /* curvine_close() */
@@ -70,14 +68,10 @@ static inline struct client_call *call_of(struct curvine_request *q)
 struct curvine {
     struct loop *loop;
     struct curvine_options options;
-    char *program, *mount_point, *masters;
-    struct rpc_client *masters_rpc[CLIENT_ADDRESSES_MAX];
-    unsigned master_count, current;
+    char *program, *mount_point;
+    struct rpc_leader *leader;
     enum client_state state;
     _Atomic int last_error; /* why we are not open; any thread */
-    char last_reason[256];
-    uint32_t retry_ms;
-    struct loop_timer retry; /* the next address */
 
     uint64_t session; /* 0: none */
     uint32_t lease_ms;

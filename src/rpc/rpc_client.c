@@ -547,6 +547,13 @@ void rpc_client_close(struct rpc_client *c, void (*closed)(void *arg), void *arg
     free_when_quiet(c);
 }
 
+void rpc_client_drop(struct rpc_client *c)
+{
+    assert_on_loop(c->loop);
+    if (c->conn && !list_empty(&c->sent))
+        rpc_conn_close(c->conn, -CV_CLOSED);
+}
+
 bool rpc_client_connected(const struct rpc_client *c)
 {
     return c->state == CLIENT_READY;

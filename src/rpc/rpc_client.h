@@ -42,6 +42,12 @@ static inline bool rpc_call_busy(const struct rpc_call *call)
     return call->state != 0;
 }
 
+/* Whom it was last started with. */
+static inline const struct rpc_client *rpc_call_client(const struct rpc_call *call)
+{
+    return call->client;
+}
+
 struct rpc_client_options {
     const char *address; /* "host:port", "unix:/path"; copied */
     uint16_t default_port;
@@ -67,6 +73,9 @@ void rpc_client_connect(struct rpc_client *c);
 
 /* Fail all calls with -CV_CLOSED or -CV_UNREACHABLE, close, free; closed() (may be NULL) runs on the loop after that. */
 void rpc_client_close(struct rpc_client *c, void (*closed)(void *arg), void *arg);
+
+/* Close the connection if calls are in flight on it: they end soon with -CV_CLOSED. The next call connects again. */
+void rpc_client_drop(struct rpc_client *c);
 
 bool rpc_client_connected(const struct rpc_client *c);
 const char *rpc_client_address(const struct rpc_client *c);
