@@ -364,8 +364,8 @@ static void send_call(struct worker_call *call)
     list_remove(&call->link);
     list_push_back(&m->in_flight, &call->link);
     call->rpc.done = on_answer;
-    rpc_client_call_body(leader(m), &call->rpc, call->type, 0, call->body.p, (uint32_t)call->body.n, NULL,
-                         0, call->deadline_ns);
+    rpc_client_call_body(leader(m), &call->rpc, call->type, 0, call->body.p, (uint32_t)call->body.n, NULL, 0,
+                         call->deadline_ns);
 }
 
 static void send_waiting(struct worker_master *m)

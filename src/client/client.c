@@ -199,7 +199,7 @@ static void ready(struct curvine *cv)
 static int find_masters(struct curvine *cv, const char *masters)
 {
     char *list cleanup(freep) = strdup(masters);
-    const char *addresses[RPC_LEADER_MAX];
+    char *addresses[RPC_LEADER_MAX];
     unsigned count = 0;
     if (!list)
         return -ENOMEM;
@@ -342,7 +342,7 @@ int curvine_open(const struct curvine_options *options, struct curvine **ret)
         client_content_fini(cv);
         loop_free(cv->loop);
         sem_destroy(&cv->opened);
-            free(cv->program);
+        free(cv->program);
         free(cv->mount_point);
         free(cv);
         return r;

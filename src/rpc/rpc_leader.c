@@ -32,9 +32,9 @@ struct rpc_leader {
     struct seat seats[RPC_LEADER_MAX];
     unsigned count, open;
     enum state state;
-    struct seat *current;     /* KNOWN: who leads. LOOKING: who led last, or NULL */
-    struct loop_timer timer;  /* LOOKING: ask again. KNOWN: is it silent? */
-    uint64_t since_ns;        /* of this state */
+    struct seat *current;    /* KNOWN: who leads. LOOKING: who led last, or NULL */
+    struct loop_timer timer; /* LOOKING: ask again. KNOWN: is it silent? */
+    uint64_t since_ns;       /* of this state */
     uint32_t again_ms;
     void (*closed)(void *arg);
     void *closed_arg;
@@ -164,11 +164,8 @@ struct rpc_client *rpc_leader_client(const struct rpc_leader *l)
 static int add_seat(struct rpc_leader *l, const char *address)
 {
     struct seat *s = &l->seats[l->count];
-    struct rpc_client_options o = {.address = address,
-                                   .default_port = l->o.default_port,
-                                   .self = l->o.self,
-                                   .state = on_state,
-                                   .user = s};
+    struct rpc_client_options o = {
+        .address = address, .default_port = l->o.default_port, .self = l->o.self, .state = on_state, .user = s};
     s->leader = l;
     int r = rpc_client_new(l->loop, &o, &s->client);
     if (r == 0)
@@ -188,8 +185,8 @@ static void on_closed(void *arg)
         closed(arg);
 }
 
-int rpc_leader_new(struct loop *loop, const struct rpc_leader_options *options, const char *const *addresses,
-                   unsigned count, struct rpc_leader **ret, const char **ret_bad)
+int rpc_leader_new(struct loop *loop, const struct rpc_leader_options *options, char *const *addresses, unsigned count,
+                   struct rpc_leader **ret, const char **ret_bad)
 {
     if (ret_bad)
         *ret_bad = "";

@@ -38,8 +38,8 @@ struct rpc_leader_options {
 
 /* addresses: "host:port" or "unix:/path", count of them. Close with rpc_leader_close(). Errors: -EINVAL an address, named in *ret_bad
  * (may be NULL), or count 0; -E2BIG; -ENOMEM. */
-int rpc_leader_new(struct loop *loop, const struct rpc_leader_options *options, const char *const *addresses,
-                   unsigned count, struct rpc_leader **ret, const char **ret_bad);
+int rpc_leader_new(struct loop *loop, const struct rpc_leader_options *options, char *const *addresses, unsigned count,
+                   struct rpc_leader **ret, const char **ret_bad);
 
 /* Close all connections, free; closed() (may be NULL) runs on the loop after that. No callback runs any more, but calls in
  * flight end. */

@@ -448,6 +448,11 @@ static inline void rig_master_request(struct rpc_request *q, void *user)
     struct rig *g = user;
     atomic_fetch_add(&g->asked[q->header.type & 0xff], 1);
     switch (q->header.type) {
+    case MSG_leader: {
+        const struct msg_leader_answer a = {.serving = 1};
+        rpc_answer(q, 0, 0, msg_leader_answer_desc(), &a);
+        return;
+    }
     case MSG_session_open: {
         struct msg_session_open_answer a = {.session = ++g->sessions, .slots = 64, .lease_ms = 3000};
         rpc_answer(q, 0, 0, msg_session_open_answer_desc(), &a);

@@ -24,6 +24,7 @@ struct master {
     char address[160];
     _Atomic int trouble, times; /* do this to the next mutations, so many times */
     _Atomic int sessions, executed, asked;
+    _Atomic bool follows; /* does not lead */
     _Atomic uint64_t session;
     struct {
         uint32_t slot;
@@ -142,7 +143,9 @@ static void on_request(struct rpc_request *q, void *user)
     struct master *m = user;
     struct msg_session_open_answer opened = {
         .session = 1000 + (uint64_t)atomic_load(&m->sessions), .slots = 4, .lease_ms = 3000};
+    const struct msg_leader_answer leader = {.serving = !atomic_load(&m->follows)};
     switch (q->header.type) {
+    case MSG_leader: rpc_answer(q, 0, 0, msg_leader_answer_desc(), &leader); return;
     case MSG_session_open:
         atomic_fetch_add(&m->sessions, 1);
         atomic_store(&m->session, opened.session);
@@ -155,15 +158,20 @@ static void on_request(struct rpc_request *q, void *user)
     }
 }
 
-static void master_start(struct master *m)
+static void master_start_at(struct master *m, const char *name)
 {
     memset(m, 0, sizeof(*m));
-    snprintf(m->address, sizeof(m->address), "unix:%s/m", unit_tempdir());
+    snprintf(m->address, sizeof(m->address), "unix:%s/%s", unit_tempdir(), name);
     ck_assert_int_eq(loop_new(&(struct loop_options){.name = "master"}, &m->loop), 0);
     struct rpc_server_options o = {.self = {.role = RPC_MASTER, .program = "test"}, .request = on_request, .user = m};
     ck_assert_int_eq(rpc_server_new(m->loop, &o, &m->server), 0);
     ck_assert_int_eq(rpc_server_listen(m->server, m->address, 0, 0600), 0);
     ck_assert_int_eq(loop_start(m->loop), 0);
+}
+
+static void master_start(struct master *m)
+{
+    master_start_at(m, "m");
 }
 
 static void on_stopped(void *arg)
@@ -295,6 +303,62 @@ TEST(a_master_that_comes_back_finds_its_calls_waiting)
     ck_assert_int_eq(make("x"), 0);
     ck_assert_int_eq(master.sessions, 0); /* the same session */
     close_both();
+}
+
+/* ---- several masters ------------------------------------------------------------------------------------------------- */
+
+static struct master second;
+
+/* Both, the first leads; the session is known to both. */
+static void open_two(void)
+{
+    char both[400];
+    log_set_level(LOG_LEVEL_ERROR);
+    master_start(&master);
+    master_start_at(&second, "n");
+    atomic_store(&second.follows, true);
+    snprintf(both, sizeof(both), "%s, %s", second.address, master.address);
+    ck_assert_int_eq(curvine_open(&(struct curvine_options){.masters = both, .timeout_ms = 10000}, &cv), 0);
+    ck_assert_int_eq(make("x"), 0);
+    ck_assert_int_eq(master.executed, 1);
+    atomic_store(&second.session, atomic_load(&master.session));
+}
+
+static void close_two(void)
+{
+    ck_assert_int_eq(second.sessions, 0);
+    close_both();
+    master_stop(&second);
+}
+
+TEST(another_leader_is_found_and_asked_under_the_same_session)
+{
+    open_two();
+    for (int i = 0; i < 6; i++) { /* each is silent once */
+        struct master *next = i % 2 ? &master : &second, *last = i % 2 ? &second : &master;
+        atomic_store(&next->follows, false);
+        atomic_store(&last->follows, true);
+        atomic_store(&last->trouble, i % 3 == 0 ? NOT_LEADER : i % 3 == 1 ? BREAK_BEFORE : SILENT);
+        atomic_store(&last->times, 1);
+        ck_assert_int_eq(make("x"), 0);
+        ck_assert_int_eq(next->executed, i / 2 + 1 + (next == &master));
+    }
+    close_two();
+}
+
+TEST(a_mutation_a_silent_leader_has_is_sent_to_the_next_one_with_the_same_number)
+{
+    open_two();
+    atomic_store(&master.trouble, SILENT);
+    atomic_store(&master.times, 1);
+    atomic_store(&second.follows, false);
+    ck_assert_int_eq(make("x"), 0);
+    ck_assert_int_eq(master.executed, 1);
+    ck_assert_int_eq(second.executed, 1);
+    ck_assert_uint_eq(second.seen[0].session, master.seen[0].session);
+    ck_assert_uint_eq(second.seen[0].slot, master.seen[0].slot);
+    ck_assert_uint_eq(second.seen[0].sequence, master.seen[0].sequence + 1);
+    close_two();
 }
 
 TEST(nobody_there_is_an_error_at_the_deadline)

@@ -143,6 +143,11 @@ static inline void master_blocks(struct fake_master *m, struct rpc_request *q)
 static inline void master_request(struct rpc_request *q, void *user)
 {
     struct fake_master *m = user;
+    if (q->header.type == MSG_leader) {
+        const struct msg_leader_answer a = {.serving = !m->refuse};
+        rpc_answer(q, 0, 0, msg_leader_answer_desc(), &a);
+        return;
+    }
     if (m->refuse) {
         rpc_answer(q, m->refuse, 0, NULL, NULL);
         return;
