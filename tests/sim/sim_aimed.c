@@ -57,8 +57,8 @@ void nemesis_on_aimed(struct node *n, enum aimed what, uint64_t value)
 {
     struct world *w = n->world;
     uint32_t self = 1u << n->slot, rest = nemesis_alive(w) & ~self;
-    if (n->dead)
-        return;
+    if (n->dead && what != AIMED_MEMBERS && what != AIMED_FORCE)
+        return; /* (these two are of the whole cluster) */
     switch (what) {
     case AIMED_CLOCK_GOES:
         if (n->clock_rate == 0)
@@ -90,6 +90,7 @@ void nemesis_on_aimed(struct node *n, enum aimed what, uint64_t value)
     }
     case AIMED_CAMPAIGN: campaign(n, value); break;
     case AIMED_MEMBERS: members_change(w); break;
+    case AIMED_FORCE: members_force(w); break;
     case AIMED_CHANGE: members_change_at(n); break;
     case AIMED_DUEL: duel_turn(w, value); break;
     case AIMED_DUEL_CAMPAIGN: duel_campaign(n, value); break;

@@ -93,6 +93,44 @@ CASE_WITH(read_not_waiting, 3, leases, "reads show what is not committed")
     expect(w, !has_answer(w, 1), "an uncommitted version was shown");
 }
 
+CASE_WITH(local_ack_early, 3, leases, "an answer of mode local leaves before the change is on the leader's disk")
+{
+    elect(w, 0);
+    all_ticks(w, true);
+    run_ms(w, 300);
+    hold_disk(w, 0);
+    put(w, 0, 0, ACK_LOCAL);
+    run_ms(w, 200); /* with every heartbeat the master looks again */
+    expect(w, !has_answer(w, 0), "answered, and not on disk");
+    release_disk(w, 0);
+    run_ms(w, 50);
+    expect(w, has_answer(w, 0), "no answer");
+}
+
+static void narrow(struct params *p)
+{
+    clients(p);
+    p->uncommitted_max = 2;
+}
+
+CASE_WITH(busy_refused, 3, narrow, "a change answered under applied is lost, and its leader leads on")
+{
+    elect(w, 0);
+    run_ms(w, 50);
+    cut(w, N(0), ALL);
+    for (uint32_t i = 0; i < 4; i++) {
+        put(w, i, 0, ACK_APPLIED);
+        run_ms(w, 5);
+        expect(w, has_answer(w, i), "no answer");
+    }
+    heal(w);
+    for (int i = 0; i < 40; i++) {
+        tick(w, 0);
+        run_ms(w, 60);
+    }
+    check_losses(w);
+}
+
 CASE_WITH(slot_not_undone, 3, clients, "a rolled-back request stays in its slot: its retry is answered, not executed")
 {
     elect(w, 0);

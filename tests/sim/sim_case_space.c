@@ -121,4 +121,6 @@ CASE_WITH(space_snapshot, 3, space, "a member that was away gets the namespace a
     heal(w);
     run_ms(w, 3000);
     expect(w, w->counters.snapshots > 0 && last_of(w, 2) == last_of(w, 0), "2 did not catch up by a snapshot");
+    done(w, 0, 0, OP_PUT, ACK_QUORUM); /* on top of it */
+    run_ms(w, 200);
 }

@@ -64,6 +64,7 @@ void check_reset(struct world *w)
     c->commit = c->newest_committer = 0;
     memset(&c->state, 0, sizeof(c->state));
     c->conf = NULL;
+    c->forced = 0;
     for (uint32_t i = 0; i < SIM_NODES_MAX; i++)
         c->nodes[i].vote_count = c->nodes[i].life = 0;
     memset(c->version_index, 0, sizeof(c->version_index));
@@ -197,9 +198,12 @@ void check_write(struct node *n, const struct raft_write *write)
 {
     struct world *w = n->world;
     struct check *c = w->check;
-    if (write->truncate_from)
+    if (write->truncate_from) {
         check_truncation(n, write);
+        check_cut(n, write->truncate_from);
+    }
     if (write->install.index) {
+        check_cut(n, 1);
         const struct sim_entry *e = check_find(w, write->install.index, write->install.term);
         if (!is_committed(c, e))
             fail_harm(w, "snapshot_uncommitted", "n%u installs a snapshot of (%llu, %llu), which is not committed",
@@ -280,7 +284,8 @@ static void commit_entry(struct node *n, struct sim_entry *e, uint64_t term)
     c->newest_committer = max(c->newest_committer, term);
     w->counters.commits++;
     if (e->type == RAFT_CONF) {
-        if (c->conf && voters_apart(c->conf->conf, e->conf) + voters_apart(e->conf, c->conf->conf) > 1)
+        if (c->conf && e->index != c->forced &&
+            voters_apart(c->conf->conf, e->conf) + voters_apart(e->conf, c->conf->conf) > 1)
             fail_harm(w, "conf_jump", "committed configurations %llu and %llu differ by more than one voter",
                       (ull)c->conf->index, (ull)e->index);
         c->conf = e;

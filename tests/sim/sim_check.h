@@ -48,6 +48,7 @@ struct check {
     uint64_t newest_committer;
     struct state state;     /* fold of all committed entries */
     struct sim_entry *conf; /* newest committed configuration */
+    uint64_t forced;        /* a configuration an offline tool made: it may differ by more than one voter */
 
     uint64_t *leaders; /* by term: the node's id */
     uint64_t leaders_room, highest_term;
@@ -78,7 +79,12 @@ struct check {
 struct version {
     uint64_t index;    /* committed there; 0: not (yet) */
     bool acknowledged; /* somebody was told that it was written */
-    uint32_t disks;    /* which nodes ever had it on disk */
+    uint8_t mode;      /* under which; by this node, in this connection of its link, in this term */
+    uint8_t slot;
+    uint32_t link;
+    uint64_t term;
+    uint32_t disks; /* which nodes ever had it on disk */
+    uint32_t cut;   /* which nodes ever truncated it, or replaced it by a snapshot */
 };
 
 struct check *check_new(void);
@@ -144,5 +150,9 @@ const char *check_settled(struct world *w);
 /* A number that grows as long as something still happens: entries reach disks and states, requests are answered. */
 uint64_t check_progress(struct world *w);
 
-/* The end: count what was answered under "applied" or "local" and is not there. */
+/* A node's log is cut, or replaced by a snapshot, from an index on: what of it was never committed is gone there (17). */
+void check_cut(struct node *n, uint64_t from);
+
+/* The end: count what was answered under "applied" or "local" and is not there. It may be missing only if who answered
+ * stopped leading afterwards, under "local" only if its log lost against another (17). */
 void check_losses(struct world *w);

@@ -139,8 +139,28 @@ void check_promise(struct node *n, const struct answer *a)
     if (a->mode == ACK_LOCAL && wrote && a->type != OP_ID && !safe && !on_disk)
         fail_harm(w, "local_ack", "n%u answers a request of client %u with what is not on its disk", n->slot,
                   a->client);
-    if (wrote && a->type != OP_ID)
-        c->versions[a->version >> 1].acknowledged = true;
+    if (!wrote || a->type == OP_ID)
+        return;
+    struct version *v = &c->versions[a->version >> 1];
+    if (v->acknowledged && v->mode != ACK_APPLIED)
+        return; /* a retry: what was said first counts */
+    v->acknowledged = true;
+    v->mode = a->mode;
+    v->slot = (uint8_t)n->slot;
+    v->link = n->link.number;
+    v->term = n->master.term;
+}
+
+void check_cut(struct node *n, uint64_t from)
+{
+    struct check *c = n->world->check;
+    const struct disk_image *d = &n->disk.live;
+    for (uint64_t i = max(from, d->first); i <= d->last && n->world->params.local_permille; i++) {
+        const struct batch_data *b = (const void *)d->entries[i]->data;
+        for (uint32_t k = 0; d->entries[i]->type == RAFT_BATCH && k < b->count; k++)
+            if (b->ops[k].type != OP_ID)
+                c->versions[b->ops[k].after >> 1].cut |= 1u << n->slot;
+    }
 }
 
 void check_answer(struct world *w, const struct client *client, const struct answer *a)
@@ -215,9 +235,28 @@ uint64_t check_progress(struct world *w)
     return sum;
 }
 
+static void check_loss(struct world *w, const struct version *v)
+{
+    const struct node *n = w->nodes[v->slot];
+    if (n->dead || w->check->forced || !raft_conf_find(w->check->conf->conf, n->id))
+        return; /* its disk is gone, or nobody reads it any more */
+    if (v->mode == ACK_QUORUM)
+        fail_harm(w, "quorum_lost", "n%u answered a change under quorum, and it is not there", n->slot);
+    if (n->link.number == v->link && w->check->highest_term == v->term)
+        fail_harm(w, "lost_without_change", "n%u led term %llu to the end, and lost a change it had answered", n->slot,
+                  (ull)v->term);
+    if (v->mode == ACK_LOCAL && !(v->cut >> n->slot & 1))
+        fail_harm(w, "local_lost", "n%u lost a change that was on its disk, and no other log replaced it", n->slot);
+}
+
 void check_losses(struct world *w)
 {
     struct check *c = w->check;
-    for (uint64_t i = 1; i < c->version_count; i++)
-        w->counters.lost_acks += c->versions[i].acknowledged && !c->versions[i].index;
+    for (uint64_t i = 1; i < c->version_count; i++) {
+        const struct version *v = &c->versions[i];
+        if (!v->acknowledged || v->index)
+            continue;
+        w->counters.lost_acks++;
+        check_loss(w, v);
+    }
 }

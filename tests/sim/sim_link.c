@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "sim_check.h"
+#include "sim_mutants.h"
 #include "sim_nemesis.h"
 #include "sim_node.h"
 #include "sim_twin.h"
@@ -200,7 +201,7 @@ static void propose(struct node *n, struct link_message *p)
         nemesis_on_propose(n);
         return;
     }
-    if (r == -CV_BUSY) {
+    if (r == -CV_BUSY && !SIM_MUTANT(busy_refused)) {
         /* Order is everything: those behind it wait too. */
         p->next = l->proposals;
         if (!l->proposals)
@@ -208,7 +209,7 @@ static void propose(struct node *n, struct link_message *p)
         l->proposals = p;
         return;
     }
-    if (r != -CV_NOT_LEADER && r != -ESTALE)
+    if (r != -CV_NOT_LEADER && r != -ESTALE && r != -CV_BUSY)
         fail_harm(n->world, "propose", "n%u: a proposal gets %s", n->slot, cv_error_name(r));
     struct link_message m = {.type = TO_MASTER_REJECTED, .number = p->number, .term = p->term};
     link_send_master(n, &m);

@@ -223,7 +223,8 @@ static bool may_leave(const struct master *m, const struct waiter *w)
     if (w->answer.mode == ACK_APPLIED)
         return true;
     const struct batch *b = &m->batches[w->batch % MASTER_BATCHES];
-    return w->answer.mode == ACK_LOCAL && b->index && b->index <= m->durable && b->term == m->term;
+    return w->answer.mode == ACK_LOCAL && b->index && (b->index <= m->durable || SIM_MUTANT(local_ack_early)) &&
+           b->term == m->term;
 }
 
 static void try_answer(struct node *n, struct waiter *w)
@@ -485,7 +486,8 @@ static void on_install(struct node *n)
     m->state = *s;
     m->id_last = s->id_last;
     check_applied(n, &m->state);
-    space_begin(n);
+    if (!SIM_MUTANT(space_not_installed))
+        space_begin(n);
     master_report(n);
 }
 

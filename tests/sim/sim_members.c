@@ -6,8 +6,11 @@
 #include <assert.h>
 
 #include "sim_check.h"
+#include "sim_mutants.h"
 #include "sim_nemesis.h"
 #include "sim_node.h"
+
+enum { FORCE_TERMS = 1000 };
 
 static struct node *spare(struct world *w, bool journal_only)
 {
@@ -112,6 +115,56 @@ void members_lose(struct world *w)
     n->dead = true;
     trace(w, "n%u is lost", n->slot);
     nemesis_plan(w->nodes[0], AIMED_MEMBERS, 1000, 0);
+}
+
+/* ---- All lost but one ---- */
+
+/* Has everything that was ever committed on its disk, and a master that can serve. */
+static bool can_stay(struct world *w, const struct node *n)
+{
+    const struct check *c = w->check;
+    const struct disk_image *d = &n->disk.durable;
+    return !n->dead && !n->journal_only && d->conf_count && c->commit && d->last >= c->commit &&
+           d->first <= c->commit + 1 && image_entry(d, c->commit) == c->at[c->commit].committed;
+}
+
+/* What the offline tool writes: a term far above all that the lost machines may have seen, and itself as the only voter.
+ * What was not committed becomes so by this. */
+static void force_alone(struct node *n)
+{
+    struct world *w = n->world;
+    const struct disk_image *d = &n->disk.durable;
+    struct raft_conf conf = {.count = 1};
+    conf.members[0] = (struct raft_member){.id = n->id, .role = RAFT_VOTER};
+    snprintf(conf.members[0].raft_address, sizeof(conf.members[0].raft_address), "n%u:9", n->slot);
+    node_append_offline(n, d->term + (SIM_MUTANT(force_same_term) ? 0 : FORCE_TERMS), &conf);
+    w->check->forced = d->last;
+    trace(w, "n%u is a cluster of its own from entry %llu, term %llu", n->slot, (unsigned long long)d->last,
+          (unsigned long long)d->term);
+}
+
+struct node *members_force(struct world *w)
+{
+    struct node *keep = NULL;
+    uint32_t at = prng_below(&w->nemesis_random, w->node_count);
+    for (uint32_t i = 0; i < w->node_count && !keep; i++)
+        if (can_stay(w, w->nodes[(at + i) % w->node_count]))
+            keep = w->nodes[(at + i) % w->node_count];
+    if (!keep)
+        return NULL;
+    for (uint32_t i = 0; i < w->node_count; i++) {
+        struct node *n = w->nodes[i];
+        if (n->dead)
+            continue;
+        node_stop(n, STOP_MACHINE, -1);
+        n->dead = n != keep;
+    }
+    w->nemesis->lost = w->nemesis->replacement = NULL;
+    force_alone(keep);
+    node_start(keep, STOP_MACHINE);
+    for (uint32_t i = 1; i <= 8 && !w->scripted; i++)
+        nemesis_plan(keep, AIMED_CHANGE, (uint64_t)i * w->params.election_ms * SIM_MS, 0);
+    return keep;
 }
 
 /* ---- At random ---- */

@@ -249,6 +249,8 @@ void nemesis_start(struct world *w)
 {
     for (uint32_t i = 0; i < FAULT_COUNT; i++)
         plan_next(w, (enum fault)i);
+    if (w->params.force)
+        nemesis_plan(w->nodes[0], AIMED_FORCE, (uint64_t)w->params.run_ms * SIM_MS * w->params.force / 1000, 0);
 }
 
 /* ---- The end of it ---- */

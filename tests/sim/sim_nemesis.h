@@ -30,6 +30,7 @@ enum aimed {
     AIMED_CAN_LEAD,
     AIMED_LOG_ROOM,
     AIMED_MEMBERS,  /* the next step of replacing a lost machine */
+    AIMED_FORCE,    /* all machines but one are lost */
     AIMED_CHANGE,   /* this one changes the members, if it leads */
     AIMED_DUEL,     /* the next turn */
     AIMED_DUEL_CUT, /* this rival leads: cut it off */
@@ -122,3 +123,7 @@ void members_change(struct world *w);
 
 /* Destroy a machine's disk, if the cluster can stand it now. */
 void members_lose(struct world *w);
+
+/* All machines but one are lost for good; the one that is left is made a cluster of its own (raft.md 8.3), and grows again
+ * by new machines. Returns it; NULL: none has all that was committed, nothing happened. */
+struct node *members_force(struct world *w);

@@ -85,19 +85,34 @@ struct node *node_new(struct world *w, bool journal_only)
     return n;
 }
 
-void node_format(struct node *n, const struct raft_conf *conf)
+/* One unit with a configuration behind the end, written at once. */
+static void append_conf(struct node *n, uint64_t term, const struct raft_conf *conf, bool maker)
 {
     struct world *w = n->world;
+    const struct disk_image *d = &n->disk.durable;
     uint8_t *data = sim_alloc(&w->arena, RAFT_CONF_ENCODED_MAX);
     uint32_t size = (uint32_t)raft_conf_encode(conf, data);
-    struct raft_entry e = {.term = 1, .data = data, .size = size, .type = RAFT_CONF};
+    struct raft_entry e = {.term = term, .data = data, .size = size, .type = RAFT_CONF};
     struct disk_unit *u = disk_unit_new(w, 1);
     u->seq = 1;
-    u->term = 1;
-    u->first = 1;
-    u->entries[0] = check_entry(n, NULL, 1, &e, n->slot == 0);
+    u->term = term;
+    u->commit = d->commit;
+    u->first = d->last + 1;
+    u->entries[0] = check_entry(n, image_entry(d, d->last), u->first, &e, maker);
     disk_queue(n, u);
     disk_crash(n, 1);
+}
+
+void node_format(struct node *n, const struct raft_conf *conf)
+{
+    append_conf(n, 1, conf, n->slot == 0);
+}
+
+void node_append_offline(struct node *n, uint64_t term, const struct raft_conf *conf)
+{
+    store_start(n);
+    append_conf(n, term, conf, true);
+    store_stop(n);
 }
 
 static struct raft *new_core(struct node *n)

@@ -82,6 +82,9 @@ struct node {
 struct node *node_new(struct world *w, bool journal_only);
 void node_format(struct node *n, const struct raft_conf *conf);
 
+/* What an offline tool does to a stopped journal's log: a configuration at its end, of a new term. */
+void node_append_offline(struct node *n, uint64_t term, const struct raft_conf *conf);
+
 struct node *node_by_id(struct world *w, uint64_t id);
 
 /* Start the processes that are down (enum stop). A log that is damaged ends the machine. */

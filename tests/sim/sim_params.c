@@ -130,6 +130,7 @@ void params_draw(uint64_t seed, struct params *ret)
     p.no_lease = p.no_lease || chance(r, 100) || !params_leases_hold(&p);
     p.space = seed % 8 == 1; /* not drawn: the others stay what they were */
     p.store = p.link = seed % 8 == 5;
+    p.force = seed % 16 == 3 || seed % 64 == 5 || seed % 64 == 1 ? 300 + (uint32_t)(seed / 16 % 6) * 100 : 0;
     *ret = p;
 }
 
@@ -194,6 +195,7 @@ static const struct {
     BOOL(in_order),      BOOL(applied_known),
     BOOL(harm_only),     BOOL(space),
     BOOL(store),         BOOL(link),
+    NUMBER(force),
 #undef NUMBER
 #undef BOOL
 };

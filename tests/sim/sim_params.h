@@ -52,6 +52,7 @@ struct params {
     bool space;         /* masters run the namespace core too */
     bool store;         /* the log store runs beside each disk */
     bool link;          /* the journal's end of the link runs beside the model (with store) */
+    uint32_t force;     /* permille of run_ms: then all machines but one are lost for good; 0: never */
     bool applied_known; /* a restart tells the core what the application has */
 
     /* Pace of network, disk, link between journal and master. */
