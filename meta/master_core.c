@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/error.h"
 
 /* "Only the disk knows" is the core's "not prepared". */
@@ -74,7 +73,7 @@ void master_core_leader(struct master_core *c, char address[MASTER_ADDRESS_SIZE]
     memcpy(address, c->leader_address, MASTER_ADDRESS_SIZE);
     *ret = (struct msg_leader_answer){.node = c->leader, .term = c->leader_term, .address = text_of(address)};
     master_core_unlock(c);
-    ret->serving = master_core_leads(c, clock_ns());
+    ret->serving = master_core_leads(c);
 }
 
 void master_core_fini(struct master_core *c)

@@ -28,7 +28,8 @@ struct master_core {
 
     /* Written by the scribe, read by any thread, atomic. */
     _Atomic uint64_t leading;        /* the term we lead and serve in; 0: ask somebody else */
-    _Atomic uint64_t lease_until_ns; /* reads may be answered before this (CLOCK_BOOTTIME) without asking the journal */
+    _Atomic uint64_t lease_until_ns; /* we lead at least until then (CLOCK_BOOTTIME) */
+    _Atomic uint64_t confirmed_ns;   /* a majority confirmed that we led in this term at this time, or later */
     _Atomic uint64_t released;       /* answers that depend on batches up to this may leave */
     _Atomic uint64_t released_index; /* log index of that batch, or the last applied: what such answers rest on */
     _Atomic uint64_t view;           /* counts up, under the write lock, when batches not released were taken back */
@@ -68,9 +69,22 @@ void master_core_set_leader(struct master_core *c, uint64_t leader, uint64_t ter
 /* Any thread: who leads, as it is told to who asked the wrong master. address: room for the text ret points to. */
 void master_core_leader(struct master_core *c, char address[MASTER_ADDRESS_SIZE], struct msg_leader_answer *ret);
 
-/* Any thread: may requests be answered from our memory now? Ask again just before the answer leaves. */
-static inline bool master_core_leads(const struct master_core *c, uint64_t now_ns)
+/* Any thread: do we lead, as far as we know? Requests are executed then; what may be answered: master_core_certain(). */
+static inline bool master_core_leads(const struct master_core *c)
 {
-    return atomic_load_explicit(&c->leading, memory_order_acquire) &&
-           now_ns < atomic_load_explicit(&c->lease_until_ns, memory_order_relaxed);
+    return atomic_load_explicit(&c->leading, memory_order_acquire) != 0;
+}
+
+/* Any thread: something was read from our memory in this term, not after executed_ns. Was it the truth then, and not what
+ * a leader that nobody follows any more remembers? Our lease must last until now, after it was read; or a majority was
+ * asked after it was read and followed us (raft.md 6.6). Returns 0; -CV_BUSY: not certain yet, master_scribe_confirm()
+ * asks; -CV_NOT_LEADER. What was committed needs no such proof: the commit is one. */
+static inline int master_core_certain(const struct master_core *c, uint64_t term, uint64_t executed_ns, uint64_t now_ns)
+{
+    if (atomic_load_explicit(&c->leading, memory_order_acquire) != term || !term)
+        return -CV_NOT_LEADER;
+    return now_ns < atomic_load_explicit(&c->lease_until_ns, memory_order_relaxed) ||
+                   executed_ns <= atomic_load_explicit(&c->confirmed_ns, memory_order_relaxed)
+               ? 0
+               : -CV_BUSY;
 }

@@ -150,6 +150,14 @@ int master_link_admin(struct master_link *l, const struct msg_link_admin *admin)
     return l->state == LINK_UP ? rpc_conn_send(l->conn, &h, msg_link_admin_desc(), admin) : -CV_CLOSED;
 }
 
+int master_link_read(struct master_link *l, uint64_t context)
+{
+    assert_on_loop(l->loop);
+    struct frame_header h = {.type = MSG_link_read, .flags = FRAME_ONE_WAY};
+    struct msg_link_read m = {.context = context};
+    return l->state == LINK_UP ? rpc_conn_send(l->conn, &h, msg_link_read_desc(), &m) : -CV_CLOSED;
+}
+
 /* ---- receiving -------------------------------------------------------------------------------------------------- */
 
 static int handle_entries(struct master_link *l, const uint8_t *body, size_t n, struct text data)
@@ -222,6 +230,7 @@ static int handle_frame(struct master_link *l, const struct rpc_frame *f)
     case MSG_link_committed: TELL(committed, e->committed(e->arg, m.index, m.term))
     case MSG_link_truncate: TELL(truncate, e->truncated(e->arg, m.from))
     case MSG_link_credit: TELL(credit, e->credit(e->arg, m.bytes, m.entries))
+    case MSG_link_read_index: TELL(read_index, e->read(e->arg, &m))
     case MSG_link_admin_answer: TELL(admin_answer, e->admin(e->arg, &m))
     case MSG_link_entries:
         return handle_entries(l, body, h->body_len, (struct text){(const char *)f->data, h->data_len});

@@ -42,6 +42,7 @@ struct master_link_events {
     void (*truncated)(void *arg, uint64_t from);
     void (*credit)(void *arg, uint64_t bytes, uint32_t entries);
     void (*admin)(void *arg, const struct msg_link_admin_answer *answer);
+    void (*read)(void *arg, const struct msg_link_read_index *answer);
     /* The connection is gone, if there was one: everything proposed and not committed has an unknown outcome. error:
      * why; -CV_WRONG_CLUSTER and -CV_LOG_DAMAGED will not go away by themselves. */
     void (*lost)(void *arg, int error);
@@ -80,6 +81,9 @@ void master_link_role_seen(struct master_link *l, uint64_t term);
 void master_link_applied(struct master_link *l, uint64_t applied, uint64_t flushed, bool can_lead);
 /* Errors: -CV_CLOSED not up; -CV_BUSY too much is queued; -ENOMEM. */
 int master_link_admin(struct master_link *l, const struct msg_link_admin *admin);
+
+/* Ask for the index a read must have applied. Errors: as above. */
+int master_link_read(struct master_link *l, uint64_t context);
 
 struct master_link_stats {
     uint64_t connects, proposals, proposed_bytes;

@@ -2,8 +2,8 @@
 /*
  * One network loop. A request is in one place at a time:
  *
- *      arrived --turn--> [read lock] --> waiting for `released` --> answered
- *          ^   \                    \--> with the scribe --------> answered
+ *      arrived --turn--> [read lock] --> uncertain --> waiting for `released` --> answered
+ *          ^   \                    \--> with the scribe --> uncertain ----------> answered
  *          |    \--> file thread (rows from disk) --.
  *          |-----------------------------------------'------ with the scribe: rows left memory: again
  *          '--> thread ufs (names of an under file system) --> again
@@ -185,7 +185,14 @@ static void answer(struct net_request *q, int error, uint64_t now)
         request_drop(q);
 }
 
-/* ---- reads that wait for what they rest on -------------------------------------------------------------------------- */
+/* ---- answers that wait: do we lead, and does what they rest on stay? ------------------------------------------------- */
+
+static void answer_own(struct net_request *q, uint64_t now);
+
+static bool is_read(const struct net_request *q)
+{
+    return q->op != MASTER_OP_session_renew && q->base.meta.op_class == META_READ;
+}
 
 static void wait_for_release(struct net_request *q)
 {
@@ -196,6 +203,57 @@ static void wait_for_release(struct net_request *q)
            list_entry(before, struct net_request, link)->base.meta.depends > q->base.meta.depends)
         before = before->prev;
     list_insert_after(before, &q->link);
+}
+
+/* We led when it was found. Mutations have waited for their batch with the scribe. */
+static void settle_certain(struct net_request *q, uint64_t now)
+{
+    if (q->op == MASTER_OP_session_renew)
+        answer_own(q, now);
+    else if (is_read(q) && q->base.meta.depends > atomic_load(&q->net->core->released))
+        wait_for_release(q);
+    else
+        answer(q, q->base.meta.error, now);
+}
+
+/* The answer is found. Returns false when it has to wait for a majority to confirm that we lead. */
+static bool settle(struct net_request *q, uint64_t now)
+{
+    struct master_request *b = &q->base;
+    int r = b->certain ? 0 : master_core_certain(q->net->core, b->term, b->executed_ns, now);
+    if (r == -CV_BUSY)
+        return false;
+    if (r == 0) {
+        settle_certain(q, now);
+    } else if (q->op == MASTER_OP_session_renew) {
+        q->outcome = r;
+        answer_own(q, now);
+    } else {
+        answer(q, r, now);
+    }
+    return true;
+}
+
+static void settle_or_wait(struct net_request *q, uint64_t now)
+{
+    if (settle(q, now))
+        return;
+    COUNT(q->net, confirmations_wanted, 1);
+    list_push_back(&q->net->uncertain, &q->link);
+    master_scribe_confirm(q->net->scribe);
+}
+
+static void confirm_some(struct master_net *n, uint64_t now)
+{
+    struct list list = LIST_INIT(list);
+    list_append_all(&list, &n->uncertain);
+    for (struct list *e; (e = list_pop_front(&list));) {
+        struct net_request *q = list_entry(e, struct net_request, link);
+        if (!settle(q, now))
+            list_push_back(&n->uncertain, &q->link);
+    }
+    if (!list_empty(&n->uncertain))
+        master_scribe_confirm(n->scribe);
 }
 
 /* Answer what may leave; look again at what rests on batches that were taken back. */
@@ -214,20 +272,30 @@ static void release_some(struct master_net *n, uint64_t released, uint64_t view,
     }
 }
 
+/* All that answers wait for. */
+struct standing {
+    uint64_t leading, lease_until_ns, confirmed_ns, released, view;
+};
+
+static struct standing standing_of(const struct master_core *c)
+{
+    return (struct standing){c->leading, c->lease_until_ns, c->confirmed_ns, c->released, c->view};
+}
+
 static void release_waiting(struct master_net *n, uint64_t now)
 {
-    struct master_core *c = n->core;
-    uint64_t released, view;
+    struct standing is, before;
     do {
-        released = atomic_load(&c->released);
-        view = atomic_load(&c->view);
-        release_some(n, released, view, now);
-        if (list_empty(&n->waiting))
+        before = standing_of(n->core);
+        confirm_some(n, now);
+        release_some(n, before.released, before.view, now);
+        if (list_empty(&n->waiting) && list_empty(&n->uncertain))
             return;
         /* Ask to be woken, then look once more: see struct master_home. */
         int content = HOME_CONTENT;
         atomic_compare_exchange_strong(&n->home.state, &content, HOME_WAITS);
-    } while (atomic_load(&c->released) != released || atomic_load(&c->view) != view);
+        is = standing_of(n->core);
+    } while (memcmp(&is, &before, sizeof(is)) != 0);
 }
 
 static void wake_run(struct loop_job *job)
@@ -250,7 +318,7 @@ static void take_back(struct loop_job *job)
         else if (q->again)
             look_at(r);
         else
-            answer(r, q->meta.error, now);
+            settle_or_wait(r, now);
     }
     release_waiting(n, now);
 }
@@ -279,7 +347,7 @@ static int refuse(const struct net_request *q, uint64_t now)
         return -CV_CANCELLED;
     if (q->rpc->deadline_ns < now)
         return -CV_DEADLINE;
-    return master_core_leads(q->net->core, now) ? 0 : -CV_NOT_LEADER;
+    return master_core_leads(q->net->core) ? 0 : -CV_NOT_LEADER;
 }
 
 /* [R] */
@@ -302,8 +370,10 @@ static int run_one(struct net_request *q, uint64_t now)
 {
     struct master_core *c = q->net->core;
     int r = refuse(q, now);
+    q->base.certain = r < 0;
     if (r < 0)
         return r;
+    q->base.term = atomic_load_explicit(&c->leading, memory_order_acquire);
     if (q->op == MASTER_OP_session_renew)
         return renew_session(q, now);
     q->view = atomic_load_explicit(&c->view, memory_order_relaxed);
@@ -417,9 +487,9 @@ static void answer_own(struct net_request *q, uint64_t now)
 /* Off the lock: send each where its outcome says. */
 static void dispatch(struct net_request *q, struct master_chain *to_scribe, uint64_t now)
 {
-    struct master_net *n = q->net;
     if (q->outcome == EXECUTE) {
         q->base.again = false;
+        q->base.certain = true; /* until the scribe finds that nothing of it is committed */
         q->base.deadline_ns = q->rpc->deadline_ns;
         q->base.cancelled = &q->rpc->cancelled;
         master_chain_add(to_scribe, &q->base);
@@ -427,13 +497,11 @@ static void dispatch(struct net_request *q, struct master_chain *to_scribe, uint
         fetch(q, now);
     } else if (q->outcome == LIST) {
         list_names(q, now);
-    } else if (q->outcome < 0 || q->op == MASTER_OP_session_renew) {
+    } else if (q->outcome < 0 && q->op != MASTER_OP_session_renew) {
         answer_own(q, now);
-    } else if (q->base.meta.depends > atomic_load(&n->core->released)) {
-        wait_for_release(q);
     } else {
-        /* The lease must last until the answer leaves, not only until it was found. */
-        answer(q, master_core_leads(n->core, now) ? q->base.meta.error : -CV_NOT_LEADER, now);
+        q->base.executed_ns = now;
+        settle_or_wait(q, now);
     }
 }
 
@@ -467,7 +535,7 @@ static void turn_run(struct loop_hook *hook)
     if (r < 0)
         for (struct master_request *q; (q = master_chain_take(&to_scribe));)
             answer(container_of(q, struct net_request, base), r, clock_ns());
-    if (!list_empty(&n->waiting))
+    if (!list_empty(&n->waiting) || !list_empty(&n->uncertain))
         release_waiting(n, clock_ns());
 }
 
@@ -603,6 +671,7 @@ int master_net_init(struct master_net *n, uint32_t number, struct master_core *c
     *n = (struct master_net){.core = core, .scribe = scribe, .o = o};
     list_init(&n->arrived);
     list_init(&n->waiting);
+    list_init(&n->uncertain);
     list_init(&n->spare);
     loop_hook_init(&n->turn, turn_run);
     snprintf(n->name, sizeof(n->name), "net%u", number);
@@ -628,7 +697,7 @@ int master_net_init(struct master_net *n, uint32_t number, struct master_core *c
 
 void master_net_fini(struct master_net *n)
 {
-    assert(list_empty(&n->arrived) && list_empty(&n->waiting));
+    assert(list_empty(&n->arrived) && list_empty(&n->waiting) && list_empty(&n->uncertain));
     for (struct list *e; (e = list_pop_front(&n->spare));) {
         struct net_request *q = list_entry(e, struct net_request, link);
         meta_request_fini(&q->base.meta);

@@ -39,6 +39,8 @@ struct master_request {
     uint64_t deadline_ns;          /* clock_ns(); UINT64_MAX: none */
     const _Atomic bool *cancelled; /* nobody waits any more; NULL: not asked */
     bool install;                  /* a read that was answered: only put the rows it fetched into the tree */
+    uint64_t term, executed_ns;    /* not certain: the answer rests on our memory in this term, at this time */
+    bool certain;                  /* master_core_certain() has said so, or nothing is told of our memory */
     bool again;                    /* given back not executed: rows it needs left memory. Prepare it again */
 };
 

@@ -167,6 +167,11 @@ static bool execute_one(struct master_scribe *s, struct master_request *q, uint6
         return true;
     }
     COUNT(s, executed, 1);
+    if (!q->meta.changed) { /* what changed something proves by its commit that it was us who led */
+        q->term = s->term;
+        q->executed_ns = clock_ns();
+        q->certain = master_core_certain(s->core, q->term, q->executed_ns, q->executed_ns) == 0;
+    }
     if (q->meta.type == MSG_session_open && !q->meta.error && s->o.sessions)
         master_sessions_heard(s->o.sessions, q->meta.answer.session_open.session, clock_ns());
     if (q->meta.depends > s->core->released)
@@ -363,6 +368,7 @@ int master_scribe_new(struct master_core *core, const struct master_scribe_optio
     loop_timer_init(&s->tick, tick_fired);
     loop_timer_init(&s->grace, grace_fired);
     scribe_inner_init(s);
+    scribe_role_init(s);
     meta_on_effect(core->meta, on_effect, s);
     if (s->o.workers)
         meta_on_place(core->meta, on_place, s);
@@ -483,6 +489,7 @@ static void link_stopped(void *arg)
     loop_timer_stop(s->loop, &s->tick);
     loop_timer_stop(s->loop, &s->grace);
     loop_timer_stop(s->loop, &s->window);
+    loop_timer_stop(s->loop, &s->confirm_again);
     loop_hook_cancel(s->loop, &s->turn);
     loop_stop(s->loop);
 }

@@ -74,6 +74,10 @@ int master_scribe_push(struct master_scribe *s, struct master_chain *chain);
 /* Any thread while requests may be pushed: there is something the master has to ask of itself (a worker's row). */
 void master_scribe_poke(struct master_scribe *s);
 
+/* Any thread: an answer waits for core.confirmed_ns to pass now, and for its home to be woken then, or when we lead no
+ * longer. */
+void master_scribe_confirm(struct master_scribe *s);
+
 /* Not on the scribe's thread: refuse what comes, let what is in flight commit (up to grace_ms), hand leadership over, write
  * and flush the delta, end the thread. All requests have been given back when it returns. */
 void master_scribe_stop(struct master_scribe *s, uint32_t grace_ms);

@@ -58,6 +58,14 @@ struct master_scribe {
     bool stopping, grace_over, link_stopped; /* see stop_step() */
     uint64_t last_seal_ns, last_expiry_ns;
 
+    /* Is it still us who leads: one question at a time (master_scribe_role.c). */
+    _Atomic bool confirm_wanted; /* any thread, atomic: an answer waits for a question not asked yet */
+    _Atomic bool confirm_posted; /* any thread, atomic */
+    struct loop_job confirm;
+    struct loop_timer confirm_again;
+    bool confirming;
+    uint64_t confirm_context, confirm_asked_ns;
+
     /* What the master asks of itself: one at a time. */
     struct meta_request inner;
     bool inner_busy;     /* holds a request */
@@ -118,6 +126,7 @@ void scribe_inner_fetch(struct master_scribe *s); /* after the lock, if scribe_i
 void scribe_inner_tick(struct master_scribe *s);  /* now and then: sessions that did not renew, orphans */
 
 /* --- master_scribe_role.c */
+void scribe_role_init(struct master_scribe *s);
 extern const struct master_link_events scribe_link_events;
 void scribe_tell_applied(struct master_scribe *s);
 void scribe_serve_if_formatted(struct master_scribe *s); /* [W] */

@@ -9,6 +9,71 @@
 #include "meta/master_scribe_internal.h"
 #include "meta/master_ufs.h"
 
+#define CONFIRM_AGAIN_MS 10
+
+/* ---- is it still us? ------------------------------------------------------------------------------------------------- */
+
+/* A change of role is on its way, or too many ask. */
+static void confirm_later(struct master_scribe *s)
+{
+    atomic_store(&s->confirm_wanted, true);
+    loop_timer_start(s->loop, &s->confirm_again, clock_ns() + CONFIRM_AGAIN_MS * NS_PER_MS);
+}
+
+/* The journal answers when a majority has followed it after we asked: then what was read before we asked was the truth.
+ * The index it names is no matter to a leader: its memory is ahead of what is committed. */
+static void confirm(struct master_scribe *s)
+{
+    if (s->confirming || scribe_state(s) != SCRIBE_LEADING || !atomic_exchange(&s->confirm_wanted, false))
+        return;
+    s->confirm_asked_ns = clock_ns();
+    s->confirming = master_link_read(s->link, ++s->confirm_context) == 0;
+    if (s->confirming)
+        COUNT(s, confirmations, 1);
+    else
+        confirm_later(s);
+}
+
+static void on_read_index(void *arg, const struct msg_link_read_index *m)
+{
+    struct master_scribe *s = arg;
+    if (!s->confirming || m->context != s->confirm_context)
+        return;
+    s->confirming = false;
+    if (m->error) {
+        confirm_later(s);
+        return;
+    }
+    s->core->confirmed_ns = s->confirm_asked_ns;
+    confirm(s);
+    scribe_post(s, true);
+}
+
+static void confirm_run(struct loop_job *job)
+{
+    struct master_scribe *s = container_of(job, struct master_scribe, confirm);
+    atomic_store(&s->confirm_posted, false);
+    confirm(s);
+}
+
+static void confirm_again_fired(struct loop_timer *timer)
+{
+    confirm(container_of(timer, struct master_scribe, confirm_again));
+}
+
+void master_scribe_confirm(struct master_scribe *s)
+{
+    atomic_store(&s->confirm_wanted, true);
+    if (!atomic_exchange(&s->confirm_posted, true))
+        loop_post(s->loop, &s->confirm);
+}
+
+void scribe_role_init(struct master_scribe *s)
+{
+    s->confirm.run = confirm_run;
+    loop_timer_init(&s->confirm_again, confirm_again_fired);
+}
+
 /* ---- leading -------------------------------------------------------------------------------------------------------- */
 
 /* Requests are served from the moment there is a root. */
@@ -63,6 +128,8 @@ static void lead(struct master_scribe *s)
         master_sessions_reset(s->o.sessions);
     s->core->led_since_ns = clock_ns();
     s->purge_allowed = s->inner_failed = s->stalled = false;
+    s->confirming = s->confirm_wanted = false;
+    s->core->confirmed_ns = 0;
     s->expired_count = 0;
     s->last_expiry_ns = 0;
     COUNT(s, leaderships, 1);
@@ -339,5 +406,6 @@ const struct master_link_events scribe_link_events = {
     .truncated = on_truncated,
     .credit = on_credit,
     .admin = on_admin,
+    .read = on_read_index,
     .lost = on_lost,
 };

@@ -169,7 +169,7 @@ int master_status_ready(const struct master_status *s, char *why, size_t why_siz
 {
     struct master_scribe_status scribe;
     master_scribe_get_status(s->scribe, &scribe);
-    if (master_core_leads(s->core, clock_ns()))
+    if (master_core_leads(s->core))
         return 0;
     if (scribe.attached == 0 || !strcmp(scribe.state, "detached")) {
         snprintf(why, why_size, "no link to the journal");

@@ -463,4 +463,5 @@ uint64_t meta_digest(const struct meta *m);
 void meta_sessions(const struct meta *m,
                    bool (*each)(void *arg, uint64_t session, const struct meta_session_row *row, uint32_t handles),
                    void *arg);
-bool meta_session_exists(const struct meta *m, uint64_t session); /* [R] */
+/* Not one that never was, nor one whose end is committed: an end that may still be taken back is none. [R] */
+bool meta_session_exists(const struct meta *m, uint64_t session);

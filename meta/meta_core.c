@@ -296,7 +296,7 @@ uint64_t meta_batch_last_committed(const struct meta *m)
 bool meta_session_exists(const struct meta *m, uint64_t session)
 {
     const struct session *s = session_find(&m->sessions, session);
-    return s && s->now_open;
+    return s && (s->now_open || s->committed_open);
 }
 
 struct sessions_walk {

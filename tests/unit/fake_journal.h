@@ -46,6 +46,11 @@ struct fake_journal {
     bool hold;         /* append, but commit nothing */
     bool swallow;      /* take no notice of proposals: they came while the role changed */
     _Atomic uint64_t swallowed;
+    uint64_t lease_until_ns; /* told while it leads */
+    bool hold_reads;         /* answer no link_read */
+    uint64_t read_contexts[64];
+    _Atomic uint32_t reads; /* asked; those not answered are the last `reads - reads_answered` of the contexts */
+    uint32_t reads_answered;
     _Atomic uint64_t proposals, ops, health, applied, flushed, attaches, bytes;
     _Atomic int can_lead;
     _Atomic uint32_t largest; /* operations of a batch */
@@ -112,7 +117,7 @@ static void fj_tell_role(struct fake_journal *j)
         .leader = leads ? 1 : 2,
         .leader_address = leads ? TEXT("here:1") : TEXT("there:2"),
         .start_index = j->last,
-        .lease_until_ns = leads ? UINT64_MAX : 0,
+        .lease_until_ns = leads ? j->lease_until_ns : 0,
     };
     fj_send(j, MSG_link_role, &m);
 }
@@ -181,12 +186,23 @@ static void fj_propose(struct fake_journal *j, const struct rpc_frame *f)
     }
 }
 
+/* Answer the reads asked so far, up to count of them. */
+static void fj_answer_reads(struct fake_journal *j, uint64_t count)
+{
+    for (; count && j->reads_answered < j->reads; count--) {
+        struct msg_link_read_index m = {j->read_contexts[j->reads_answered++ % 64], j->commit,
+                                        j->role == LINK_LEADER ? 0 : CV_NOT_LEADER};
+        fj_send(j, MSG_link_read_index, &m);
+    }
+}
+
 static void fj_frame(struct rpc_conn *c, const struct rpc_frame *f, void *user)
 {
     struct fake_journal *j = user;
     struct msg_link_attach attach;
     struct msg_link_applied applied;
     struct msg_link_role_seen seen;
+    struct msg_link_read read;
     if (f->header.type == MSG_link_health) {
         j->health++;
     } else if (f->header.type == MSG_link_attach) {
@@ -201,6 +217,11 @@ static void fj_frame(struct rpc_conn *c, const struct rpc_frame *f, void *user)
         ck_assert_int_eq(msg_link_role_seen_decode(f->body, f->header.body_len, &seen), 0);
         j->seen |= seen.term == j->term;
         j->sequence = 0;
+    } else if (f->header.type == MSG_link_read) {
+        ck_assert_int_eq(msg_link_read_decode(f->body, f->header.body_len, &read), 0);
+        j->read_contexts[j->reads++ % 64] = read.context;
+        if (!j->hold_reads)
+            fj_answer_reads(j, UINT64_MAX);
     } else if (f->header.type == MSG_link_applied) {
         ck_assert_int_eq(msg_link_applied_decode(f->body, f->header.body_len, &applied), 0);
         j->applied = applied.applied;
@@ -234,6 +255,7 @@ static struct fake_journal *fake_journal_new(const char *socket, struct uuid clu
     j->cluster = cluster;
     j->term = 1;
     j->role = LINK_LEADER;
+    j->lease_until_ns = UINT64_MAX;
     fj_append(j, LINK_NOOP, NULL, 0, 0);
     j->commit = 1;
     ck_assert_int_eq(loop_new(&(struct loop_options){.name = "journal"}, &j->loop), 0);
@@ -401,4 +423,50 @@ static int fj_do_commit(void *arg)
 static void __attribute__((unused)) fake_journal_commit(struct fake_journal *j, uint64_t index)
 {
     loop_call(j->loop, fj_do_commit, &(struct fj_order){j, index});
+}
+
+static int fj_do_lease(void *arg)
+{
+    struct fj_order *o = arg;
+    bool seen = o->j->seen;
+    uint64_t sequence = o->j->sequence;
+    o->j->lease_until_ns = o->a;
+    fj_tell_role(o->j);
+    o->j->seen = seen; /* the role is as before: it asks for no role_seen */
+    o->j->sequence = sequence;
+    return 0;
+}
+
+/* Until when it is leader for sure; 0: it may be leader no more. */
+static void __attribute__((unused)) fake_journal_lease(struct fake_journal *j, uint64_t until_ns)
+{
+    loop_call(j->loop, fj_do_lease, &(struct fj_order){j, until_ns});
+}
+
+static int fj_do_hold_reads(void *arg)
+{
+    struct fj_order *o = arg;
+    o->j->hold_reads = o->a;
+    if (!o->a)
+        fj_answer_reads(o->j, UINT64_MAX);
+    return 0;
+}
+
+/* Hold the confirmations of reads back. */
+static void __attribute__((unused)) fake_journal_hold_reads(struct fake_journal *j, bool hold)
+{
+    loop_call(j->loop, fj_do_hold_reads, &(struct fj_order){j, hold});
+}
+
+static int fj_do_answer_reads(void *arg)
+{
+    struct fj_order *o = arg;
+    fj_answer_reads(o->j, o->a);
+    return 0;
+}
+
+/* Answer so many of those held back, the oldest. */
+static void __attribute__((unused)) fake_journal_answer_reads(struct fake_journal *j, uint64_t count)
+{
+    loop_call(j->loop, fj_do_answer_reads, &(struct fj_order){j, count});
 }
