@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 
 /* "Only the disk knows" is the core's "not prepared". */
 static int base_error(int r)
@@ -74,6 +75,26 @@ void master_core_leader(struct master_core *c, char address[MASTER_ADDRESS_SIZE]
     *ret = (struct msg_leader_answer){.node = c->leader, .term = c->leader_term, .address = text_of(address)};
     master_core_unlock(c);
     ret->serving = master_core_leads(c);
+}
+
+void master_core_note_disk(struct master_core *c, enum master_disk disk, bool low)
+{
+    const char *whose = disk == MASTER_DISK_OWN ? "this master" : "its journal";
+    uint32_t before = c->disks_low, now = low ? before | disk : before & ~(uint32_t)disk;
+    if (now == before)
+        return;
+    master_core_write_lock(c);
+    c->disks_low = now;
+    meta_set_full(c->meta, now != 0);
+    master_core_unlock(c);
+    if (low)
+        log_warn(
+            -ENOSPC,
+            "the file system of %s is nearly full: nothing new is made, names can be removed; free space on it, or "
+            "lower disk_reserve_bytes",
+            whose);
+    else
+        log_info("the file system of %s has room again", whose);
 }
 
 void master_core_fini(struct master_core *c)

@@ -20,6 +20,8 @@
 
 #define MASTER_ADDRESS_SIZE 128 /* "host:port" and the final zero */
 
+enum master_disk { MASTER_DISK_OWN = 1, MASTER_DISK_JOURNAL = 2 };
+
 struct master_core {
     struct meta *meta;
     struct master_store *store;
@@ -36,6 +38,7 @@ struct master_core {
     _Atomic uint64_t led_since_ns;   /* when `leading` began */
     _Atomic uint64_t node;           /* our journal's id */
     _Atomic uint64_t leader;         /* node that leads as far as the journal knows; 0: nobody */
+    _Atomic uint32_t disks_low;      /* enum master_disk: whose file system is nearly full; then nothing new is made */
     _Atomic uint32_t incarnation;    /* of the cluster */
 
     /* [R] [W] Where clients find `leader`, as the journal knows it; empty: not known. In which term. */
@@ -68,6 +71,9 @@ void master_core_set_leader(struct master_core *c, uint64_t leader, uint64_t ter
 
 /* Any thread: who leads, as it is told to who asked the wrong master. address: room for the text ret points to. */
 void master_core_leader(struct master_core *c, char address[MASTER_ADDRESS_SIZE], struct msg_leader_answer *ret);
+
+/* The scribe: note whether a disk is nearly full, and say it when that changes. */
+void master_core_note_disk(struct master_core *c, enum master_disk disk, bool low);
 
 /* Any thread: do we lead, as far as we know? Requests are executed then; what may be answered: master_core_certain(). */
 static inline bool master_core_leads(const struct master_core *c)

@@ -229,7 +229,7 @@ static int handle_frame(struct master_link *l, const struct rpc_frame *f)
     case MSG_link_durable: TELL(durable, e->durable(e->arg, m.index, m.term))
     case MSG_link_committed: TELL(committed, e->committed(e->arg, m.index, m.term))
     case MSG_link_truncate: TELL(truncate, e->truncated(e->arg, m.from))
-    case MSG_link_credit: TELL(credit, e->credit(e->arg, m.bytes, m.entries))
+    case MSG_link_credit: TELL(credit, e->credit(e->arg, &m))
     case MSG_link_read_index: TELL(read_index, e->read(e->arg, &m))
     case MSG_link_admin_answer: TELL(admin_answer, e->admin(e->arg, &m))
     case MSG_link_entries:

@@ -40,7 +40,7 @@ struct master_link_events {
      * link goes down, as nothing further can be applied. */
     int (*entry)(void *arg, const struct rec_link_entry *entry, struct text payload, bool more);
     void (*truncated)(void *arg, uint64_t from);
-    void (*credit)(void *arg, uint64_t bytes, uint32_t entries);
+    void (*credit)(void *arg, const struct msg_link_credit *credit);
     void (*admin)(void *arg, const struct msg_link_admin_answer *answer);
     void (*read)(void *arg, const struct msg_link_read_index *answer);
     /* The connection is gone, if there was one: everything proposed and not committed has an unknown outcome. error:

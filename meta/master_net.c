@@ -381,7 +381,9 @@ static int run_one(struct net_request *q, uint64_t now)
     r = reads ? meta_read(c->meta, &q->base.meta) : meta_prepare(c->meta, &q->base.meta);
     if (r == 0)
         return reads ? 0 : EXECUTE;
-    return r == -CV_NOT_LISTED ? LIST : FETCH;
+    if (r == -CV_NOT_LISTED)
+        return c->disks_low ? -ENOSPC : LIST; /* names that come in take room, too */
+    return FETCH;
 }
 
 /* Off the lock: get its rows, at once if the database has them in memory. */

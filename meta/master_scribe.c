@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "base/random.h"
 #include "meta/master_scribe_internal.h"
@@ -321,9 +322,20 @@ static void window_fired(struct loop_timer *timer)
     scribe_ask_for_turn(s);
 }
 
+/* The database takes a full disk badly (some builds of it abort): refuse what is new while there is still room for what was
+ * promised. */
+static void look_at_disk(struct master_scribe *s)
+{
+    struct statvfs fs;
+    if (statvfs(s->options->dir, &fs) == 0)
+        master_core_note_disk(s->core, MASTER_DISK_OWN,
+                              (uint64_t)fs.f_bavail * fs.f_frsize < s->options->disk_reserve_bytes);
+}
+
 static void tick_fired(struct loop_timer *timer)
 {
     struct master_scribe *s = container_of(timer, struct master_scribe, tick);
+    look_at_disk(s);
     scribe_inner_tick(s);
     scribe_ask_for_turn(s);
     uint64_t ms = min((uint64_t)TICK_MS, s->options->flush_interval_ms);

@@ -372,11 +372,12 @@ static void on_truncated(void *arg, uint64_t from)
     }
 }
 
-static void on_credit(void *arg, uint64_t bytes, uint32_t entries)
+static void on_credit(void *arg, const struct msg_link_credit *credit)
 {
     struct master_scribe *s = arg;
-    s->batches.credit_bytes = bytes;
-    s->batches.credit_entries = entries;
+    s->batches.credit_bytes = credit->bytes;
+    s->batches.credit_entries = credit->entries;
+    master_core_note_disk(s->core, MASTER_DISK_JOURNAL, credit->disk_low);
     scribe_ask_for_turn(s);
 }
 

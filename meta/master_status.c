@@ -34,7 +34,12 @@ static uint32_t add_self(const struct master_status *s, const struct master_scri
         .node = s->master,
         .role = TEXT("master"),
         .address = text_of(s->address),
-        .state = text_of(scribe->state),
+        .state = s->core->disks_low ? TEXT("disk full") : text_of(scribe->state),
+        .detail = s->core->disks_low & MASTER_DISK_OWN
+                      ? TEXT("less than master.disk_reserve_bytes are free: nothing new is made")
+                  : s->core->disks_low
+                      ? TEXT("its journal has less than journal.disk_reserve_bytes free: nothing new is made")
+                      : TEXT(""),
         .version = TEXT(CV_VERSION),
         .started_ns = s->started_wall_ns,
     };

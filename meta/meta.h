@@ -322,6 +322,10 @@ int meta_answer_encode(const struct meta_request *q, struct buf *b);
  * entries of earlier terms are applied. Nothing is purged before meta_allow_purge(). [W] */
 void meta_lead(struct meta *m, uint32_t epoch);
 
+/* No room: what adds to the namespace answers -ENOSPC from now on (retries of what was done get its answer); what removes or
+ * finishes something is taken. [W] */
+void meta_set_full(struct meta *m, bool full);
+
 /* The re-assertion period is over: orphans nobody holds open may be purged from now on. [W] */
 void meta_allow_purge(struct meta *m);
 

@@ -190,6 +190,11 @@ void meta_lead(struct meta *m, uint32_t epoch)
     m->id_limit = max(m->id_limit, m->next_id);
 }
 
+void meta_set_full(struct meta *m, bool full)
+{
+    m->full = full;
+}
+
 void meta_allow_purge(struct meta *m)
 {
     m->purge_allowed = m->purge_scan = true;

@@ -89,6 +89,7 @@ struct meta {
     uint32_t mount_next, mount_limit; /* the next mount's id; as it is committed */
 
     bool leading, purge_allowed;
+    bool full; /* meta_set_full() */
     uint32_t epoch;
     uint64_t purge_ring[PURGE_RING]; /* orphans that became purgeable */
     uint32_t purge_first, purge_count;

@@ -150,6 +150,21 @@ static bool is_outcome(int r)
     return r != -CV_NOT_PREPARED && r != -CV_NOT_LISTED && r != -CV_BUSY && r != -CV_NO_SPACE && r != -ENOMEM;
 }
 
+static bool makes_more(const struct meta_request *q)
+{
+    switch (q->type) {
+    case MSG_mkdir:
+    case MSG_mknod:
+    case MSG_symlink:
+    case MSG_link:
+    case MSG_create:
+    case MSG_setxattr:
+    case MSG_write_grant:
+    case MSG_mount_add: return true;
+    default: return false;
+    }
+}
+
 static int run_once(struct run *u, struct session *s)
 {
     const struct rec_op_head *h = &u->q->message.head;
@@ -161,7 +176,7 @@ static int run_once(struct run *u, struct session *s)
         return r;
     if (!u->dry && (r = session_slot(s, h->slot, &slot)) < 0)
         return r;
-    r = u->q->op->run(u);
+    r = u->m->full && makes_more(u->q) ? -ENOSPC : u->q->op->run(u);
     if (!u->dry && is_outcome(r))
         slot_remember(u, slot, h, r);
     return r;

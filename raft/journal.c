@@ -97,6 +97,7 @@ static int new_driver(struct journal *j)
         .heartbeat_ms = o->heartbeat_ms,
         .election_ms = o->election_ms,
         .keep_entries = o->keep_entries,
+        .disk_reserve_bytes = o->disk_reserve_bytes,
         .log_bytes_max = o->log_bytes_max,
     };
     int r = journal_driver_new(&options, &j->driver);

@@ -12,7 +12,7 @@
 #include "base/pool.h"
 
 enum {
-    DISK_FREE_MIN = 256 << 20, /* below it proposals wait */
+    DISK_FULL = 64 << 20,      /* with less, or a quarter of the reserve, nothing is taken at all */
     COMPACT_ENTRIES = 1 << 16, /* delete in steps of at least so many entries */
     COMPACT_EVERY_NS = NS_PER_S,
     HELD_MAX = 4096, /* messages waiting for their write; more are dropped, as any message may be */
@@ -132,13 +132,15 @@ static void look_around(struct journal_driver *d)
         uint64_t all = d->options.cache_bytes;
         journal_ring_resize(d->ring, voters > 1 ? all : all / 4); /* with one only its own master reads */
     }
-    bool low = d->writer && journal_writer_disk_free(d->writer) < DISK_FREE_MIN;
+    uint64_t disk_free = d->writer ? journal_writer_disk_free(d->writer) : UINT64_MAX;
+    bool low = disk_free < d->options.disk_reserve_bytes;
     if (low != d->view.disk_low)
         log_warn(0,
-                 low ? "less than %d MiB are free on the log's file system: proposals wait until there is more"
-                     : "%d MiB are free on the log's file system again",
-                 DISK_FREE_MIN >> 20);
+                 low ? "less than %" PRIu64 " MiB are free on the log's file system: the master refuses what is new"
+                     : "%" PRIu64 " MiB are free on the log's file system again",
+                 d->options.disk_reserve_bytes >> 20);
     d->view.disk_low = low;
+    d->view.disk_full = disk_free < min(d->options.disk_reserve_bytes / 4, (uint64_t)DISK_FULL);
 }
 
 DEFINE_CLEANUP(struct journal_driver *, journal_driver_free)

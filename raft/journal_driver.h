@@ -29,7 +29,8 @@ struct journal_view {
     uint64_t lease_until_ns; /* CLOCK_BOOTTIME; UINT64_MAX: for ever (one voter); 0: none */
     uint32_t warnings;       /* enum raft_warning */
     uint32_t voters;
-    bool disk_low; /* proposals should wait: the disk is nearly full */
+    bool disk_low;  /* nearly full: the master should refuse what only adds */
+    bool disk_full; /* proposals should wait */
 };
 
 /* Who is told; on the loop. None of these may call into the driver, but for questions. May be NULL. */
@@ -53,8 +54,9 @@ struct journal_driver_options {
     uint64_t seed;        /* of the core's jitter */
     uint64_t cache_bytes; /* of the ring with several voters; with one a quarter of it */
     uint64_t tick_ms, heartbeat_ms, election_ms;
-    uint64_t keep_entries;  /* behind what nobody needs any more */
-    uint64_t log_bytes_max; /* then entries go although a silent member will need a snapshot */
+    uint64_t keep_entries;       /* behind what nobody needs any more */
+    uint64_t disk_reserve_bytes; /* with less than this free below dir it is low */
+    uint64_t log_bytes_max;      /* then entries go although a silent member will need a snapshot */
 };
 
 /* Read the state of the store into a core. Errors: -CV_LOG_DAMAGED a configuration cannot be read, or the state

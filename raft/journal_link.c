@@ -179,8 +179,7 @@ static void on_attach(struct link_peer *p, const struct msg_link_attach *m)
     journal_driver_attached(l->driver, true);
     send_welcome(p, 0, &why);
     link_tell_role(l);
-    struct msg_link_credit credit = {.bytes = l->options.credit_bytes, .entries = LINK_CREDIT_ENTRIES};
-    link_send(l, MSG_link_credit, &credit);
+    link_tell_credit(l);
     link_tell(l);
 }
 
@@ -359,6 +358,7 @@ static void app_progress(void *arg)
     if (!link_has_master(l) || l->stopping)
         return;
     link_tell_role(l); /* the lease may have changed */
+    link_tell_credit(l);
     link_tell(l);
     if (l->session.pending_count && !l->proposing)
         loop_at_turn_end(l->options.loop, &l->propose);

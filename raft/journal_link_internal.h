@@ -44,7 +44,8 @@ struct link_session {
     /* What it was told of the role. */
     uint64_t role_term, role_leader, lease_until_ns, start_index;
     uint8_t role;
-    uint32_t roles_unseen; /* link_role sent and not answered */
+    bool credited, disk_low; /* link_credit was sent, and what it said of the disk */
+    uint32_t roles_unseen;   /* link_role sent and not answered */
 
     /* Proposals: taken, not yet in the log. */
     uint64_t next_sequence;
@@ -132,6 +133,7 @@ void link_propose_hook(struct loop_hook *hook);
 
 /* ---- journal_link_tell.c ---- */
 void link_tell_role(struct journal_link *l);
+void link_tell_credit(struct journal_link *l);
 void link_tell_truncated(struct journal_link *l, uint64_t from);
 void link_tell(struct journal_link *l);
 void link_on_applied(struct journal_link *l, const struct msg_link_applied *m);

@@ -153,7 +153,7 @@ static int propose_some(struct journal_link *l)
     for (uint32_t i = 0; i < count; i++)
         records[i] = s->pending[(s->pending_head + i) % LINK_CREDIT_ENTRIES];
     uint64_t first, sequence = s->next_sequence - s->pending_count, term = s->role_term;
-    if (!can_own_more(s) || journal_driver_view(l->driver)->disk_low)
+    if (!can_own_more(s) || journal_driver_view(l->driver)->disk_full)
         return -CV_BUSY;
     int r = journal_driver_propose(l->driver, term, records, count, &first);
     if (r < 0)
@@ -189,6 +189,19 @@ void link_propose_pending(struct journal_link *l)
 void link_propose_hook(struct loop_hook *hook)
 {
     link_propose_pending(container_of(hook, struct journal_link, propose));
+}
+
+/* Once, and when the disk gets full or is so no longer. */
+void link_tell_credit(struct journal_link *l)
+{
+    struct link_session *s = &l->session;
+    bool low = journal_driver_view(l->driver)->disk_low;
+    if (s->credited && s->disk_low == low)
+        return;
+    s->credited = true;
+    s->disk_low = low;
+    struct msg_link_credit m = {.bytes = l->options.credit_bytes, .entries = LINK_CREDIT_ENTRIES, .disk_low = low};
+    link_send(l, MSG_link_credit, &m);
 }
 
 void link_tell_role(struct journal_link *l)

@@ -26,7 +26,7 @@ need_power() {
 }
 
 power_disk() {
-    truncate -s "${2:-512M}" "$BATS_TEST_TMPDIR/$1.img"
+    truncate -s "${2:-2G}" "$BATS_TEST_TMPDIR/$1.img"
     mkfs.ext4 -q "$BATS_TEST_TMPDIR/$1.img"
     mkdir -p "$BATS_TEST_TMPDIR/$1"
     mount -o loop "$BATS_TEST_TMPDIR/$1.img" "$BATS_TEST_TMPDIR/$1"
