@@ -38,17 +38,19 @@ static uint64_t deadline(const struct cli *cli, uint64_t otherwise_ms)
 static int start_all(struct cli *cli, const char *dir)
 {
     uint64_t until = deadline(cli, UP_MS);
-    for (const struct local_daemon *d = local_daemons; d->name; d++) {
+    struct local_daemon daemons[LOCAL_DAEMONS_MAX];
+    unsigned n = local_daemons(dir, daemons);
+    for (const struct local_daemon *d = daemons; d < daemons + n; d++) {
         pid_t pid = local_pid(dir, d);
         uint64_t start = clock_ns();
         if (pid) {
-            fprintf(stderr, "%-8s runs already (pid %d)\n", d->name, (int)pid);
+            fprintf(stderr, "%-10s runs already (pid %d)\n", d->name, (int)pid);
             continue;
         }
         int status = local_start(cli, dir, d, until, &pid);
         if (status != CLI_OK)
             return status;
-        fprintf(stderr, "%-8s ready after %llu ms (pid %d)\n", d->name,
+        fprintf(stderr, "%-10s ready after %llu ms (pid %d)\n", d->name,
                 (unsigned long long)((clock_ns() - start) / NS_PER_MS), (int)pid);
     }
     return CLI_OK;
@@ -82,9 +84,11 @@ static int check_serves(struct cli *cli, const char *dir)
     int status = cli_connect(cli, &cv);
     if (status == CLI_OK)
         return own_root(cli, cv);
-    for (const struct local_daemon *d = local_daemons; d->name; d++) {
+    struct local_daemon daemons[LOCAL_DAEMONS_MAX];
+    unsigned n = local_daemons(dir, daemons);
+    for (const struct local_daemon *d = daemons; d < daemons + n; d++) {
         char log[4200];
-        snprintf(log, sizeof(log), "%s/log/%s.log", dir, d->name);
+        snprintf(log, sizeof(log), "%s/log/%.23s.log", dir, d->name);
         process_show_log(log);
     }
     return status;
@@ -92,14 +96,22 @@ static int check_serves(struct cli *cli, const char *dir)
 
 int cmd_local_up(struct cli *cli, int argc, char **argv)
 {
-    static const struct option options[] = {{"capacity", required_argument, NULL, 'C'}, {0}};
+    static const struct option options[] = {
+        {"capacity", required_argument, NULL, 'C'}, {"masters", required_argument, NULL, 'm'}, {0}};
     uint64_t capacity = 0;
+    unsigned masters = 0;
     char dir[4096];
     for (int c; (c = cli_option(cli, argc, argv, "", options)) != -1;)
         switch (c) {
         case 'C':
             if (parse_size(optarg, &capacity) < 0 || capacity < 64 << 20)
                 return cli_usage(cli, "--capacity %s: expected e.g. 8GiB, at least 64MiB", optarg);
+            break;
+        case 'm':
+            masters = strlen(optarg) == 1 && optarg[0] >= '1' ? (unsigned)(optarg[0] - '0') : 0;
+            if (masters < 1 || masters > LOCAL_MASTERS_MAX)
+                return cli_usage(cli, "--masters %s: expected 1 to %d; 3 survive the loss of one", optarg,
+                                 LOCAL_MASTERS_MAX);
             break;
         default: return cli_option_status();
         }
@@ -109,9 +121,11 @@ int cmd_local_up(struct cli *cli, int argc, char **argv)
     bool there = local_is_set_up(dir);
     if (there && capacity)
         return cli_usage(cli, "the cluster in '%s' is there: its capacity is worker.dirs in %s/curvine.yaml", dir, dir);
+    if (there && masters && masters != local_masters(dir))
+        return cli_usage(cli, "the cluster in '%s' is there, with %u: choose another --dir", dir, local_masters(dir));
     if (!there) {
         fprintf(stderr, "setting up a cluster in %s\n", dir);
-        status = local_set_up(cli, dir, capacity);
+        status = local_set_up(cli, dir, masters ? masters : 1, capacity);
     }
     if (status == CLI_OK)
         status = start_all(cli, dir);
@@ -181,17 +195,16 @@ int cmd_local_down(struct cli *cli, int argc, char **argv)
     if (status != CLI_OK)
         return status;
     uint64_t until = deadline(cli, DOWN_MS);
-    size_t n = 0;
-    while (local_daemons[n].name)
-        n++;
+    struct local_daemon daemons[LOCAL_DAEMONS_MAX];
+    unsigned n = local_daemons(dir, daemons);
     while (n-- > 0) {
-        const struct local_daemon *d = &local_daemons[n];
+        const struct local_daemon *d = &daemons[n];
         pid_t pid = local_pid(dir, d);
         int r = pid ? process_stop(pid, until) : 0;
         if (r < 0)
             return cli_fail(cli, r, "it goes on stopping; look at its log, or kill it: nothing acknowledged is lost",
                             "stop %s (pid %d)", d->program, (int)pid);
-        fprintf(stderr, pid ? "%-8s stopped\n" : "%-8s did not run\n", d->name);
+        fprintf(stderr, pid ? "%-10s stopped\n" : "%-10s did not run\n", d->name);
     }
     return CLI_OK;
 }
@@ -261,12 +274,15 @@ int cmd_local_status(struct cli *cli, int argc, char **argv)
     if (!local_is_set_up(dir))
         return cli_fail(cli, -ENOENT, "make one: cv local up", "no cluster in '%s'", dir);
     struct out *o = out_table(columns, array_size(columns));
-    int running = 0, all = 0;
-    for (const struct local_daemon *d = local_daemons; d->name; d++, all++) {
+    struct local_daemon daemons[LOCAL_DAEMONS_MAX];
+    unsigned running = 0, all = local_daemons(dir, daemons);
+    for (const struct local_daemon *d = daemons; d < daemons + all; d++) {
         pid_t pid = local_pid(dir, d);
-        add_process(o, d->program, pid);
+        char name[32];
+        snprintf(name, sizeof(name), "cv-%.23s", d->name);
+        add_process(o, name, pid);
         running += pid != 0;
-        snprintf(log, sizeof(log), "%s/log/%s.log", dir, d->name);
+        snprintf(log, sizeof(log), "%s/log/%.23s.log", dir, d->name);
         out_text(o, log);
     }
     local_each_mount(dir, add_mount, o);

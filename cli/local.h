@@ -7,6 +7,8 @@
  *      DIR/cluster-id     written last: the directory is set up
  *      DIR/journal, DIR/master, DIR/worker   data directories; "lock" in each holds the pid while the daemon runs
  *      DIR/run            unix sockets          DIR/log   one log file a daemon
+ *
+ * With --masters N there are N journals and masters; those of node k > 1 have curvine-k.yaml, journal-k, master-k, run-k.
  */
 #pragma once
 
@@ -16,13 +18,24 @@
 #include "cli/cli.h"
 #include "cli/mounts.h"
 
+#define LOCAL_DIR_MAX     80 /* so that socket names fit in 107 bytes */
+#define LOCAL_MASTERS_MAX 5
+#define LOCAL_DAEMONS_MAX (2 * LOCAL_MASTERS_MAX + 1)
+
 struct local_daemon {
-    const char *name;    /* "journal": its folder */
+    char name[24];       /* "journal", "journal-2": its folder and its log's name */
     const char *program; /* "cv-journal" */
+    unsigned node;       /* from 1: whose configuration it reads */
 };
 
-/* In the order they are started in; stopped the other way round. Ends with name NULL. */
-extern const struct local_daemon local_daemons[];
+/* All daemons of the cluster in dir, in the order they are started in; stopped the other way round. Returns how many. */
+unsigned local_daemons(const char *dir, struct local_daemon ret[LOCAL_DAEMONS_MAX]);
+
+/* How many journals and masters it has. */
+unsigned local_masters(const char *dir);
+
+/* The configuration of a node. */
+void local_config(const char *dir, unsigned node, char *out, size_t size);
 
 /* The directory: --dir, else $CURVINE_LOCAL, else ~/.curvine. Absolute. Errors: -ENOENT no home; -ENAMETOOLONG. */
 int local_dir(struct cli *cli, char *out, size_t size);
@@ -30,9 +43,9 @@ int local_dir(struct cli *cli, char *out, size_t size);
 /* Whether cv local up was there. */
 bool local_is_set_up(const char *dir);
 
-/* Make directories, configuration and data formats. What a failed attempt left behind is used or made again.
- * capacity: bytes of the worker; 0: a tenth of what is free there, 16 GiB at most. */
-int local_set_up(struct cli *cli, const char *dir, uint64_t capacity);
+/* Make directories, configuration and data formats (local_set_up.c). What a failed attempt left behind is used or made
+ * again. masters: 1 to LOCAL_MASTERS_MAX. capacity: bytes of the worker; 0: a tenth of what is free there, 16 GiB at most. */
+int local_set_up(struct cli *cli, const char *dir, unsigned masters, uint64_t capacity);
 
 /* The pid of the daemon that runs on its folder; 0: none. */
 pid_t local_pid(const char *dir, const struct local_daemon *d);

@@ -20,8 +20,8 @@ c() {
 
 @test "local up a second time finds everything running" {
     run -0 cv local up --dir "$CLUSTER"
-    has "journal  runs already"
-    has "master   runs already"
+    has "journal    runs already"
+    has "master     runs already"
     run -0 cv local status --dir "$CLUSTER" -o json
     [ "$(jq -r '[.[].state] | unique | join(" ")' <<<"$output")" = running ]
 }
