@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "bin/healthy.h"
 #include "bin/sections.h"
 #include "conf/daemon.h"
 #include "fuse/cvfs.h"
@@ -40,6 +41,7 @@ static const struct daemon_program program = {
     .summary = "a directory of the namespace mounted on this host",
     .sections = curvine_sections,
     .own = own_sections,
+    .healthy = loops_turn,
     .arguments = ":/PATH MOUNTPOINT",
 };
 

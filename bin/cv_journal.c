@@ -11,6 +11,7 @@
  *
  * cv-journal format, join, check, dump, compare, rejoin, force-new-cluster are tools for its directory: raft/journal_tool.h.
  */
+#include "bin/healthy.h"
 #include "bin/sections.h"
 #include "conf/daemon.h"
 #include "raft/journal.h"
@@ -33,6 +34,7 @@ static const struct daemon_program program = {
     .summary = "one voter of the replicated log",
     .sections = curvine_sections,
     .own = own_sections,
+    .healthy = loops_turn,
     .ready = is_ready,
     .status = write_status,
 };
@@ -55,8 +57,9 @@ int main(int argc, char **argv)
     struct journal_config config = {
         .options = o, .run_dir = cluster->run_dir, .io = backend(cluster->io), .metrics = daemon_metrics(d)};
     struct journal *j cleanup(journal_stop_p) = NULL;
-    if (journal_start(&config, &j) < 0)
-        return DAEMON_FAILED;
+    int r = journal_start(&config, &j);
+    if (r < 0)
+        return daemon_status_of(r);
     daemon_set_arg(d, j);
     if (daemon_http(d, o->http_listen, o->http_port) < 0)
         return DAEMON_FAILED;

@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/uuid.h"
+#include "bin/healthy.h"
 #include "bin/sections.h"
 #include "conf/daemon.h"
 #include "meta/master_daemon.h"
@@ -45,6 +46,7 @@ static const struct daemon_program program = {
     .summary = "the namespace of a Curvine cluster",
     .sections = curvine_sections,
     .own = own_sections,
+    .healthy = loops_turn,
     .arguments = "[format --cluster UUID|new [--dir DIR]]",
     .ready = is_ready,
     .status = status_page,
@@ -104,8 +106,9 @@ int main(int argc, char **argv)
         .arg = d,
     };
     struct master *m cleanup(master_free_p) = NULL;
-    if (master_new(&config, &m) < 0)
-        return DAEMON_FAILED;
+    int r = master_new(&config, &m);
+    if (r < 0)
+        return daemon_status_of(r);
     daemon_set_arg(d, m);
     if (master_start(m) < 0 || daemon_http(d, o->http_listen, o->http_port) < 0)
         return DAEMON_FAILED;

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/uuid.h"
+#include "bin/healthy.h"
 #include "bin/sections.h"
 #include "conf/daemon.h"
 #include "worker/worker_daemon.h"
@@ -36,6 +37,7 @@ static const struct daemon_program program = {
     .summary = "the data cached on this host",
     .sections = curvine_sections,
     .own = own_sections,
+    .healthy = loops_turn,
     .arguments = "[format --cluster UUID [--dir DIR]]",
     .ready = is_ready,
     .status = status_page,
@@ -96,8 +98,9 @@ int main(int argc, char **argv)
         .metrics = daemon_metrics(d),
     };
     struct worker *w cleanup(worker_free_p) = NULL;
-    if (worker_new(&config, &w) < 0)
-        return DAEMON_FAILED;
+    int r = worker_new(&config, &w);
+    if (r < 0)
+        return daemon_status_of(r);
     daemon_set_arg(d, w);
     if (worker_start(w) < 0 || daemon_http(d, o->http_listen, o->http_port) < 0)
         return DAEMON_FAILED;

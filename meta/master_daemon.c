@@ -63,7 +63,7 @@ static int open_state(struct master *m)
     const struct master_options *o = m->config.options;
     int r = master_dir_open(o->dir, &m->dir);
     if (r == -CV_NOT_FORMATTED)
-        return log_error(r, "data directory '%s' (cv-master format makes it a master's)", o->dir);
+        return log_error(r, "data directory '%s' (cv cluster init formats it, or cv-master format)", o->dir);
     if (r < 0)
         return log_error(r, "data directory '%s'", o->dir);
     struct master_store_options so = {.path = m->dir.rows, .cache_bytes = o->cache_bytes};

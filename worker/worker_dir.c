@@ -95,7 +95,7 @@ int worker_dir_open(struct worker_dir *d, const struct worker_options *o, struct
 {
     int r = block_store_identity(d->path, ret_identity);
     if (r == -CV_NOT_FORMATTED)
-        return log_error(r, "data directory '%s' (cv-worker format makes it a worker's)", d->path);
+        return log_error(r, "data directory '%s' (cv cluster init formats it, or cv-worker format)", d->path);
     if (r < 0)
         return log_error(r, "data directory '%s'", d->path);
     if (!d->capacity_bytes)

@@ -80,7 +80,7 @@ static const char usual_options[] =
     "  -h, --help               this text; --man: the same as a manual page\n"
     "  -V, --version            the version\n";
 static const char usual_signals[] = "SIGTERM, SIGINT drain and stop; SIGHUP re-reads the configuration.";
-static const char usual_statuses[] = "0 stopped when told to, 1 failed, 2 wrong usage or configuration.";
+static const char usual_statuses[] = "0 stopped when told to, 1 failed, 2 wrong usage or configuration, or a data directory that is not formatted.";
 
 static void print_help(const struct daemon_program *p)
 {
@@ -220,6 +220,11 @@ int daemon_new(const struct daemon_program *program, int argc, char **argv, stru
     log_info("%s " CV_VERSION ", configuration: %s", program->name, d->path ? d->path : "none, all defaults");
     *ret = take(d);
     return DAEMON_OK;
+}
+
+int daemon_status_of(int error)
+{
+    return error == -CV_NOT_FORMATTED ? DAEMON_USAGE : DAEMON_FAILED;
 }
 
 void daemon_set_arg(struct daemon *d, void *arg)

@@ -32,6 +32,10 @@
 /* Exit statuses of a daemon. A restart does not help against DAEMON_USAGE: units say RestartPreventExitStatus=2. */
 enum daemon_status { DAEMON_OK = 0, DAEMON_FAILED = 1, DAEMON_USAGE = 2 };
 
+/* The status to exit with when a part could not be made or started: DAEMON_USAGE for a data directory that is not
+ * formatted, which waits for its administrator, else DAEMON_FAILED. */
+int daemon_status_of(int error);
+
 struct daemon;
 
 struct daemon_program {

@@ -91,15 +91,19 @@ static void *loop_thread_main(void *arg)
     struct loop *loop = arg;
     pthread_setname_np(pthread_self(), loop->name);
     loop->thread_result = loop_run(loop);
+    loop_health_end(loop);
     return NULL;
 }
 
 int loop_start(struct loop *loop)
 {
     atomic_store(&loop->owner, NOBODY); /* not ours any more, not the thread's yet */
+    loop_health_begin(loop);
     int r = -pthread_create(&loop->thread, NULL, loop_thread_main, loop);
-    if (r < 0)
+    if (r < 0) {
+        loop_health_end(loop);
         atomic_store(&loop->owner, pthread_self());
+    }
     return r;
 }
 
@@ -163,6 +167,7 @@ void loop_post(struct loop *loop, struct loop_job *job)
 
 void loop_stop(struct loop *loop)
 {
+    loop_health_end(loop);
     atomic_store(&loop->stop, true);
     wake(loop);
 }

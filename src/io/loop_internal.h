@@ -74,6 +74,13 @@ struct loop_threads {
     bool closed;
 };
 
+/* What loop_health.c keeps per loop that loop_start() started. */
+struct loop_health {
+    struct list link;
+    struct loop_job job;
+    _Atomic(uint64_t) asked_ns; /* any thread, atomic: when the job was posted; 0: it has run */
+};
+
 struct loop {
     const struct loop_vtable *vtable;
     char name[16];
@@ -97,6 +104,7 @@ struct loop {
     _Atomic(bool) asleep;                         /* any thread, atomic: whoever clears it writes wake_fd */
     _Atomic(bool) stop;                           /* any thread, atomic */
     _Atomic(uint64_t) wakes;                      /* any thread, atomic */
+    struct loop_health health;
 };
 
 #define LOOP_COUNT(loop, field, n) __atomic_store_n(&(loop)->stats.field, (loop)->stats.field + (n), __ATOMIC_RELAXED)
@@ -122,6 +130,10 @@ int io_call(struct io_op *op);
 
 /* One try of io_sendfile: the op becomes ready, or waits for a file thread, or for the socket (await_writable). */
 void io_sendfile_try(struct loop *loop, struct io_op *op);
+
+/* From now on, and no longer, loops_healthy() asks this loop. */
+void loop_health_begin(struct loop *loop);
+void loop_health_end(struct loop *loop);
 
 /* File threads. */
 int loop_threads_init(struct loop_threads *t, uint32_t limit);
