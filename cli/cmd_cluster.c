@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/uuid.h"
 #include "cli/connect.h"
+#include "cli/host.h"
 #include "client/client_ask.h"
 
 /* Ask the leader; the answer borrows from *body. */
@@ -123,6 +124,9 @@ int cmd_cluster_status(struct cli *cli, int argc, char **argv)
     if (argc != optind)
         return cli_usage(cli, "takes no arguments");
     int status = ask_status(cli, &body, &a);
+    struct host_daemon here[HOST_DAEMONS];
+    if (status == CLI_UNREACHABLE && host_look(cli, here) == CLI_OK && host_is_one(cli, here))
+        host_advise(here);
     if (status != CLI_OK)
         return status;
     bool nodes_well;
