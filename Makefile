@@ -46,7 +46,7 @@ pkgs       := $(sort $(foreach m,$(modules),$($(m)_pkgs)))
 pkg_cflags = $(if $(1),$(shell pkg-config --cflags $(1) | sed 's/-I/-isystem /g'))
 pkg_libs   = $(if $(1),$(shell pkg-config --libs $(1)))
 # Asked for once, when something is built: "make help" and "make deps" work on a machine that has nothing yet.
-needs_pkgs := $(if $(filter-out help deps quickstart check format clean deb rpm,$(or $(MAKECMDGOALS),all)),yes)
+needs_pkgs := $(if $(filter-out help deps quickstart check format clean deb rpm lab lab-deps lab-smoke,$(or $(MAKECMDGOALS),all)),yes)
 # (the Check library: for unit tests only)
 all_cflags := $(if $(needs_pkgs),$(call pkg_cflags,$(pkgs) $(shell pkg-config --exists check && echo check)))
 all_libs   := $(if $(needs_pkgs),$(call pkg_libs,$(pkgs)) -lstdc++)
@@ -184,6 +184,15 @@ power: all tools ## cut the power under the daemons, on loop-mounted file system
 	@$(MAKE) --no-print-directory O=build/nosync CFLAGS="$(CFLAGS) -DCV_TEST_NO_FSYNC" all
 	@CV_BIN=$(abspath $(O))/bin CV_BIN_NOSYNC=$(abspath build/nosync)/bin \
 	    bats $(if $(T),$(patsubst %,tests/power/%.bats,$(T)),tests/power)
+
+# Packages are built in trees of their releases; the first time makes those (minutes, and needs the mirror of apt).
+.PHONY: lab lab-smoke lab-deps
+lab-deps: ## install what the lab needs (debootstrap, systemd-nspawn, rpm)
+	packaging/deps.sh lab
+lab: lab-deps ## boot real hosts, install the packages just built, and show what administrators see; as root, under 15 minutes (T=one-host: one file)
+	tests/lab/run $(T)
+lab-smoke: ## the same with one host; says why where it cannot
+	tests/lab/run smoke
 
 layers: ## hold the real includes against tests/layers.txt
 	@tests/check-layers

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Install what packaging/deps.list names, with apt or dnf. Usage: deps.sh build|all
-# "build" leaves out what only tests and checks need. Does nothing (and needs no root) when all is there.
+# Install what packaging/deps.list names, with apt or dnf. Usage: deps.sh build|all|lab
+# "build" leaves out what only tests and checks need, "lab" is what only the lab needs. Does nothing (and needs no root) when all is there.
 set -eu
 list=$(dirname "$0")/deps.list
 case "${1:-all}" in
 build) kinds='lib|tool' ;;
 all) kinds='lib|tool|test' ;;
-*) echo "usage: $0 build|all" >&2; exit 2 ;;
+lab) kinds='lab' ;;
+*) echo "usage: $0 build|all|lab" >&2; exit 2 ;;
 esac
 
 if command -v apt-get >/dev/null 2>&1; then column=2
@@ -15,7 +16,7 @@ else
     echo "deps.sh: neither apt-get nor dnf found: install the packages named in $list by hand" >&2
     exit 1
 fi
-want=$(awk -v k="^($kinds)\$" -v c=$column '$1 ~ k && $c != "" { print $c }' "$list" | sort -u)
+want=$(awk -v k="^($kinds)\$" -v c=$column '$1 ~ k && $c != "" && $c != "-" { print $c }' "$list" | sort -u)
 
 missing=
 for p in $want; do

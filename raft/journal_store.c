@@ -239,8 +239,9 @@ int journal_store_open(const char *dir, const struct journal_store_options *opti
     if (r == 0)
         r = open_checked(s, options, why);
     if (r == -CV_NOT_FORMATTED)
-        (void)buf_printf(why, ". New cluster: cv cluster init, or cv-journal format; new member of one: cv-journal join. An empty "
-                              "directory that used to hold a log must not be formatted as the same node");
+        (void)buf_printf(
+            why, ". New cluster: cv cluster init, or cv-journal format; new member of one: cv-journal join. An empty "
+                 "directory that used to hold a log must not be formatted as the same node");
     else if (r == -CV_LOG_DAMAGED)
         (void)buf_printf(
             why, ". This node must not vote or acknowledge any more: stop it and look with cv-journal check; with "

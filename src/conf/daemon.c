@@ -80,7 +80,8 @@ static const char usual_options[] =
     "  -h, --help               this text; --man: the same as a manual page\n"
     "  -V, --version            the version\n";
 static const char usual_signals[] = "SIGTERM, SIGINT drain and stop; SIGHUP re-reads the configuration.";
-static const char usual_statuses[] = "0 stopped when told to, 1 failed, 2 wrong usage or configuration, or a data directory that is not formatted.";
+static const char usual_statuses[] =
+    "0 stopped when told to, 1 failed, 2 wrong usage or configuration, or a data directory that is not formatted.";
 
 static void print_help(const struct daemon_program *p)
 {
