@@ -243,6 +243,12 @@ int net_keepalive(int fd, int idle_s)
     return 0;
 }
 
+int net_give_up(int fd, uint32_t unacknowledged_ms)
+{
+    int ms = (int)unacknowledged_ms;
+    return setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms)) < 0 ? -errno : 0;
+}
+
 /* ---- descriptors ------------------------------------------------------------------------------------------------ */
 
 void net_put_fds(struct msghdr *message, union net_control *control, const int *fds, unsigned n)

@@ -65,6 +65,9 @@ int net_groups(int fd, gid_t *groups, unsigned limit);
 /* Kill a TCP peer that is silent and gone: probes after idle_s, given up after about idle_s more. */
 int net_keepalive(int fd, int idle_s);
 
+/* Break a TCP connection when what was sent is not acknowledged for so long (after net_keepalive, which sets it too). */
+int net_give_up(int fd, uint32_t unacknowledged_ms);
+
 /* Descriptors over a unix socket (SCM_RIGHTS). net_put_fds makes message carry n descriptors, for io_sendmsg; control
  * stays until the op is done, and so do the descriptors, which remain the caller's. net_fd_room makes message ready to
  * receive some; net_take_fds moves what arrived to fds (the caller's from then on), closing what is above limit.

@@ -284,6 +284,13 @@ void rpc_conn_set_user(struct rpc_conn *c, void *user)
     c->user = user;
 }
 
+void rpc_conn_set_ops(struct rpc_conn *c, const struct rpc_conn_ops *ops, void *user)
+{
+    assert_on_loop(c->loop);
+    c->ops = ops;
+    c->user = user;
+}
+
 const char *rpc_conn_peer(const struct rpc_conn *c)
 {
     return c->peer;

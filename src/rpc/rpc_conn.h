@@ -88,6 +88,9 @@ bool rpc_conn_is_open(const struct rpc_conn *c);
 struct loop *rpc_conn_loop(const struct rpc_conn *c);
 void rpc_conn_set_user(struct rpc_conn *c, void *user);
 
+/* Another owner from now on: after a greeting that says what the connection is for. */
+void rpc_conn_set_ops(struct rpc_conn *c, const struct rpc_conn_ops *ops, void *user);
+
 /* The peer as text: its address, or for unix sockets "unix:pid". */
 const char *rpc_conn_peer(const struct rpc_conn *c);
 
