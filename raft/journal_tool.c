@@ -58,8 +58,10 @@ static int option_text(const struct tool *t, const char *section, const char *ke
     return r;
 }
 
-/* "host:port" of a journal to a member with the client address of the master beside it. */
-static int make_member(const struct tool *t, const char *address, uint64_t id, struct raft_member *ret)
+/* "host:port" of a journal to a member with the client address of the master beside it. beside: that master's port;
+ * NULL: as configured here. */
+static int make_member(const struct tool *t, const char *address, const char *beside, uint64_t id,
+                       struct raft_member *ret)
 {
     char port[OPTION_WRITTEN_MAX];
     const char *colon = strrchr(address, ':');
@@ -68,8 +70,8 @@ static int make_member(const struct tool *t, const char *address, uint64_t id, s
         return -EINVAL;
     *ret = (struct raft_member){.id = id, .role = RAFT_VOTER};
     int n = snprintf(ret->raft_address, sizeof(ret->raft_address), "%s", address);
-    int m =
-        snprintf(ret->client_address, sizeof(ret->client_address), "%.*s:%s", (int)(colon - address), address, port);
+    int m = snprintf(ret->client_address, sizeof(ret->client_address), "%.*s:%s", (int)(colon - address), address,
+                     beside ? beside : port);
     return n >= (int)sizeof(ret->raft_address) || m >= (int)sizeof(ret->client_address) ? -ENAMETOOLONG : 0;
 }
 
@@ -82,7 +84,7 @@ static int single_conf(const struct tool *t, struct raft_conf *conf, uint64_t *r
     struct raft_member member;
     *ret_node = random_u64();
     if (r == 0)
-        r = make_member(t, t->self ? t->self : address, *ret_node, &member);
+        r = make_member(t, t->self ? t->self : address, NULL, *ret_node, &member);
     return r < 0 ? r : raft_conf_put(conf, &member);
 }
 
@@ -113,13 +115,17 @@ static int peers_conf(const struct tool *t, struct uuid cluster, struct raft_con
     *ret_node = 0;
     for (char *rest = list, *address; (address = strsep(&rest, ","));) {
         struct raft_member member;
+        char *beside = strchr(address, '/');
+        if (beside)
+            *beside++ = 0;
         uint64_t id = founding_id(cluster, address);
-        int r = make_member(t, address, id, &member);
+        int r = make_member(t, address, beside, id, &member);
         member.journal_only = r == 0 && is_listed(t->journal_only, address);
         if (r == 0)
             r = raft_conf_find(conf, id) ? -EEXIST : raft_conf_put(conf, &member);
         if (r < 0) {
-            tool_complain(t, "--peers: '%s': %s (write each as host:port, once)", address, cv_error_text(r));
+            tool_complain(t, "--peers: '%s': %s (write each as host:port or host:port/port-of-its-master, once)",
+                          address, cv_error_text(r));
             return r;
         }
         size_t host_n = strcspn(address, ":");
