@@ -13,6 +13,7 @@
 #include "conf/json.h"
 #include "raft/journal_driver.h"
 #include "raft/journal_link.h"
+#include "raft/journal_peer.h"
 #include "raft/journal_status.h"
 
 enum { SILENT_MS = 3000, CREDIT_PART = 8 /* of the cache */ };
@@ -23,6 +24,7 @@ struct journal {
     struct journal_store *store;   /* NULL in quarantine */
     int lock_fd;                   /* of the directory, in quarantine: the store has its own */
     struct journal_driver *driver; /* NULL in quarantine */
+    struct journal_peers *peers;   /* NULL in quarantine */
     struct journal_link *link;
     bool started, running;
     sem_t done; /* a part has stopped */
@@ -81,6 +83,21 @@ static int new_link(struct journal *j)
     return journal_link_new(&options, &j->link);
 }
 
+static int new_peers(struct journal *j)
+{
+    const struct journal_options *o = j->config.options;
+    const struct journal_state *t = journal_store_state(j->store);
+    struct journal_peers_options options = {
+        .loop = j->loop,
+        .self = {.cluster = t->cluster, .node = t->node, .incarnation = t->incarnation},
+        .listen = o->listen,
+        .port = (uint16_t)o->port,
+        .election_ms = (uint32_t)o->election_ms,
+    };
+    int r = journal_peers_new(&options, &j->peers);
+    return r < 0 ? log_error(r, "journal.listen '%s'", o->listen) : 0;
+}
+
 static int new_driver(struct journal *j)
 {
     const struct journal_options *o = j->config.options;
@@ -91,6 +108,8 @@ static int new_driver(struct journal *j)
         .metrics = j->config.metrics,
         .app = &journal_link_app,
         .app_arg = j->link,
+        .transport = &journal_peers_transport,
+        .transport_arg = j->peers,
         .seed = random_u64(),
         .cache_bytes = o->cache_bytes,
         .tick_ms = o->tick_ms,
@@ -101,18 +120,14 @@ static int new_driver(struct journal *j)
         .log_bytes_max = o->log_bytes_max,
     };
     int r = journal_driver_new(&options, &j->driver);
-    if (r < 0)
-        return log_error(r, "the log in %s cannot be started from", o->dir);
-    uint32_t voters = journal_driver_view(j->driver)->voters;
-    if (voters > 1)
-        log_warn(0, "the cluster has %u voters, and this program has no transport to the others yet", voters);
-    return 0;
+    return r < 0 ? log_error(r, "the log in %s cannot be started from", o->dir) : 0;
 }
 
 static void fill_gauges(void *arg, void *gauges)
 {
     const struct journal *j = arg;
     journal_driver_gauges(j->driver, gauges);
+    journal_peers_gauges(j->peers, gauges);
 }
 
 static int start_parts(struct journal *j)
@@ -125,6 +140,8 @@ static int start_parts(struct journal *j)
             return r;
     }
     j->started = true;
+    if (j->driver && (r = journal_peers_start(j->peers, j->driver)) < 0)
+        return r;
     r = journal_link_start(j->link, j->driver);
     if (r < 0)
         return log_error(r, "listen for the master on %s", j->socket);
@@ -148,7 +165,7 @@ int journal_start(const struct journal_config *config, struct journal **ret)
     r = loop_new(&options, &j->loop);
     if (r < 0)
         return log_error(r, "make an event loop");
-    if ((r = new_link(j)) < 0 || (j->store && (r = new_driver(j)) < 0) || (r = start_parts(j)) < 0)
+    if ((r = new_link(j)) < 0 || (j->store && ((r = new_peers(j)) < 0 || (r = new_driver(j)) < 0)) || (r = start_parts(j)) < 0)
         return r;
     *ret = take(j);
     return 0;
@@ -166,6 +183,13 @@ static int stop_link(void *arg)
 {
     struct journal *j = arg;
     journal_link_stop(j->link, part_stopped, j);
+    return 0;
+}
+
+static int stop_peers(void *arg)
+{
+    struct journal *j = arg;
+    journal_peers_stop(j->peers, part_stopped, j);
     return 0;
 }
 
@@ -191,14 +215,17 @@ struct journal *journal_stop(struct journal *j)
         j->running = loop_start(j->loop) == 0; /* what was begun ends on the loop */
     if (j->running) {
         stop_part(j, stop_link);
-        if (j->driver)
+        if (j->driver) {
+            stop_part(j, stop_peers);
             stop_part(j, stop_driver);
+        }
         loop_stop(j->loop);
         (void)loop_join(j->loop);
     }
     if (j->driver && j->config.metrics)
         (void)metrics_set_gauges(j->config.metrics, &journal_metric_set, NULL, NULL);
     j->driver = journal_driver_free(j->driver);
+    j->peers = journal_peers_free(j->peers);
     j->link = journal_link_free(j->link);
     j->loop = loop_free(j->loop);
     j->store = journal_store_free(j->store);
@@ -238,7 +265,7 @@ int journal_ready(struct journal *j, char *why, size_t why_size)
 static int write_status(void *arg)
 {
     struct journal *j = arg;
-    return journal_status_write(journal_driver_raft(j->driver), j->status);
+    return journal_driver_status(j->driver, j->status);
 }
 
 int journal_status(struct journal *j, struct buf *out)

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/pool.h"
+#include "raft/journal_status.h"
 
 enum {
     DISK_FULL = 64 << 20,      /* with less, or a quarter of the reserve, nothing is taken at all */
@@ -621,6 +622,14 @@ struct journal_metrics *journal_driver_metrics(struct journal_driver *d)
 const struct raft *journal_driver_raft(const struct journal_driver *d)
 {
     return d->raft;
+}
+
+int journal_driver_status(struct journal_driver *d, struct buf *out)
+{
+    int r = journal_status_write(d->raft, now_ms(), out);
+    if (r == 0 && d->options.transport && d->options.transport->status)
+        r = d->options.transport->status(d->options.transport_arg, out);
+    return r < 0 ? r : buf_printf(out, "}");
 }
 
 int journal_driver_term(const struct journal_driver *d, uint64_t index, uint64_t *ret)

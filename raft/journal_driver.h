@@ -80,6 +80,9 @@ const struct raft *journal_driver_raft(const struct journal_driver *d); /* for q
 /* The newest configuration, committed or not, or NULL; valid until the next input. */
 const struct raft_conf *journal_driver_conf(const struct journal_driver *d);
 
+/* The status as JSON, the transport's with it. Errors: -ENOMEM. */
+int journal_driver_status(struct journal_driver *d, struct buf *out);
+
 /* Term of an entry. Errors: -ENOENT. */
 int journal_driver_term(const struct journal_driver *d, uint64_t index, uint64_t *ret);
 

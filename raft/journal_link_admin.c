@@ -5,7 +5,6 @@
 
 #include "base/error.h"
 #include "raft/journal_link_internal.h"
-#include "raft/journal_status.h"
 
 /* ---- reads: the core knows them by a number of ours, which also names the attached master ---- */
 
@@ -81,7 +80,7 @@ static int admin_transfer(struct journal_link *l, const struct msg_link_admin *m
 
 static int admin_status(struct journal_link *l, const struct msg_link_admin *m, struct buf *out)
 {
-    return journal_status_write(journal_driver_raft(l->driver), out);
+    return journal_driver_status(l->driver, out);
 }
 
 /* The grammar: one word; node and address as the command needs them. */

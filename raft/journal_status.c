@@ -46,7 +46,7 @@ int journal_conf_write(const struct raft_conf *conf, struct buf *out)
     return r < 0 ? r : buf_printf(out, "]");
 }
 
-int journal_status_write(const struct raft *raft, struct buf *out)
+int journal_status_write(const struct raft *raft, uint64_t now_ms, struct buf *out)
 {
     struct raft_status s;
     raft_status(raft, &s);
@@ -70,10 +70,12 @@ int journal_status_write(const struct raft *raft, struct buf *out)
         const struct raft_peer_status *p = &s.peers[i];
         static const char *const states[] = {"unknown", "probe", "replicate", "snapshot"};
         r = buf_printf(out,
-                       "%s{\"id\":\"%s\",\"state\":\"%s\",\"match\":%" PRIu64 ",\"next\":%" PRIu64
-                       ",\"flushed\":%" PRIu64 ",\"can_lead\":%s,\"caught_up\":%s}",
+                       "%s{\"id\":\"%s\",\"state\":\"%s\",\"match\":%" PRIu64 ",\"next\":%" PRIu64 ",\"lag\":%" PRIu64
+                       ",\"flushed\":%" PRIu64 ",\"heard_ago_ms\":%" PRId64 ",\"can_lead\":%s,\"caught_up\":%s}",
                        i ? "," : "", journal_node_text(p->id, node), states[p->state <= RAFT_SNAPSHOT ? p->state : 0],
-                       p->match, p->next, p->flushed, p->can_lead ? "true" : "false", p->caught_up ? "true" : "false");
+                       p->match, p->next, s.last > p->match ? s.last - p->match : 0, p->flushed,
+                       p->heard_ms ? (int64_t)(now_ms - p->heard_ms) : -1, p->can_lead ? "true" : "false",
+                       p->caught_up ? "true" : "false");
     }
-    return r < 0 ? r : buf_printf(out, "]}");
+    return r < 0 ? r : buf_printf(out, "]");
 }

@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include "base/text.h"
 #include "raft/raft.h"
 
 struct journal_transport_ops {
@@ -21,4 +22,6 @@ struct journal_transport_ops {
     void (*send)(void *arg, const struct raft_message *message);
     /* Who belongs to the cluster from now on, committed or not; borrowed for the call. */
     void (*members)(void *arg, const struct raft_conf *conf);
+    /* Append ,"transport":{...} to the status. May be NULL. Errors: -ENOMEM. */
+    int (*status)(void *arg, struct buf *out);
 };

@@ -226,6 +226,7 @@ static uint64_t rss_bytes(void)
 static void bench_link(void)
 {
     struct journal_options options = {.dir = log_dir,
+                                      .listen = (char *)(uintptr_t) "127.0.0.1",
                                       .socket = socket_path,
                                       .tick_ms = 10,
                                       .heartbeat_ms = 50,

@@ -24,6 +24,7 @@ static void set_options(void)
 {
     snprintf(socket_path, sizeof(socket_path), "%s", test_dir("sock"));
     options = (struct journal_options){
+        .listen = (char *)(uintptr_t) "127.0.0.1",
         .dir = (char *)(uintptr_t)test_dir("j"),
         .socket = socket_path,
         .tick_ms = 10,

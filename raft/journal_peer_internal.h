@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Peers: what their sources share. journal_peer.c: who there is, life; journal_peer_in.c: who comes in, and what is
+ * received; journal_peer_out.c: dialing and sending; journal_peer_read.c: old entries from disk; journal_peer_status.c.
+ */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "raft/journal_peer.h"
+
+enum {
+    PEER_REFUSED_MAX = 8,  /* who was refused here, for the status */
+    PEER_REMOVED_MAX = 64, /* ids that left the configuration while we ran */
+    PEER_NEW_MAX = 16,     /* connections before their hello */
+    PEER_HEAD_MAX = RAFT_MESSAGE_FIXED_MAX + RAFT_APPEND_ENTRIES_MAX * RAFT_ENTRY_HEADER_SIZE,
+    PEER_BODY_MAX = PEER_HEAD_MAX + 64,
+};
+
+/* The connection we make to a peer, for one channel. */
+struct peer_out {
+    struct peer *peer;
+    enum peer_channel channel;
+    struct journal_dial dial;
+    struct rpc_conn *conn; /* NULL: none */
+    struct loop_timer retry;
+    uint32_t failures;             /* since it last worked */
+    char reason[DIAL_REASON_SIZE]; /* why there is none */
+    int error;
+};
+
+/* A connection somebody made to us. */
+struct peer_in {
+    struct list link; /* p->in */
+    struct journal_peers *p;
+    struct peer *peer; /* NULL: no hello yet */
+    enum peer_channel channel;
+    struct rpc_conn *conn;
+    uint64_t since_ns;
+};
+
+struct peer_figures {
+    uint64_t bytes_out, bytes_in, messages_out, messages_in, dropped, connects, disk_reads;
+};
+
+struct peer {
+    struct list link; /* p->peers */
+    struct journal_peers *p;
+    uint64_t id;
+    char address[RAFT_ADDRESS_SIZE]; /* empty: not known */
+    bool member;
+    uint64_t leave_ns;                  /* no member: connections end then */
+    struct peer_out out[PEER_SNAPSHOT]; /* by channel, 0 unused */
+    struct peer_in *in[PEER_SNAPSHOT];
+
+    /* APPENDs without their entries yet, in order. */
+    struct raft_message waiting[PEER_WAITING_MAX];
+    uint32_t head, count;
+    struct { /* old entries for the first of them */
+        struct io_op op;
+        bool busy;
+        uint64_t from, to;
+        struct journal_read read;
+        int result;
+    } disk;
+    struct peer_figures figures;
+};
+
+/* Somebody who was refused here. */
+struct peer_refused {
+    uint64_t node, at_ns, count;
+    int error;
+    char from[NET_TEXT_MAX];
+    const char *reason; /* static */
+};
+
+struct journal_peers {
+    struct journal_peers_options options;
+    struct journal_driver *driver;
+    struct net_address listen;
+    char address[NET_TEXT_MAX]; /* where we listen, for hellos */
+    int fd;
+    struct io_op accept;
+    bool started, want_listen;
+    int listen_error; /* logged */
+    struct loop_timer look;
+
+    struct list peers, in;
+    uint32_t peer_count, new_count, in_count;
+    uint64_t removed[PEER_REMOVED_MAX]; /* a ring */
+    uint32_t removed_count;
+    struct peer_refused refused[PEER_REFUSED_MAX];
+    uint32_t refused_count;
+
+    _Atomic uint64_t connected, lag_entries; /* any thread reads */
+    bool stopping;
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+};
+
+/* ---- journal_peer.c ---- */
+struct peer *peers_find(struct journal_peers *p, uint64_t id);
+/* Find or make. NULL: too many, or no memory. */
+struct peer *peers_get(struct journal_peers *p, uint64_t id);
+/* Something that was in flight has ended. */
+void peers_finish_stop(struct journal_peers *p);
+uint32_t peers_silent_ms(const struct journal_peers *p);
+
+/* ---- journal_peer_in.c ---- */
+void peers_start_accept(struct journal_peers *p);
+void peers_close_late(struct journal_peers *p, uint64_t now);
+/* A frame of a connection whose ends know each other. */
+void peer_on_frame(struct peer *peer, enum peer_channel channel, struct rpc_conn *c, const struct rpc_frame *f);
+
+/* ---- journal_peer_out.c ---- */
+void peer_out_init(struct peer *peer);
+void peer_connect(struct peer *peer);
+void peer_disconnect(struct peer *peer);
+bool peer_out_busy(const struct peer *peer);
+void peer_send(struct peer *peer, const struct raft_message *m);
+/* Entries that wait, as far as there is room. */
+void peer_pump(struct peer *peer);
+/* The open connection for what we say on this channel, or NULL. */
+struct rpc_conn *peer_conn(const struct peer *peer, enum peer_channel channel);
+/* Send a message with its entries. */
+int peer_put(struct peer *peer, enum peer_channel channel, const struct raft_message *m,
+             const struct journal_entry *const *entries);
+/* The first waiting message was sent with count entries: the rest of its range stays. count 0: it is gone. */
+void peer_shorten_first(struct peer *peer, uint32_t count, uint64_t last_term);
+
+/* ---- journal_peer_read.c ---- */
+void peer_read_first(struct peer *peer);
