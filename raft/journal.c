@@ -165,7 +165,8 @@ int journal_start(const struct journal_config *config, struct journal **ret)
     r = loop_new(&options, &j->loop);
     if (r < 0)
         return log_error(r, "make an event loop");
-    if ((r = new_link(j)) < 0 || (j->store && ((r = new_peers(j)) < 0 || (r = new_driver(j)) < 0)) || (r = start_parts(j)) < 0)
+    if ((r = new_link(j)) < 0 || (j->store && ((r = new_peers(j)) < 0 || (r = new_driver(j)) < 0)) ||
+        (r = start_parts(j)) < 0)
         return r;
     *ret = take(j);
     return 0;

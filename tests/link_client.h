@@ -259,18 +259,19 @@ static inline int link_client_lead(struct link_client *c, int timeout_ms,
                                    void *arg)
 {
     uint64_t until = clock_ms() + (uint64_t)timeout_ms;
-    uint64_t answered = 0;
-    while (c->role.role != LINK_LEADER || c->credit_bytes == 0 || answered != c->role.term ||
-           c->committed < c->role.start_index) {
+    struct msg_link_role answered = {0};
+    while (c->role.role != LINK_LEADER || c->credit_bytes == 0 || answered.term != c->role.term ||
+           answered.role != c->role.role || c->committed < c->role.start_index) {
         struct link_frame f;
         uint64_t now = clock_ms();
         int r = link_client_receive(c, now < until ? (int)(until - now) : 0, &f);
         if (r == 0)
             r = link_client_take(c, &f, entry, arg);
-        if (r == 0 && f.header.type == MSG_link_role) {
+        bool another = answered.term != c->role.term || answered.role != c->role.role;
+        if (r == 0 && f.header.type == MSG_link_role && another) { /* not when only leader or lease changed */
             struct msg_link_role_seen m = {.term = c->role.term};
             r = link_client_send(c, MSG_link_role_seen, &m, NULL, 0);
-            answered = c->role.term;
+            answered = c->role;
         }
         if (r == 0 && f.header.type == MSG_link_entries)
             r = link_client_applied(c, c->committed, 0);

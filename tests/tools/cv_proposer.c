@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 
@@ -110,9 +111,24 @@ static int take(struct link_client *c, int timeout_ms)
         r = on_proposed(&f);
     if (r == 0 && f.header.type == MSG_link_committed && c->committed > committed)
         on_committed(c->committed);
-    if (r == 0 && f.header.type == MSG_link_rejected)
+    if (r == 0 && (f.header.type == MSG_link_rejected || c->role.role != LINK_LEADER))
         r = -CV_NOT_LEADER;
     return r;
+}
+
+/* Signs of health for the attached connection, on one of their own. */
+static void *run_health(void *arg)
+{
+    for (uint64_t beat = 1; !stop; usleep(LINK_HEALTH_MS * 1000)) {
+        struct link_client c;
+        int r = link_client_connect(&c, socket_path);
+        for (; r == 0 && !stop; usleep(LINK_HEALTH_MS * 1000)) {
+            struct msg_link_health m = {.beat = beat++, .master = 1 + (uint64_t)getpid()};
+            r = link_client_send(&c, MSG_link_health, &m, NULL, 0);
+        }
+        link_client_close(&c);
+    }
+    return NULL;
 }
 
 static int propose_one(struct link_client *c)
@@ -198,6 +214,8 @@ int main(int argc, char **argv)
         log_fatal(-errno, "open %s", path);
     prng.state = random_u64();
     signal(SIGTERM, on_term);
+    pthread_t health;
+    pthread_create(&health, NULL, run_health, NULL); /* ends with the process */
     uint64_t until = clock_ms() + seconds * 1000;
     int r = 0;
     while (!stop && clock_ms() < until) {
