@@ -128,7 +128,8 @@ static void lead(struct master_scribe *s)
         master_sessions_reset(s->o.sessions);
     s->core->led_since_ns = clock_ns();
     s->purge_allowed = s->inner_failed = s->stalled = false;
-    s->confirming = s->confirm_wanted = false;
+    s->confirming = false;
+    s->confirm_wanted = false;
     s->core->confirmed_ns = 0;
     s->expired_count = 0;
     s->last_expiry_ns = 0;
