@@ -7,6 +7,7 @@
  *      scribe       changes the namespace: executes, proposes, commits, applies
  *      writer       brings committed rows to the metadata database
  *      ufs          asks under file systems: preflights, listings
+ *      keeper       makes the master anew on a state that came from another one
  *      health       tells the journal every 100 ms that this process runs
  *      file threads of the loops (rows from disk), RocksDB's (flush, compaction), one of the HTTP port
  */
@@ -19,19 +20,19 @@
 #include "bin/healthy.h"
 #include "bin/sections.h"
 #include "conf/daemon.h"
-#include "meta/master_daemon.h"
 #include "meta/master_dir.h"
+#include "meta/master_keeper.h"
 
 #define READY_WAIT_MS 3000 /* say READY when serving, if that is soon */
 
 static int is_ready(void *arg, char *why, size_t why_size)
 {
-    return master_ready(arg, why, why_size);
+    return master_keeper_ready(arg, why, why_size);
 }
 
 static int status_page(void *arg, struct buf *out)
 {
-    return master_status_page(arg, out);
+    return master_keeper_status_page(arg, out);
 }
 
 static void has_failed(void *arg, int error)
@@ -105,15 +106,15 @@ int main(int argc, char **argv)
         .failed = has_failed,
         .arg = d,
     };
-    struct master *m cleanup(master_free_p) = NULL;
-    int r = master_new(&config, &m);
+    struct master_keeper *m cleanup(master_keeper_free_p) = NULL;
+    int r = master_keeper_new(&config, &m);
     if (r < 0)
         return daemon_status_of(r);
     daemon_set_arg(d, m);
-    if (master_start(m) < 0 || daemon_http(d, o->http_listen, o->http_port) < 0)
+    if (master_keeper_start(m) < 0 || daemon_http(d, o->http_listen, o->http_port) < 0)
         return DAEMON_FAILED;
-    master_wait_ready(m, READY_WAIT_MS);
+    master_keeper_wait_ready(m, READY_WAIT_MS);
     status = daemon_run(d);
-    master_stop(m);
+    master_keeper_stop(m);
     return status;
 }

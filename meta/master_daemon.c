@@ -101,7 +101,10 @@ static int make_threads(struct master *m)
         .sessions = m->sessions,
         .workers = m->workers,
         .ufs = m->ufs,
+        .dir = m->dir.path,
+        .state = m->dir.state,
         .failed = m->config.failed,
+        .install = m->config.install,
         .arg = m->config.arg,
     };
     r = master_scribe_new(&m->core, &so, &m->scribe);

@@ -21,6 +21,8 @@ struct master_config {
     /* Any thread: the master cannot go on, which was logged. */
     void (*failed)(void *arg, int error);
     void *arg;
+    /* Any thread: another state was put in the place of ours: free this master and make it anew (meta/master_keeper.h). */
+    void (*install)(void *arg);
 };
 
 /* Open everything; logs what is wrong. Free with master_free(). */

@@ -6,7 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -120,6 +123,55 @@ int master_dir_format(const char *path, struct uuid cluster)
     return r < 0 ? r : format_locked(path, dir_fd, cluster);
 }
 
+/* A name in the directory, nothing else. */
+static bool name_is_plain(const char *name)
+{
+    size_t n = strlen(name);
+    return n > 0 && n <= MASTER_STATE_MAX && name[0] != '.' && !strpbrk(name, "/\n");
+}
+
+/* Which database is used. */
+static int state_read(int dir_fd, char out[MASTER_STATE_MAX + 1])
+{
+    int fd cleanup(closep) = openat(dir_fd, MASTER_FILE_STATE, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno != ENOENT)
+        return -errno;
+    if (fd < 0) {
+        strcpy(out, MASTER_FILE_ROWS);
+        return 0;
+    }
+    char text[MASTER_STATE_MAX + 2];
+    ssize_t n = read(fd, text, sizeof(text));
+    if (n < 0)
+        return -errno;
+    if (n < 2 || text[n - 1] != '\n')
+        return -CV_BAD_FORMAT;
+    text[n - 1] = '\0';
+    if (!name_is_plain(text))
+        return -CV_BAD_FORMAT;
+    memcpy(out, text, (size_t)n);
+    return 0;
+}
+
+int master_dir_switch(const char *path, const char *name)
+{
+    if (!name_is_plain(name))
+        return -EINVAL;
+    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0 || faccessat(dir_fd, name, F_OK, 0) < 0)
+        return -errno;
+    char text[MASTER_STATE_MAX + 2];
+    int n = snprintf(text, sizeof(text), "%s\n", name);
+    int fd cleanup(closep) = openat(dir_fd, MASTER_FILE_STATE NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    if (write(fd, text, (size_t)n) != n)
+        return -EIO;
+    return fsync(fd) < 0 || renameat(dir_fd, MASTER_FILE_STATE NEW, dir_fd, MASTER_FILE_STATE) < 0 || fsync(dir_fd) < 0
+               ? -errno
+               : 0;
+}
+
 int master_dir_open(const char *path, struct master_dir *ret)
 {
     int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -133,12 +185,19 @@ int master_dir_open(const char *path, struct master_dir *ret)
     r = lock_directory(path, &lock_fd);
     if (r < 0)
         return r;
-    char *copy cleanup(freep) = strdup(path), *rows = NULL;
-    if (!copy || asprintf(&rows, "%s/%s", path, MASTER_FILE_ROWS) < 0)
+    char name[MASTER_STATE_MAX + 1];
+    r = state_read(dir_fd, name);
+    if (r < 0)
+        return r;
+    char *copy cleanup(freep) = realpath(path, NULL), *state cleanup(freep) = strdup(name), *rows = NULL;
+    if (!copy)
+        return -errno;
+    if (!state || asprintf(&rows, "%s/%s", path, name) < 0)
         return -ENOMEM;
     *ret = (struct master_dir){
         .path = take(copy),
         .rows = rows,
+        .state = take(state),
         .lock_fd = take_fd(lock_fd),
         .cluster = id.cluster,
         .master = le64toh(id.master),
@@ -150,6 +209,7 @@ void master_dir_close(struct master_dir *d)
 {
     free(d->path);
     free(d->rows);
+    free(d->state);
     close_fd(d->lock_fd);
     *d = MASTER_DIR_NONE;
 }

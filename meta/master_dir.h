@@ -12,7 +12,8 @@
 #include "base/uuid.h"
 
 struct master_dir {
-    char *path, *rows; /* the directory; the database in it */
+    char *path, *rows; /* the directory, absolute; the database in it */
+    char *state;       /* name of the latter in the former */
     int lock_fd;       /* holds the lock; -1: not open */
     struct uuid cluster;
     uint64_t master; /* random id of the directory */
@@ -28,3 +29,7 @@ int master_dir_format(const char *path, struct uuid cluster);
  * Errors: -CV_NOT_FORMATTED; -CV_LOCKED; -CV_BAD_CHECKSUM, -CV_BAD_FORMAT ident is damaged; -CV_FORMAT_TOO_NEW. */
 int master_dir_open(const char *path, struct master_dir *ret);
 void master_dir_close(struct master_dir *d);
+
+/* From the next open on the database is the one in directory name. Survives a power cut when it returns. Errors: -EINVAL
+ * not a plain name; -ENOENT there is none. */
+int master_dir_switch(const char *path, const char *name);

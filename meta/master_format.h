@@ -5,6 +5,8 @@
  *      ident   whose directory this is (below); written once, by format
  *      lock    empty; flock()ed by the process that uses the directory
  *      rows/   the metadata RocksDB: families and keys are meta/meta.h's, but for the keys declared here
+ *      current the name of the directory that is used instead of rows/, with a final newline: a state that was installed
+ *              from another master, meta-<index>-<id>. Replaced in one step; not there: rows/
  *
  * All integers little-endian.
  */
@@ -21,6 +23,8 @@
 #define MASTER_FILE_IDENT "ident"
 #define MASTER_FILE_LOCK  "lock"
 #define MASTER_FILE_ROWS  "rows"
+#define MASTER_FILE_STATE "current"
+#define MASTER_STATE_MAX  63 /* bytes of a state's name */
 
 struct master_ident {
     uint64_t magic;

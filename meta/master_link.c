@@ -143,6 +143,13 @@ void master_link_applied(struct master_link *l, uint64_t applied, uint64_t flush
         send_message(l, MSG_link_applied, &m);
 }
 
+void master_link_send(struct master_link *l, uint16_t type, const void *message)
+{
+    assert_on_loop(l->loop);
+    if (l->state == LINK_UP)
+        send_message(l, type, message);
+}
+
 int master_link_admin(struct master_link *l, const struct msg_link_admin *admin)
 {
     assert_on_loop(l->loop);
@@ -232,6 +239,8 @@ static int handle_frame(struct master_link *l, const struct rpc_frame *f)
     case MSG_link_credit: TELL(credit, e->credit(e->arg, &m))
     case MSG_link_read_index: TELL(read_index, e->read(e->arg, &m))
     case MSG_link_admin_answer: TELL(admin_answer, e->admin(e->arg, &m))
+    case MSG_link_snapshot_request: TELL(snapshot_request, e->snapshot_request(e->arg, &m))
+    case MSG_link_install: TELL(install, e->install(e->arg, &m))
     case MSG_link_entries:
         return handle_entries(l, body, h->body_len, (struct text){(const char *)f->data, h->data_len});
     default: return 0; /* of a newer journal: nothing we rely on */

@@ -43,6 +43,9 @@ struct master_link_events {
     void (*credit)(void *arg, const struct msg_link_credit *credit);
     void (*admin)(void *arg, const struct msg_link_admin_answer *answer);
     void (*read)(void *arg, const struct msg_link_read_index *answer);
+    /* A checkpoint is wanted; another state is to be used from now on. */
+    void (*snapshot_request)(void *arg, const struct msg_link_snapshot_request *request);
+    void (*install)(void *arg, const struct msg_link_install *install);
     /* The connection is gone, if there was one: everything proposed and not committed has an unknown outcome. error:
      * why; -CV_WRONG_CLUSTER and -CV_LOG_DAMAGED will not go away by themselves. */
     void (*lost)(void *arg, int error);
@@ -79,6 +82,8 @@ int master_link_propose(struct master_link *l, uint64_t term, uint64_t sequence,
 /* Tell the journal (when not up: nothing happens, attaching says it again). */
 void master_link_role_seen(struct master_link *l, uint64_t term);
 void master_link_applied(struct master_link *l, uint64_t applied, uint64_t flushed, bool can_lead);
+/* Any other message of ours; nothing happens when not up. */
+void master_link_send(struct master_link *l, uint16_t type, const void *message);
 /* Errors: -CV_CLOSED not up; -CV_BUSY too much is queued; -ENOMEM. */
 int master_link_admin(struct master_link *l, const struct msg_link_admin *admin);
 

@@ -298,7 +298,7 @@ static void turn_run(struct loop_hook *hook)
     scribe_inner_run(s);
     bool more = execute_some(s);
     scribe_close_if_due(s, true);
-    seal_if_due(s, s->stopping && s->batches.count == 0);
+    seal_if_due(s, (s->stopping && s->batches.count == 0) || scribe_snapshot_wants_flush(s));
     scribe_serve_if_formatted(s);
     bool filling = meta_batch_now(s->core->meta).op_count > 0;
     master_core_unlock(s->core);
@@ -309,6 +309,7 @@ static void turn_run(struct loop_hook *hook)
     watch_window(s, filling);
     scribe_post(s, false);
     s->in_flight = s->batches.count;
+    scribe_snapshot_step(s);
     if (more)
         scribe_ask_for_turn(s);
     if (s->stopping)
@@ -389,7 +390,7 @@ int master_scribe_new(struct master_core *core, const struct master_scribe_optio
     int r = master_batches_init(&s->batches, s->options->batches_in_flight_max);
     if (r < 0)
         return r;
-    struct loop_options lo = {.name = "scribe", .backend = (enum loop_backend)s->o.io_backend, .file_threads = 1};
+    struct loop_options lo = {.name = "scribe", .backend = (enum loop_backend)s->o.io_backend, .file_threads = 2};
     r = loop_new(&lo, &s->loop);
     if (r < 0)
         return r;
@@ -508,7 +509,7 @@ static void link_stopped(void *arg)
 
 static void stop_step(struct master_scribe *s)
 {
-    if (s->link_stopped || s->inner_fetching || atomic_load(&s->queued) > 0)
+    if (s->link_stopped || s->inner_fetching || io_op_busy(&s->snapshot.op) || atomic_load(&s->queued) > 0)
         return;
     if (s->batches.count && !s->grace_over)
         return;

@@ -39,6 +39,7 @@ struct master_scribe_options {
     const struct master_options *options; /* batches, queues, ack mode, flush, sessions; borrowed */
     const char *journal_socket;           /* borrowed */
     struct uuid cluster;
+    const char *dir, *state; /* the data directory and what in it is used; NULL: no snapshots; borrowed */
     struct metrics *metrics; /* may be NULL */
     uint32_t queue_max;      /* requests waiting; 0: 8192 */
     uint32_t io_backend;     /* enum loop_backend */
@@ -48,6 +49,8 @@ struct master_scribe_options {
     /* On the scribe's thread: the node cannot go on (logged already): a log entry it cannot read, another cluster's
      * journal. */
     void (*failed)(void *arg, int error);
+    /* On the scribe's thread: the directory was switched to another state. Stop this master and open it again. */
+    void (*install)(void *arg);
     void *arg;
 };
 

@@ -16,11 +16,24 @@
 #include "meta/master_sessions.h"
 #include "meta/master_workers.h"
 #include "meta/master_writer.h"
+#include "wire/manifest.h"
 
 #define SCRIBE_EXPIRE_MAX  64
 #define SCRIBE_DELTA_STALL 4 /* times flush_bytes: above it nothing is executed or fed until the writer caught up */
 
 enum scribe_state { SCRIBE_DETACHED, SCRIBE_FOLLOWING, SCRIBE_LEADING };
+
+/* See master_scribe_snapshot.c. */
+enum scribe_snapshot_state { SNAPSHOT_IDLE, SNAPSHOT_FLUSH, SNAPSHOT_MAKE, SNAPSHOT_LOOK };
+
+struct scribe_snapshot {
+    enum scribe_snapshot_state state;
+    struct io_op op;
+    uint64_t context, index; /* as asked for */
+    uint64_t until_ns;       /* FLUSH */
+    struct manifest manifest;
+    char directory[64]; /* LOOK */
+};
 
 struct master_scribe {
     struct loop *loop;
@@ -78,6 +91,8 @@ struct master_scribe {
     uint64_t expired[SCRIBE_EXPIRE_MAX];
     uint32_t expired_count;
 
+    struct scribe_snapshot snapshot;
+
     struct master_home *homes[MASTER_HOMES_MAX];
     struct master_chain outs[MASTER_HOMES_MAX]; /* to be given back at the end of the turn */
     uint32_t home_count;
@@ -124,6 +139,12 @@ void scribe_inner_init(struct master_scribe *s);
 void scribe_inner_run(struct master_scribe *s);   /* [W] */
 void scribe_inner_fetch(struct master_scribe *s); /* after the lock, if scribe_inner_run() found rows missing */
 void scribe_inner_tick(struct master_scribe *s);  /* now and then: sessions that did not renew, orphans */
+
+/* --- master_scribe_snapshot.c */
+void scribe_on_snapshot_request(void *arg, const struct msg_link_snapshot_request *m);
+void scribe_on_install(void *arg, const struct msg_link_install *m);
+bool scribe_snapshot_wants_flush(const struct master_scribe *s);
+void scribe_snapshot_step(struct master_scribe *s);
 
 /* --- master_scribe_role.c */
 void scribe_role_init(struct master_scribe *s);

@@ -215,6 +215,8 @@ static void on_attaching(void *arg, struct msg_link_attach *attach)
     attach->applied = s->applied;
     attach->flushed = master_store_flushed(s->core->store);
     attach->can_lead = !s->stopping;
+    attach->directory = text_of(s->o.dir);
+    attach->state = text_of(s->o.state);
 }
 
 static void on_attached(void *arg, const struct msg_link_welcome *w)
@@ -409,5 +411,7 @@ const struct master_link_events scribe_link_events = {
     .credit = on_credit,
     .admin = on_admin,
     .read = on_read_index,
+    .snapshot_request = scribe_on_snapshot_request,
+    .install = scribe_on_install,
     .lost = on_lost,
 };

@@ -32,6 +32,7 @@ enum { INFO_LOG_WARN = 2 };                                /* rocksdb::InfoLogLe
 
 #define MEMTABLE_BYTES (1ull << 30) /* never reached: a batch is far smaller and flushed at once */
 #define FILTER_BITS    10           /* per key: 1 % of the look-ups of absent keys touch a data block in vain */
+#define GRANT_KINDS    2            /* meta_format.h: of inodes and sessions, of mounts */
 
 struct master_store {
     char *path;
@@ -176,7 +177,9 @@ static rocksdb_readoptions_t *read_options(int tier)
     return o;
 }
 
-static int open_database(const char *path, uint64_t cache_bytes, bool create, struct master_store **ret)
+enum open_mode { OPEN_WRITE, OPEN_CREATE, OPEN_READ };
+
+static int open_database(const char *path, uint64_t cache_bytes, enum open_mode mode, struct master_store **ret)
 {
     struct master_store *s cleanup(master_store_free_p) = calloc(1, sizeof(*s));
     if (!s || !(s->path = strdup(path)))
@@ -184,7 +187,7 @@ static int open_database(const char *path, uint64_t cache_bytes, bool create, st
     if (cache_bytes)
         s->cache = rocksdb_cache_create_lru(cache_bytes);
     s->options = options_new(s->cache);
-    if (create) {
+    if (mode == OPEN_CREATE) {
         rocksdb_options_set_create_if_missing(s->options, 1);
         rocksdb_options_set_create_missing_column_families(s->options, 1);
         rocksdb_options_set_error_if_exists(s->options, 1);
@@ -199,7 +202,12 @@ static int open_database(const char *path, uint64_t cache_bytes, bool create, st
     for (int i = 0; i < META_FAMILY_COUNT; i++)
         each[i] = s->options;
     char *error = NULL;
-    s->db = rocksdb_open_column_families(s->options, path, META_FAMILY_COUNT, family_names, each, s->families, &error);
+    if (mode == OPEN_READ)
+        s->db = rocksdb_open_for_read_only_column_families(s->options, path, META_FAMILY_COUNT, family_names, each,
+                                                           s->families, 0, &error);
+    else
+        s->db =
+            rocksdb_open_column_families(s->options, path, META_FAMILY_COUNT, family_names, each, s->families, &error);
     int r = take_error(&error);
     if (r < 0)
         return r;
@@ -229,17 +237,21 @@ static int get_row(struct master_store *s, rocksdb_readoptions_t *how, struct te
     return r;
 }
 
-/* The log index the core's state row names; 0 when there is none yet. */
-static int get_applied(struct master_store *s, rocksdb_readoptions_t *how, uint64_t *ret)
+/* The core's state row; all zero when there is none yet. */
+static int get_state(struct master_store *s, rocksdb_readoptions_t *how, struct meta_state *ret)
 {
     uint8_t key[META_KEY_MAX], value[META_STATE_SIZE];
     struct text k = {(char *)key, meta_key_state(key)}, v = {(char *)value, sizeof(value)};
-    struct meta_state state = {0};
+    *ret = (struct meta_state){0};
     int r = get_row(s, how, k, value, sizeof(value));
-    if (r == 0)
-        r = meta_state_decode(v, &state);
-    else if (r == -ENOENT)
-        r = 0;
+    return r == 0 ? meta_state_decode(v, ret) : r == -ENOENT ? 0 : r;
+}
+
+/* The log index it names. */
+static int get_applied(struct master_store *s, rocksdb_readoptions_t *how, uint64_t *ret)
+{
+    struct meta_state state;
+    int r = get_state(s, how, &state);
     if (r == 0)
         *ret = state.applied;
     return r;
@@ -255,7 +267,7 @@ int master_store_create(const char *path, struct uuid cluster)
     if (r < 0 && r != -ENOENT)
         return r;
     struct master_store *s cleanup(master_store_free_p) = NULL;
-    r = open_database(path, 0, true, &s);
+    r = open_database(path, 0, OPEN_CREATE, &s);
     if (r < 0)
         return r;
     struct master_batch *b cleanup(master_batch_free_p) = NULL;
@@ -290,7 +302,7 @@ int master_store_open(const struct master_store_options *options, struct uuid cl
     if (access(options->path, F_OK) < 0)
         return errno == ENOENT ? -CV_NOT_FORMATTED : -errno;
     struct master_store *s cleanup(master_store_free_p) = NULL;
-    int r = open_database(options->path, options->cache_bytes, false, &s);
+    int r = open_database(options->path, options->cache_bytes, OPEN_WRITE, &s);
     if (r < 0)
         return r;
     r = check_identity(s, cluster);
@@ -306,6 +318,68 @@ int master_store_open(const struct master_store_options *options, struct uuid cl
     s->applied = s->flushed = flushed;
     *ret = take(s);
     return 0;
+}
+
+/* ---- snapshots --------------------------------------------------------------------------------------------------- */
+
+int master_store_peek(const char *path, struct uuid cluster, struct meta_state *ret)
+{
+    struct master_store *s cleanup(master_store_free_p) = NULL;
+    int r = open_database(path, 0, OPEN_READ, &s);
+    if (r == 0)
+        r = check_identity(s, cluster);
+    return r < 0 ? r : get_state(s, s->read_blocking, ret);
+}
+
+int master_store_checkpoint(struct master_store *s, const char *path)
+{
+    char *error = NULL;
+    rocksdb_checkpoint_t *c = rocksdb_checkpoint_object_create(s->db, &error);
+    if (!error)
+        rocksdb_checkpoint_create(c, path, 0, &error); /* 0: what is in memtables is flushed first, atomically */
+    if (c)
+        rocksdb_checkpoint_object_destroy(c);
+    return take_error(&error);
+}
+
+int master_store_refound(const char *path, struct uuid from, struct uuid to, uint64_t jump, uint64_t *ret_applied)
+{
+    struct master_store *s cleanup(master_store_free_p) = NULL;
+    int r = open_database(path, 0, OPEN_WRITE, &s);
+    if (r == 0)
+        r = check_identity(s, from);
+    if (r < 0)
+        return r;
+    struct meta_state state;
+    r = get_state(s, s->read_blocking, &state);
+    struct master_batch *b cleanup(master_batch_free_p) = NULL;
+    if (r == 0)
+        r = master_batch_new(&b);
+    if (r < 0)
+        return r;
+    master_batch_put(s, b, META_FAMILY_small, ROW(MASTER_ROW_CLUSTER), uuid_bytes(&to));
+    for (uint8_t kind = 0; kind < GRANT_KINDS; kind++) {
+        uint8_t key[META_KEY_MAX], value[16];
+        struct master_value old = {{0}};
+        struct text k = {(char *)key, meta_key_grant(kind, key)};
+        r = master_store_get(s, META_FAMILY_small, k, &old);
+        if (r == -ENOENT)
+            continue;
+        uint64_t limit;
+        if (r == 0)
+            r = meta_limit_decode(old.text, &limit);
+        master_value_release(&old);
+        if (r < 0)
+            return r;
+        struct text v = {(char *)value, meta_limit_encode(limit + (kind == 0 ? jump : 0), value)};
+        master_batch_put(s, b, META_FAMILY_small, k, v);
+    }
+    r = master_store_write(s, b, state.applied);
+    if (r == 0)
+        r = master_store_flush(s);
+    if (r == 0)
+        *ret_applied = state.applied;
+    return r;
 }
 
 uint64_t master_store_flushed(const struct master_store *s)

@@ -40,6 +40,20 @@ int master_store_open(const struct master_store_options *options, struct uuid cl
 struct master_store *master_store_free(struct master_store *s);
 DEFINE_CLEANUP(struct master_store *, master_store_free)
 
+/* --- snapshots: may block, any thread --- */
+
+/* Make path, which must not be there, a copy of the database at one applied index (not below master_store_flushed()):
+ * hard links to its files where they are on one file system, so it costs little whatever the size. */
+int master_store_checkpoint(struct master_store *s, const char *path);
+
+/* What a database nobody has open for writing says about itself. Errors: as master_store_open(). */
+int master_store_peek(const char *path, struct uuid cluster, struct meta_state *ret);
+
+/* Make the database of cluster `from` one of cluster `to`, which goes on where the first was: the same names and files,
+ * but inode and session ids are handed out from `jump` above every id granted so far, so that none is ever used twice
+ * whatever the first cluster did since. *ret_applied: the log index its log must go on behind. */
+int master_store_refound(const char *path, struct uuid from, struct uuid to, uint64_t jump, uint64_t *ret_applied);
+
 /* Any thread: the log index whose state is safely in files: after a crash the database opens at this or a later one. */
 uint64_t master_store_flushed(const struct master_store *s);
 

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "meta/master_keeper.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+
+struct master_keeper {
+    struct master_config config; /* as given to the master: failed and install are ours */
+    void (*failed)(void *arg, int error);
+    void *arg;
+    pthread_t thread;
+    bool started;
+    _Atomic uint64_t installs;
+
+    pthread_mutex_t lock; /* guards the following */
+    pthread_cond_t changed;
+    bool again, stop;
+
+    pthread_rwlock_t master_lock; /* guards master against the keeper's thread replacing it */
+    struct master *master;        /* NULL: none now */
+};
+
+static void has_failed(void *arg, int error)
+{
+    struct master_keeper *k = arg;
+    if (k->failed)
+        k->failed(k->arg, error);
+}
+
+static void wants_install(void *arg)
+{
+    struct master_keeper *k = arg;
+    pthread_mutex_lock(&k->lock);
+    k->again = true;
+    pthread_cond_broadcast(&k->changed);
+    pthread_mutex_unlock(&k->lock);
+}
+
+/* Under the write lock. */
+static int begin_anew(struct master_keeper *k)
+{
+    uint64_t began = clock_ns();
+    k->master = master_free(k->master);
+    int r = master_new(&k->config, &k->master);
+    if (r == 0)
+        r = master_start(k->master);
+    if (r == 0)
+        log_info("began anew in %llu ms", (unsigned long long)((clock_ns() - began) / NS_PER_MS));
+    return r;
+}
+
+static void *keeper_main(void *arg)
+{
+    struct master_keeper *k = arg;
+    pthread_setname_np(pthread_self(), "keeper");
+    pthread_mutex_lock(&k->lock);
+    while (!k->stop) {
+        if (!k->again) {
+            pthread_cond_wait(&k->changed, &k->lock);
+            continue;
+        }
+        k->again = false;
+        pthread_mutex_unlock(&k->lock);
+        pthread_rwlock_wrlock(&k->master_lock);
+        int r = begin_anew(k);
+        pthread_rwlock_unlock(&k->master_lock);
+        if (r < 0)
+            has_failed(k, r);
+        atomic_fetch_add(&k->installs, 1);
+        pthread_mutex_lock(&k->lock);
+    }
+    pthread_mutex_unlock(&k->lock);
+    return NULL;
+}
+
+int master_keeper_new(const struct master_config *config, struct master_keeper **ret)
+{
+    struct master_keeper *k = calloc(1, sizeof(*k));
+    if (!k)
+        return -ENOMEM;
+    k->config = *config;
+    k->failed = config->failed;
+    k->arg = config->arg;
+    k->config.failed = has_failed;
+    k->config.install = wants_install;
+    k->config.arg = k;
+    pthread_mutex_init(&k->lock, NULL);
+    pthread_cond_init(&k->changed, NULL);
+    pthread_rwlock_init(&k->master_lock, NULL);
+    int r = master_new(&k->config, &k->master);
+    if (r < 0) {
+        master_keeper_free(k);
+        return r;
+    }
+    *ret = k;
+    return 0;
+}
+
+struct master_keeper *master_keeper_free(struct master_keeper *k)
+{
+    if (!k)
+        return NULL;
+    master_keeper_stop(k);
+    master_free(k->master);
+    pthread_rwlock_destroy(&k->master_lock);
+    pthread_cond_destroy(&k->changed);
+    pthread_mutex_destroy(&k->lock);
+    free(k);
+    return NULL;
+}
+
+int master_keeper_start(struct master_keeper *k)
+{
+    int r = -pthread_create(&k->thread, NULL, keeper_main, k);
+    k->started = r == 0;
+    if (r < 0)
+        return log_error(r, "thread keeper");
+    pthread_rwlock_rdlock(&k->master_lock);
+    r = k->master ? master_start(k->master) : -CV_STOPPING;
+    pthread_rwlock_unlock(&k->master_lock);
+    return r;
+}
+
+void master_keeper_stop(struct master_keeper *k)
+{
+    if (k->started) {
+        pthread_mutex_lock(&k->lock);
+        k->stop = true;
+        pthread_cond_broadcast(&k->changed);
+        pthread_mutex_unlock(&k->lock);
+        pthread_join(k->thread, NULL);
+        k->started = false;
+    }
+    if (k->master)
+        master_stop(k->master);
+}
+
+/* ---- questions ------------------------------------------------------------------------------------------------------ */
+
+int master_keeper_ready(struct master_keeper *k, char *why, size_t why_size)
+{
+    int r = -CV_BUSY;
+    bool there = pthread_rwlock_tryrdlock(&k->master_lock) == 0;
+    if (there && k->master)
+        r = master_ready(k->master, why, why_size);
+    else
+        snprintf(why, why_size, "beginning anew with the state of another master");
+    if (there)
+        pthread_rwlock_unlock(&k->master_lock);
+    return r;
+}
+
+int master_keeper_wait_ready(struct master_keeper *k, uint32_t timeout_ms)
+{
+    char why[128];
+    uint64_t until = clock_ns() + timeout_ms * NS_PER_MS;
+    int r;
+    while ((r = master_keeper_ready(k, why, sizeof(why))) < 0 && clock_ns() < until)
+        usleep(1000);
+    return r;
+}
+
+int master_keeper_status_page(struct master_keeper *k, struct buf *out)
+{
+    pthread_rwlock_rdlock(&k->master_lock);
+    int r = k->master ? master_status_page(k->master, out) : -CV_BUSY;
+    pthread_rwlock_unlock(&k->master_lock);
+    return r;
+}
+
+uint16_t master_keeper_port(struct master_keeper *k)
+{
+    pthread_rwlock_rdlock(&k->master_lock);
+    uint16_t port = k->master ? master_port(k->master) : 0;
+    pthread_rwlock_unlock(&k->master_lock);
+    return port;
+}
+
+uint64_t master_keeper_installs(struct master_keeper *k)
+{
+    return atomic_load(&k->installs);
+}
