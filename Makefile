@@ -123,10 +123,11 @@ $(O)/lib/curvine.pc: src/client/curvine.pc.in FORCE
 tools := $(patsubst tests/tools/cv_%.c,$(O)/tools/cv-%,$(wildcard tests/tools/cv_*.c))
 .PHONY: tools
 tools: $(tools)
+$(O)/tools/cv-failover $(O)/test/test_linear: $(O)/obj/tests/tools/linear.o
 $(O)/tools/cv-%: $(O)/obj/tests/tools/cv_%.o $(libs)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ldflags) $(LDFLAGS) $< -Wl,--start-group $(libs) -Wl,--end-group $(all_libs) -o $@
+	$(Q)$(CC) $(ldflags) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(libs) -Wl,--end-group $(all_libs) -o $@
 
 benches := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/bench_*.c))
 .PHONY: bench bench-build
@@ -151,7 +152,7 @@ unit: $(if $(T),$(O)/test/test_$(T),$(unit_tests)) ## unit tests (SAN=address,un
 $(O)/test/%: $(O)/obj/tests/unit/%.o $(O)/obj/tests/unit/unit.o $(libs)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ldflags) $(LDFLAGS) $< $(O)/obj/tests/unit/unit.o -Wl,--start-group $(libs) -Wl,--end-group \
+	$(Q)$(CC) $(ldflags) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(libs) -Wl,--end-group \
 	    $(all_libs) $(call pkg_libs,check) -o $@
 
 include tests/sim/sim.mk
