@@ -191,49 +191,55 @@ static void remove_folder(const char *dir, const char *folder)
     nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* journal.port of a node, as its file says. */
-static int journal_port(struct cli *cli, const char *config, struct buf *ret)
+/* "journal.port" or "master.port" as the file of a node says. */
+static int write_port(const struct config *c, const char *section, struct buf *out)
 {
-    struct config *c cleanup(config_free_p) = NULL;
     struct option_ref ref;
     char why[OPTION_MESSAGE_MAX];
-    int r = config_new(cli->sections, &c);
-    if (r == 0)
-        r = config_load(c, config);
-    if (r < 0) {
-        fprintf(stderr, "%s", c ? config_errors(c) : "");
-        return r;
-    }
-    r = config_find(cli->sections, TEXT("journal"), TEXT("port"), &ref, why);
-    return r < 0 ? r : option_format(ref.option, config_values(c, ref.section), ret);
+    int r = config_find(config_sections(c), text_of(section), TEXT("port"), &ref, why);
+    return r < 0 ? r : option_format(ref.option, config_values(c, ref.section), out);
 }
 
 struct set_up {
     struct cli *cli;
     const char *dir, *id;
     unsigned masters;
-    struct buf peers; /* "127.0.0.1:p1,127.0.0.1:p2", zero-terminated; empty with one */
+    struct buf peers; /* "127.0.0.1:journal/master,...", zero-terminated; empty with one */
 };
+
+static int write_peer(struct set_up *s, unsigned node)
+{
+    struct config *c cleanup(config_free_p) = NULL;
+    char path[PATH_ROOM];
+    local_config(s->dir, node, path, sizeof(path));
+    int r = config_new(s->cli->sections, &c);
+    if (r == 0)
+        r = config_load(c, path);
+    if (r < 0) {
+        fprintf(stderr, "%s", c ? config_errors(c) : "");
+        return r;
+    }
+    r = buf_printf(&s->peers, "%s127.0.0.1:", node > 1 ? "," : "");
+    r = r ? r : write_port(c, "journal", &s->peers);
+    r = r ? r : buf_append(&s->peers, "/", 1);
+    return r ? r : write_port(c, "master", &s->peers);
+}
 
 static int find_peers(struct set_up *s)
 {
     int r = 0;
-    for (unsigned node = 1; r == 0 && s->masters > 1 && node <= s->masters; node++) {
-        char config[PATH_ROOM];
-        local_config(s->dir, node, config, sizeof(config));
-        r = buf_printf(&s->peers, "%s127.0.0.1:", node > 1 ? "," : "");
-        r = r ? r : journal_port(s->cli, config, &s->peers);
-    }
+    for (unsigned node = 1; r == 0 && s->masters > 1 && node <= s->masters; node++)
+        r = write_peer(s, node);
     return r ? r : buf_append(&s->peers, "", 1);
 }
 
-/* The n-th of the peers. */
+/* Address of the n-th of the peers. */
 static void peer(const struct set_up *s, unsigned node, char *out, size_t size)
 {
     const char *p = (const char *)s->peers.p;
-    while (--node)
+    while (--node && strchr(p, ','))
         p = strchr(p, ',') + 1;
-    snprintf(out, size, "%.*s", (int)strcspn(p, ","), p);
+    snprintf(out, size, "%.*s", (int)strcspn(p, "/,"), p);
 }
 
 static int format_node(const struct set_up *s, unsigned node)
