@@ -9,7 +9,7 @@
 // clang-format off
 #define MASTER_OWN_OPS_(OWN)                                                                                           \
     OWN(leader) OWN(session_renew) OWN(cluster_status) OWN(workers)                                                    \
-    OWN(worker_register) OWN(worker_heartbeat) OWN(worker_mounts) OWN(sessions_check) OWN(origin_changed)
+    OWN(worker_register) OWN(worker_heartbeat) OWN(worker_mounts) OWN(sessions_check) OWN(origin_changed) OWN(raft_admin)
 // clang-format on
 
 /* Requests served, for counting by operation: those of the core, then the daemon's own. */

@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "meta/master_admin.h"
 #include "meta/master_mounts.h"
 #include "meta/master_net.h"
 #include "meta/master_workers.h"
@@ -129,6 +130,7 @@ static const struct own_op ops[] = {
     {MSG_worker_heartbeat, true,  true,  own_worker_heartbeat},
     {MSG_worker_mounts,    true,  true,  own_worker_mounts},
     {MSG_sessions_check,   true,  true,  own_sessions_check},
+    {MSG_raft_admin,       false, false, NULL}, /* answered later: meta/master_admin.h */
 };
 // clang-format on
 
@@ -149,6 +151,8 @@ void master_own_request(struct master_net *n, struct rpc_request *rpc)
 {
     struct own o = {.n = n, .rpc = rpc, .workers = n->o->workers, .now_ns = clock_ns()};
     const struct own_op *op = find(rpc->header.type);
+    if (!op->run)
+        return master_admin_request(n, rpc);
     uint64_t received_ns = loop_now(n->loop), index = n->core->released_index;
     int r = 0;
     if (op->worker && !master_peer_is_worker(rpc->peer))

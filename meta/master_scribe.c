@@ -254,6 +254,7 @@ static void on_flushed(void *arg)
 {
     struct master_scribe *s = arg;
     scribe_tell_applied(s);
+    scribe_admin_flushed(s);
     scribe_ask_for_turn(s);
 }
 
@@ -298,7 +299,8 @@ static void turn_run(struct loop_hook *hook)
     scribe_inner_run(s);
     bool more = execute_some(s);
     scribe_close_if_due(s, true);
-    seal_if_due(s, (s->stopping && s->batches.count == 0) || scribe_snapshot_wants_flush(s));
+    seal_if_due(s, (s->stopping && s->batches.count == 0) || scribe_snapshot_wants_flush(s) ||
+                       scribe_admin_wants_flush(s));
     scribe_serve_if_formatted(s);
     bool filling = meta_batch_now(s->core->meta).op_count > 0;
     master_core_unlock(s->core);
@@ -380,6 +382,7 @@ int master_scribe_new(struct master_core *core, const struct master_scribe_optio
     loop_timer_init(&s->window, window_fired);
     loop_timer_init(&s->tick, tick_fired);
     loop_timer_init(&s->grace, grace_fired);
+    list_init(&s->admins);
     scribe_inner_init(s);
     scribe_role_init(s);
     meta_on_effect(core->meta, on_effect, s);
@@ -499,6 +502,7 @@ static void link_stopped(void *arg)
     struct master_scribe *s = arg;
     scribe_step_down(s, true); /* if batches are left, the grace was over: nobody will tell us of them */
     scribe_post(s, true);
+    scribe_admin_fail(s, -CV_STOPPING, true);
     loop_timer_stop(s->loop, &s->tick);
     loop_timer_stop(s->loop, &s->grace);
     loop_timer_stop(s->loop, &s->window);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Inside of the scribe: master_scribe.c (the turn: execute, propose, release, write), master_scribe_role.c (what the link
- * tells: roles, entries, commits) and master_scribe_inner.c (what the master asks of itself). All of it belongs to the
+ * tells: roles, entries, commits), master_scribe_inner.c (what the master asks of itself) and master_scribe_admin.c
+ * (what administrators ask of the journal). All of it belongs to the
  * scribe's thread but for what is marked.
  */
 #pragma once
@@ -9,6 +10,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "meta/master_admin.h"
 #include "meta/master_batches.h"
 #include "meta/master_link.h"
 #include "meta/master_metrics.h"
@@ -92,6 +94,8 @@ struct master_scribe {
     uint32_t expired_count;
 
     struct scribe_snapshot snapshot;
+    struct list admins; /* struct master_admin: waiting for the journal, or a flush */
+    uint64_t admin_context;
 
     struct master_home *homes[MASTER_HOMES_MAX];
     struct master_chain outs[MASTER_HOMES_MAX]; /* to be given back at the end of the turn */

@@ -386,12 +386,14 @@ static void on_credit(void *arg, const struct msg_link_credit *credit)
 
 static void on_admin(void *arg, const struct msg_link_admin_answer *answer)
 {
+    scribe_admin_answered(arg, answer);
 }
 
 static void on_lost(void *arg, int error)
 {
     struct master_scribe *s = arg;
     scribe_step_down(s, true);
+    scribe_admin_fail(s, -CV_UNREACHABLE, false);
     if (error == -CV_WRONG_CLUSTER || error == -CV_LOG_DAMAGED) {
         log_error(error, "this master and the journal at %s do not belong together", s->o.journal_socket);
         s->o.failed(s->o.arg, error);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Linearizable reads and administration over the link. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -29,6 +30,53 @@ void link_on_read(struct journal_link *l, uint64_t context)
 
 /* ---- administration ---- */
 
+static uint32_t full_voters(const struct raft_conf *conf, uint64_t without)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < conf->count; i++) {
+        const struct raft_member *m = &conf->members[i];
+        n += m->role == RAFT_VOTER && !m->journal_only && m->id != without;
+    }
+    return n;
+}
+
+/* With one full voter its loss is the loss of the namespace: only on purpose. */
+static int guard(const struct journal_link *l, const struct msg_link_admin *m, enum raft_conf_op op, struct buf *out)
+{
+    const struct raft_conf *conf = journal_driver_conf(l->driver);
+    const struct raft_member *there = conf ? raft_conf_find(conf, m->node) : NULL;
+    if (!there || (op != RAFT_DEMOTE && op != RAFT_REMOVE))
+        return 0;
+    uint32_t before = full_voters(conf, 0), after = full_voters(conf, m->node);
+    if (before == after || after >= 2)
+        return 0;
+    if (after == 0)
+        (void)buf_printf(out, "it is the last full voter: the cluster would have nobody with a namespace");
+    else if (!(m->flags & LINK_ADMIN_FORCE))
+        (void)buf_printf(out, "one full voter would be left, whose loss is the loss of everything: add another one "
+                              "first, or say --force");
+    else
+        return 0;
+    return -EPERM;
+}
+
+/* Why the core refuses, in words; what to type is the command's to say. */
+static void explain(int r, enum raft_conf_op op, struct buf *out)
+{
+    switch (-r) {
+    case EBUSY: (void)buf_printf(out, "another change, or this leader's first entry, is not committed yet"); break;
+    case EAGAIN: (void)buf_printf(out, "it has not caught up yet, or does not answer"); break;
+    case EEXIST: (void)buf_printf(out, op == RAFT_ADD_LEARNER ? "it is a member already" : "it is so already"); break;
+    case ENOENT: (void)buf_printf(out, "it is no member"); break;
+    case ENOSPC: (void)buf_printf(out, "a cluster has at most %d members", RAFT_MEMBERS_MAX); break;
+    case CV_UNREACHABLE:
+        (void)buf_printf(out,
+                         "no majority of the voters there would be answers now: the change could not be committed");
+        break;
+    default: break;
+    }
+}
+
 static int change(struct journal_link *l, const struct msg_link_admin *m, enum raft_conf_op op, struct buf *out)
 {
     struct raft_member member = {.id = m->node, .role = op == RAFT_ADD_LEARNER ? RAFT_LEARNER : RAFT_VOTER};
@@ -36,15 +84,23 @@ static int change(struct journal_link *l, const struct msg_link_admin *m, enum r
     const struct raft_member *there = conf ? raft_conf_find(conf, m->node) : NULL;
     if (op == RAFT_UPDATE && there)
         member = *there;
-    if (m->address.n >= RAFT_ADDRESS_SIZE || ((op == RAFT_ADD_LEARNER || op == RAFT_UPDATE) && m->address.n == 0))
+    if (m->node == 0 || m->address.n >= RAFT_ADDRESS_SIZE || m->client_address.n >= RAFT_ADDRESS_SIZE ||
+        ((op == RAFT_ADD_LEARNER || op == RAFT_UPDATE) && m->address.n == 0))
         return -EINVAL;
     if (m->address.n)
         snprintf(member.raft_address, sizeof(member.raft_address), TEXT_FMT, TEXT_ARG(m->address));
+    if (m->client_address.n)
+        snprintf(member.client_address, sizeof(member.client_address), TEXT_FMT, TEXT_ARG(m->client_address));
+    if (op == RAFT_ADD_LEARNER)
+        member.journal_only = m->flags & LINK_ADMIN_JOURNAL_ONLY;
+    int r = guard(l, m, op, out);
+    if (r < 0)
+        return r;
     uint64_t index;
-    int r = journal_driver_change(l->driver, op, &member, &index);
-    if (r == 0)
-        r = buf_printf(out, "{\"index\":%" PRIu64 "}", index);
-    return r;
+    r = journal_driver_change(l->driver, op, &member, &index);
+    if (r < 0)
+        explain(r, op, out);
+    return r < 0 ? r : buf_printf(out, "{\"index\":%" PRIu64 "}", index);
 }
 
 static int admin_add(struct journal_link *l, const struct msg_link_admin *m, struct buf *out)

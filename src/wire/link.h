@@ -17,6 +17,12 @@ enum link_entry_type {
     LINK_BARRIER = 6,
 };
 
+/* link_admin.flags, also raft_admin's. */
+enum link_admin_flag {
+    LINK_ADMIN_JOURNAL_ONLY = 1, /* add: a vote without a namespace beside it */
+    LINK_ADMIN_FORCE = 2,        /* demote, remove: also when less than two full voters are left */
+};
+
 #define LINK_HEALTH_MS      100
 #define LINK_ENTRIES_WINDOW (16u << 20) /* bytes of entries sent and not acknowledged by link_applied */
 #define LINK_APPLIED_BYTES  (4u << 20)

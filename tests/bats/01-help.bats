@@ -26,7 +26,7 @@ load lib
         run -0 cv $name --help
         has "Usage: cv $name"
     done < names
-    jq -r '.[].examples' commands.json | grep -oE '(^|\| |&& )cv [a-z]+( [a-z]+)?' | sed 's/.*cv //' | sort -u > used
+    jq -r '.[].examples' commands.json | grep -oE '(^|\| |&& )cv [a-z]+( [a-z][a-z-]*)?' | sed 's/.*cv //' | sort -u > used
     while read -r used; do
         grep -qxF -e "$used" -e "${used% *}" names || { echo "example of unknown command: $used"; false; }
     done < used
