@@ -128,6 +128,7 @@ static void look_around(struct journal_driver *d)
 {
     const struct raft_conf *conf = journal_driver_conf(d);
     uint32_t voters = conf ? raft_conf_voters(conf) : 0;
+    d->view.members = conf ? conf->count : 0;
     if (voters != d->view.voters) {
         d->view.voters = voters;
         uint64_t all = d->options.cache_bytes;
@@ -370,7 +371,7 @@ static bool update_view(struct journal_driver *d, const struct raft_output *out)
     v->warnings = out->warnings;
     d->compact_to = out->compact_to;
     look_around(d);
-    v->lease_until_ns = v->role == RAFT_LEADER && v->voters == 1 ? UINT64_MAX : out->lease_until_ms * NS_PER_MS;
+    v->lease_until_ns = v->role == RAFT_LEADER && v->members == 1 ? UINT64_MAX : out->lease_until_ms * NS_PER_MS;
     if (v->warnings != d->warned)
         log_warnings(d, v->warnings);
     /* Padding that differs tells once too often, no harm. NOLINTNEXTLINE(bugprone-suspicious-memory-comparison) */

@@ -26,9 +26,9 @@ struct journal_view {
     enum raft_role role;
     uint64_t term, leader;
     uint64_t first, last, durable, commit, apply_to;
-    uint64_t lease_until_ns; /* CLOCK_BOOTTIME; UINT64_MAX: for ever (one voter); 0: none */
+    uint64_t lease_until_ns; /* CLOCK_BOOTTIME; UINT64_MAX: for ever (one member); 0: none */
     uint32_t warnings;       /* enum raft_warning */
-    uint32_t voters;
+    uint32_t voters, members;
     bool disk_low;  /* nearly full: the master should refuse what only adds */
     bool disk_full; /* proposals should wait */
 };

@@ -4,6 +4,7 @@
  * the end of each. The rest of the link: journal_link_internal.h.
  */
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,14 +52,14 @@ void link_drop_master(struct journal_link *l, int reason, const char *what)
 }
 
 /* The master is gone. What it proposed and the core has not seen is void; the rest stays in the log. */
-static void detach(struct journal_link *l)
+static void detach(struct journal_link *l, bool dead)
 {
     loop_hook_cancel(l->options.loop, &l->propose);
     link_drop_pending(l);
     l->master = NULL;
     l->session = (struct link_session){.master = 0};
     l->generation++;
-    journal_driver_attached(l->driver, false);
+    link_lease_gone(l, dead);
 }
 
 void link_finish_stop(struct journal_link *l)
@@ -82,7 +83,7 @@ static void conn_closed(struct rpc_conn *c, int reason, void *user)
             log_info("the master (%s) is gone", rpc_conn_peer(c));
         else
             log_warn(reason, "the master (%s) is gone", rpc_conn_peer(c));
-        detach(l);
+        detach(l, reason == -CV_CLOSED || reason == -ECONNRESET || reason == -EPIPE);
     }
     list_remove(&p->link);
     l->peer_count--;
@@ -159,7 +160,7 @@ static void on_attach(struct link_peer *p, const struct msg_link_attach *m)
         log_warn(0, "another master (%s) attached in place of %s", rpc_conn_peer(p->conn),
                  rpc_conn_peer(l->master->conn));
         struct rpc_conn *old = l->master->conn;
-        detach(l);
+        detach(l, false);
         rpc_conn_close(old, -CV_CLOSED);
         (void)journal_driver_applied(l->driver, m->applied, min(m->flushed, m->applied), m->can_lead);
     }
@@ -167,12 +168,13 @@ static void on_attach(struct link_peer *p, const struct msg_link_attach *m)
     l->master = p;
     l->session = (struct link_session){
         .master = m->master,
-        .health_ns = clock_ns(),
+        .health_ns = loop_now(l->options.loop),
         .told = m->applied,
         .told_committed = m->applied,
         .applied = m->applied,
         .flushed = min(m->flushed, m->applied),
         .can_lead = m->can_lead,
+        .core_can_lead = m->can_lead,
     };
     log_info("master attached (%s), its state is at entry %" PRIu64, rpc_conn_peer(p->conn), m->applied);
     counter_add(&journal_driver_metrics(l->driver)->attaches, 1);
@@ -188,7 +190,7 @@ static void on_health(struct link_peer *p, const struct msg_link_health *m)
     struct journal_link *l = p->l;
     p->kind = PEER_HEALTH;
     if (l->master && l->session.master == m->master)
-        l->session.health_ns = clock_ns();
+        l->session.health_ns = loop_now(l->options.loop);
 }
 
 /* ---- frames ---- */
@@ -220,7 +222,7 @@ static int handle_masters(struct journal_link *l, const struct rpc_frame *f)
         ON(role_seen, link_on_role_seen(l))
         ON(applied, link_on_applied(l, &m))
         ON(read, link_on_read(l, m.context))
-        ON(admin, link_on_admin(l, &m))
+        ON(admin, link_admin_or_wait(l, &m))
     case MSG_link_attach: return -CV_BAD_MESSAGE;
     default: return 0; /* of a newer master: nothing we rely on */
     }
@@ -310,12 +312,12 @@ static void start_accept(struct journal_link *l)
 static void look_at_health(struct journal_link *l)
 {
     struct link_session *s = &l->session;
-    bool silent = clock_ns() - s->health_ns > l->options.silent_ms * NS_PER_MS;
+    bool silent = loop_now(l->options.loop) - s->health_ns > l->options.silent_ms * NS_PER_MS;
     if (silent == s->silent || journal_driver_view(l->driver)->voters <= 1)
         return; /* with one voter nobody could take over */
     s->silent = silent;
     log_warn(0, silent ? "the master gives no sign of health: giving leadership away" : "the master is healthy again");
-    (void)journal_driver_applied(l->driver, s->applied, s->flushed, s->can_lead && !silent);
+    (void)link_tell_app(l);
 }
 
 static void look(struct loop_timer *timer)
@@ -330,6 +332,8 @@ static void look(struct loop_timer *timer)
         if (p->kind == PEER_NEW && now - p->since_ns > NEW_PEER_NS)
             rpc_conn_close(p->conn, -CV_DEADLINE);
     }
+    if (l->driver)
+        link_look_at_leases(l);
     if (link_has_master(l)) {
         look_at_health(l);
         link_propose_pending(l);
@@ -404,6 +408,7 @@ struct journal_link *journal_link_free(struct journal_link *l)
         return NULL;
     assert(l->peer_count == 0 && !l->disk.busy);
     journal_read_fini(&l->disk.read);
+    buf_fini(&l->wish.body);
     free(l->socket);
     free(l->reason);
     free(l);

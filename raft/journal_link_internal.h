@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Link: what its sources share. journal_link.c: connections, attaching; journal_link_propose.c: proposals into the log;
- * journal_link_tell.c: what the master is told; journal_link_admin.c: administration.
+ * journal_link_tell.c: what the master is told; journal_link_lease.c: how leases end; journal_link_admin.c: administration.
  */
 #pragma once
 
@@ -74,7 +74,15 @@ struct link_session {
     uint32_t frame_head, frame_count;
     uint64_t window; /* bytes of them */
     uint64_t applied, flushed;
-    bool can_lead;
+    bool can_lead;      /* says the master */
+    bool core_can_lead; /* and what the core was told: false only when no lease is left */
+};
+
+/* Something a person asked for that would end our leadership: it waits until no lease is left. */
+struct link_wish {
+    bool waits;
+    uint64_t generation;
+    struct buf body; /* link_admin */
 };
 
 struct journal_link {
@@ -104,6 +112,12 @@ struct journal_link {
         uint64_t context, generation;
     } reads[LINK_READS_MAX];
     uint64_t read_next;
+
+    /* journal_link_lease.c */
+    uint64_t lease_told_ns;   /* the latest that any master was told */
+    uint64_t lease_over_term; /* no leases any more in this term */
+    struct link_wish wish;
+    bool letting_go; /* the master is gone: the core learns of it when no lease is left */
 
     bool stopping;
     void (*stopped)(void *arg);
@@ -137,6 +151,26 @@ void link_tell_credit(struct journal_link *l);
 void link_tell_truncated(struct journal_link *l, uint64_t from);
 void link_tell(struct journal_link *l);
 void link_on_applied(struct journal_link *l, const struct msg_link_applied *m);
+
+/* ---- journal_link_lease.c ---- */
+
+/* What the master may be told as lease_until_ns now; noted as told. */
+uint64_t link_lease(struct journal_link *l);
+
+/* Leases are over in this term. Returns whether none is left that the master could use: only then may the core hear of
+ * what ends this leadership; otherwise ask again (link_look_at_leases). */
+bool link_lease_end(struct journal_link *l);
+
+/* Do it, or keep it until it may be done; then link_on_admin(). */
+void link_admin_or_wait(struct journal_link *l, const struct msg_link_admin *m);
+
+/* The watermarks to the core, and that the master cannot lead if so and no lease is left. Errors: of
+ * journal_driver_applied(). */
+int link_tell_app(struct journal_link *l);
+
+/* The master is gone. dead: by its own end. */
+void link_lease_gone(struct journal_link *l, bool dead);
+void link_look_at_leases(struct journal_link *l);
 
 /* ---- journal_link_admin.c ---- */
 void link_on_read(struct journal_link *l, uint64_t context);

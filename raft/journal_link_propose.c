@@ -209,7 +209,8 @@ void link_tell_role(struct journal_link *l)
     struct link_session *s = &l->session;
     const struct journal_view *v = journal_driver_view(l->driver);
     bool another = s->role != v->role || s->role_term != v->term;
-    if (!another && s->role_leader == v->leader && s->lease_until_ns == v->lease_until_ns)
+    uint64_t lease_ns = link_lease(l);
+    if (!another && s->role_leader == v->leader && s->lease_until_ns == lease_ns)
         return;
     if (another) {
         refuse_pending(l);
@@ -219,7 +220,7 @@ void link_tell_role(struct journal_link *l)
     s->role = (uint8_t)v->role;
     s->role_term = v->term;
     s->role_leader = v->leader;
-    s->lease_until_ns = v->lease_until_ns;
+    s->lease_until_ns = lease_ns;
     const struct raft_conf *conf = journal_driver_conf(l->driver);
     const struct raft_member *leader = conf && v->leader ? raft_conf_find(conf, v->leader) : NULL;
     struct msg_link_role m = {
@@ -228,7 +229,7 @@ void link_tell_role(struct journal_link *l)
         .leader = v->leader,
         .leader_address = text_of(leader ? leader->client_address : ""),
         .start_index = s->start_index,
-        .lease_until_ns = v->lease_until_ns,
+        .lease_until_ns = lease_ns,
     };
     link_send(l, MSG_link_role, &m);
 }

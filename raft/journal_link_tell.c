@@ -225,7 +225,7 @@ void link_on_applied(struct journal_link *l, const struct msg_link_applied *m)
         s->frame_head++;
         s->frame_count--;
     }
-    int r = journal_driver_applied(l->driver, m->applied, m->flushed, m->can_lead && !s->silent);
+    int r = link_tell_app(l);
     if (r < 0 && r != -CV_STOPPING)
         link_drop_master(l, r, "applied what is not in the log");
     else

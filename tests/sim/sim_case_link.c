@@ -58,3 +58,24 @@ CASE_WITH(link_ignores_credit, 3, with_link, "a master that keeps to its credit 
     twin_flood(w->nodes[0], LINK_CREDIT_ENTRIES + 10);
     expect(w, told(w, 0) == commit_of(w, 0), "what is committed is not told");
 }
+
+static void with_leases(struct params *p)
+{
+    with_link(p);
+    p->no_lease = false;
+}
+
+CASE_WITH(link_lease_forgotten, 3, with_leases, "a transfer waits until the leases the master was told have run out")
+{
+    elect(w, 0);
+    all_ticks(w, true);
+    run_ms(w, 300);
+    struct twin_master *t = twin_master_of(w->nodes[0]);
+    expect(w, t && t->lease_ns > node_now_ms(w->nodes[0]) * 1000000, "no lease");
+    twin_on_admin(w->nodes[0], "transfer", 0);
+    run_ms(w, 10);
+    expect(w, t->lease_ns == 0, "the master is not told that leases are over");
+    run_ms(w, 2000);
+    expect(w, t->lease_ns == 0, "leases come back in this term");
+    expect(w, t->admin_answers == 1, "the transfer is never done");
+}

@@ -304,6 +304,7 @@ static void ask_for_lease(struct node *n, struct link_message m)
 
 void link_transfer(struct node *n, uint64_t to)
 {
+    twin_on_admin(n, "transfer", to);
     ask_for_lease(n, (struct link_message){.index = to});
 }
 
@@ -311,6 +312,7 @@ void link_leave(struct node *n, const struct raft_input *conf)
 {
     struct raft_input *copy = sim_alloc(&n->world->arena, sizeof(*copy));
     *copy = *conf;
+    twin_on_admin(n, conf->conf.op == RAFT_DEMOTE ? "demote" : "remove", n->id);
     ask_for_lease(n, (struct link_message){.data = copy});
 }
 

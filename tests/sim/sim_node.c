@@ -503,6 +503,8 @@ void node_on_tick(struct node *n)
     if (n->life == life)
         check_tick(n);
     if (n->life == life)
+        twin_on_tick(n);
+    if (n->life == life)
         link_propose_waiting(n);
     if (n->life == life)
         compact(n);

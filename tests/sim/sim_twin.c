@@ -13,7 +13,13 @@
 #include "sim_node.h"
 #include "sim_store.h"
 
-enum { TWIN_CREDIT_BYTES = 1 << 20, TWIN_RING = 1 << 14, TWIN_RING_SCRIPTED = 1 << 20, TWIN_CONNS = 4 };
+enum {
+    TWIN_CREDIT_BYTES = 1 << 20,
+    TWIN_RING = 1 << 14,
+    TWIN_RING_SCRIPTED = 1 << 20,
+    TWIN_CONNS = 4,
+    TWIN_SILENT_MS = 1000000000
+};
 
 struct rpc_conn {
     struct twin *t; /* NULL: free */
@@ -39,7 +45,9 @@ struct twin {
     struct journal_metrics metrics;
     struct journal_view view;
     struct rpc_conn conns[TWIN_CONNS], *conn; /* conn: the newest */
+    uint64_t lease_ns;                        /* the latest a living master was told */
     struct twin_master master;
+    bool attaching; /* somebody attaches at this moment */
     uint32_t depth; /* calls into the link under way */
     bool dead;
 
@@ -63,7 +71,7 @@ bool loop_is_here(const struct loop *loop)
 
 uint64_t loop_now(const struct loop *loop)
 {
-    return twin_of_loop(loop)->n->world->now_us * 1000;
+    return node_now_ms(twin_of_loop(loop)->n) * 1000000 + (SIM_MUTANT(link_lease_forgotten) ? 1ull << 60 : 0);
 }
 
 void loop_at_turn_end(struct loop *loop, struct loop_hook *hook)
@@ -213,6 +221,8 @@ void rpc_conn_finish(struct rpc_conn *c, int reason)
 static void check_sent(struct twin *t, uint16_t type, const void *record)
 {
     const struct node *n = t->n;
+    if (type == MSG_link_role)
+        t->lease_ns = max(t->lease_ns, ((const struct msg_link_role *)record)->lease_until_ns);
     uint64_t durable = type == MSG_link_durable ? ((const struct msg_link_durable *)record)->index : 0;
     if (durable > n->out.durable)
         fail_harm(n->world, "link_early", "n%u: the link tells %llu as durable, the disk has %llu", n->slot,
@@ -278,9 +288,10 @@ const struct journal_view *journal_driver_view(const struct journal_driver *d)
         .durable = o->durable,
         .commit = o->commit,
         .apply_to = SIM_MUTANT(link_told_early) ? max(o->apply_to, o->durable) : o->apply_to,
-        .lease_until_ns = t->n->link.can_lead ? o->lease_until_ms * 1000000 : 0,
-        .voters = 1, /* health is judged by the true clock: not here */
+        .lease_until_ns = o->lease_until_ms * 1000000,
     };
+    const struct raft_conf *conf = t->n->raft ? journal_driver_conf(d) : NULL;
+    t->view.voters = conf ? raft_conf_voters(conf) : 0;
     return &t->view;
 }
 
@@ -315,15 +326,29 @@ int journal_driver_term(const struct journal_driver *d, uint64_t index, uint64_t
     return raft_term(twin_of_driver(d)->n->raft, index, ret);
 }
 
+/* What ends this leadership: no lease that a master was told may be left. */
+static void check_let_go(struct twin *t, const char *what)
+{
+    const struct node *n = t->n;
+    if (!t->dead && n->out.role == RAFT_LEADER && node_now_ms(n) * 1000000 <= t->lease_ns &&
+        journal_driver_view((struct journal_driver *)(void *)t)->voters > 1)
+        fail_harm(n->world, "link_lease", "n%u: %s, and the master has a lease for %llu ms", n->slot, what,
+                  (unsigned long long)(t->lease_ns / 1000000 - node_now_ms(n)));
+}
+
 /* The core gets these inputs from the model; here is only what the driver itself refuses. */
 int journal_driver_applied(struct journal_driver *d, uint64_t applied, uint64_t flushed, bool can_lead)
 {
     const struct node *n = twin_of_driver(d)->n;
+    if (!can_lead && !twin_of_driver(d)->attaching)
+        check_let_go(twin_of_driver(d), "the master cannot lead");
     return applied > max(n->out.apply_to, n->disk.live.last) || flushed > applied ? -CV_LOG_DAMAGED : 0;
 }
 
 void journal_driver_attached(struct journal_driver *d, bool attached)
 {
+    if (!attached)
+        check_let_go(twin_of_driver(d), "the master is gone");
 }
 
 int journal_driver_read(struct journal_driver *d, uint64_t context)
@@ -333,12 +358,14 @@ int journal_driver_read(struct journal_driver *d, uint64_t context)
 
 int journal_driver_transfer(struct journal_driver *d, uint64_t to)
 {
+    check_let_go(twin_of_driver(d), "it hands over");
     return -CV_STOPPING;
 }
 
 int journal_driver_change(struct journal_driver *d, enum raft_conf_op op, const struct raft_member *member,
                           uint64_t *ret_index)
 {
+    check_let_go(twin_of_driver(d), "it leaves");
     return -CV_STOPPING;
 }
 
@@ -409,8 +436,12 @@ void twin_start(struct node *n)
     if (!t || journal_ring_new(ring, ring, &t->ring) < 0)
         abort();
     t->n = n;
-    struct journal_link_options o = {
-        .loop = &t->loop, .socket = "", .credit_bytes = TWIN_CREDIT_BYTES, .cluster = {{1}}, .node = n->id};
+    struct journal_link_options o = {.loop = &t->loop,
+                                     .socket = "",
+                                     .credit_bytes = TWIN_CREDIT_BYTES,
+                                     .silent_ms = TWIN_SILENT_MS,
+                                     .cluster = {{1}},
+                                     .node = n->id};
     struct journal_driver *d = (struct journal_driver *)(void *)t;
     if (log_get_level() > LOG_LEVEL_ERROR)
         log_set_level(LOG_LEVEL_ERROR);
@@ -530,7 +561,10 @@ void twin_on_attach(struct node *n, const struct link_message *m)
         .flushed = m->durable,
         .can_lead = m->flag,
     };
+    t->attaching = true;
     deliver(t, MSG_link_attach, &in, NULL, 0);
+    if (n->twin == t)
+        t->attaching = false;
     if (n->twin == t && old && rpc_conn_is_open(old))
         fail_harm(n->world, "link_two", "n%u: two masters are attached", n->slot);
 }
@@ -547,10 +581,30 @@ void twin_break(struct node *n)
         return;
     struct rpc_conn *c = take(t->conn);
     t->master.attached = false;
+    t->lease_ns = 0; /* it is dead */
     if (!rpc_conn_is_open(c) || n->link.number % 2)
         return; /* its end is not noticed before the next attach */
     t->depth++;
     rpc_conn_close(c, -CV_CLOSED);
+    leave(t);
+}
+
+void twin_on_admin(struct node *n, const char *command, uint64_t node)
+{
+    struct twin *t = n->twin;
+    if (!attached(t))
+        return;
+    struct msg_link_admin in = {.context = 1, .command = text_of(command), .node = node};
+    deliver(t, MSG_link_admin, &in, NULL, 0);
+}
+
+void twin_on_tick(struct node *n)
+{
+    struct twin *t = n->twin;
+    if (!t)
+        return;
+    t->depth++;
+    t->loop.timer->fire(t->loop.timer);
     leave(t);
 }
 

@@ -8,6 +8,7 @@
  *      every committed entry comes once, in order, others' with their payload, own ones as a watermark
  *      committed only what is committed, durable only what is on the disk; not less than the model tells
  *      proposals are numbered in sequence; what the link refuses, the core refuses; it drops nobody who keeps the rules
+ *      what ends a leadership reaches the core when no lease that a living master was told is left
  *      a second attach ends the first connection; what is in flight stays within the credit
  *
  * sim_twin.c stands in for loop, connection and driver (journal_driver.h is declared there over the simulated core).
@@ -29,7 +30,8 @@ struct twin_master {
     bool attached;
     uint64_t told, sequence, credit_bytes;
     uint32_t credit_entries, unanswered;
-    uint64_t role_term, start_index;
+    uint64_t role_term, start_index, lease_ns;
+    uint32_t admin_answers;
     uint8_t role;
     uint64_t own[LINK_OWN_MAX]; /* indexes of proposals, not told committed: a queue */
     uint32_t own_head, own_count;
@@ -42,12 +44,16 @@ void twin_end(struct node *n);
 /* The log is to be written: into the ring. */
 void twin_on_write(struct node *n, const struct raft_write *write);
 
+/* Time passes. */
+void twin_on_tick(struct node *n);
+
 /* After each step, from the model. */
 void twin_after_step(struct node *n, const struct raft_output *before, const struct raft_output *out);
 
 /* The model's messages at the journal: attach and applied, a frame of the master's end; the end of the connection. */
 void twin_on_attach(struct node *n, const struct link_message *m);
 void twin_on_applied(struct node *n, const struct link_message *m);
+void twin_on_admin(struct node *n, const char *command, uint64_t node); /* a person asks for it */
 void twin_on_frame(struct node *n, const struct link_message *m);
 void twin_break(struct node *n);
 

@@ -83,6 +83,7 @@ static void on_role(struct twin_master *t, const struct msg_link_role *m)
     t->role = m->role;
     t->role_term = m->term;
     t->start_index = m->start_index;
+    t->lease_ns = m->lease_until_ns;
 }
 
 static void on_welcome(struct node *n, struct twin_master *t, const struct msg_link_welcome *m)
@@ -118,6 +119,7 @@ void twin_master_frame(struct node *n, const struct link_message *m)
         ON(committed, on_committed(n, t, &in))
         ON(durable, on_durable(n, t, &in))
         ON(proposed, on_proposed(n, t, &in))
+        ON(admin_answer, t->admin_answers += in.context == 1)
         ON(truncate, on_truncate(n, t, &in))
     default: break;
     }

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The end of leases. The master answers reads by itself until the lease it was told runs out, and it learns of a shorter
+ * one only when it comes to that message. So whatever ends this leader's promise to be the only one (a transfer, its own
+ * demotion or removal, leadership given away because the master is silent, or was disconnected by us) reaches the core
+ * only when no lease that was ever told can be in use (6.4.1): from the first wish on the master is told none in this
+ * term, and the wish waits until those it has are over, T_min at most. Meanwhile it leads on, and asks a majority for
+ * each read.
+ *
+ *      wish ---> link_role(lease 0) ... the lease told last runs out ---> core
+ *
+ * A master that ended the connection holds none: it is dead, or has stopped to serve before. With one member nobody
+ * can take over, and its lease is for ever; it ends when the second is added, long before that may vote.
+ */
+#include "base/error.h"
+#include "base/log.h"
+#include "raft/journal_link_internal.h"
+
+uint64_t link_lease(struct journal_link *l)
+{
+    const struct journal_view *v = journal_driver_view(l->driver);
+    /* The core may hand over at any moment while it believes that the master cannot lead. */
+    if (l->lease_over_term == v->term || !l->session.core_can_lead)
+        return 0;
+    if (v->lease_until_ns != UINT64_MAX)
+        l->lease_told_ns = max(l->lease_told_ns, v->lease_until_ns);
+    return v->lease_until_ns;
+}
+
+bool link_lease_end(struct journal_link *l)
+{
+    const struct journal_view *v = journal_driver_view(l->driver);
+    if (v->role != RAFT_LEADER || v->voters <= 1)
+        return true;
+    if (l->lease_over_term != v->term) {
+        l->lease_over_term = v->term;
+        if (link_has_master(l))
+            link_tell_role(l);
+    }
+    return loop_now(l->options.loop) > l->lease_told_ns;
+}
+
+/* ---- wishes of people ---- */
+
+/* Does it end our promise? The core knows what 0 is in a transfer; of changes those of ourselves do. */
+static bool lets_go(const struct journal_link *l, const struct msg_link_admin *m)
+{
+    bool leaves = text_equal(m->command, TEXT("demote")) || text_equal(m->command, TEXT("remove"));
+    return text_equal(m->command, TEXT("transfer")) || (leaves && m->node == l->options.node);
+}
+
+static void refuse(struct journal_link *l, const struct msg_link_admin *m, int error)
+{
+    struct msg_link_admin_answer answer = {.context = m->context, .error = (uint32_t)-error};
+    link_send(l, MSG_link_admin_answer, &answer);
+}
+
+void link_admin_or_wait(struct journal_link *l, const struct msg_link_admin *m)
+{
+    struct link_wish *w = &l->wish;
+    if (!lets_go(l, m) || link_lease_end(l)) {
+        link_on_admin(l, m);
+        return;
+    }
+    w->body.n = 0;
+    int r = w->waits ? -CV_BUSY : wire_encode(message_desc(MSG_link_admin), m, &w->body);
+    if (r < 0) {
+        refuse(l, m, r);
+        return;
+    }
+    w->waits = true;
+    w->generation = l->generation;
+}
+
+static void look_at_wish(struct journal_link *l)
+{
+    struct link_wish *w = &l->wish;
+    struct msg_link_admin m;
+    if (!w->waits || (w->generation == l->generation && !link_lease_end(l)))
+        return;
+    w->waits = false;
+    if (w->generation != l->generation)
+        return; /* nobody waits for it any more */
+    if (msg_link_admin_decode(w->body.p, w->body.n, &m) == 0)
+        link_on_admin(l, &m);
+}
+
+/* ---- the master is gone, silent, or says that it cannot lead ---- */
+
+int link_tell_app(struct journal_link *l)
+{
+    struct link_session *s = &l->session;
+    bool can_lead = s->can_lead && !s->silent;
+    if (can_lead || link_lease_end(l))
+        s->core_can_lead = can_lead;
+    return journal_driver_applied(l->driver, s->applied, s->flushed, s->core_can_lead);
+}
+
+void link_lease_gone(struct journal_link *l, bool dead)
+{
+    if (dead)
+        l->lease_told_ns = 0;
+    l->letting_go = !link_lease_end(l);
+    if (!l->letting_go)
+        journal_driver_attached(l->driver, false);
+}
+
+void link_look_at_leases(struct journal_link *l)
+{
+    struct link_session *s = &l->session;
+    look_at_wish(l);
+    if (link_has_master(l) && s->core_can_lead && (!s->can_lead || s->silent) && link_lease_end(l))
+        (void)link_tell_app(l);
+    if (l->letting_go && (l->master || link_lease_end(l))) {
+        l->letting_go = false;
+        if (!l->master)
+            journal_driver_attached(l->driver, false);
+    }
+}
