@@ -4,6 +4,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "meta/master_ack.h"
 
 int master_batches_init(struct master_batches *b, uint32_t in_flight_max)
 {
@@ -12,16 +15,25 @@ int master_batches_init(struct master_batches *b, uint32_t in_flight_max)
     return b->ring ? 0 : -ENOMEM;
 }
 
+static void waits_fini(struct master_batch_waits *w)
+{
+    assert(w->mode.n == 0 && w->strict.n == 0);
+    buf_fini(&w->acked);
+}
+
 void master_batches_fini(struct master_batches *b)
 {
-    assert(b->count == 0 && b->filling.n == 0);
+    assert(b->count == 0);
+    waits_fini(&b->filling);
+    for (uint32_t i = 0; i < b->size; i++)
+        waits_fini(&b->ring[i].waits);
     free(b->ring);
     b->ring = NULL;
 }
 
 static struct master_batch_entry *at(const struct master_batches *b, uint32_t i)
 {
-    return &b->ring[(b->head + i) % b->size];
+    return master_batches_at(b, i);
 }
 
 bool master_batches_may_close(const struct master_batches *b, uint32_t bytes)
@@ -31,20 +43,41 @@ bool master_batches_may_close(const struct master_batches *b, uint32_t bytes)
     return b->count == 0 ? b->credit_bytes > 0 : b->bytes + bytes <= b->credit_bytes;
 }
 
-void master_batches_close(struct master_batches *b, struct meta_payload *payload)
+/* A place at the end of the ring; of what stood there only the room for notes is left. */
+static struct master_batch_entry *push(struct master_batches *b, struct master_batch_entry what)
 {
     assert(b->count < b->size);
     struct master_batch_entry *e = at(b, b->count++);
-    *e = (struct master_batch_entry){
-        .number = payload->batch,
-        .bytes = payload->n,
-        .op_count = payload->op_count,
-        .payload = payload,
-        .waiting = b->filling,
-    };
-    b->filling = (struct master_chain){0};
+    what.waits.acked = e->waits.acked;
+    what.waits.acked.n = 0;
+    *e = what;
     b->bytes += e->bytes;
     b->unproposed++;
+    return e;
+}
+
+struct master_batch_entry *master_batches_close(struct master_batches *b, struct meta_payload *payload)
+{
+    struct master_batch_entry *e = push(b, (struct master_batch_entry){
+                                               .type = LINK_BATCH,
+                                               .number = payload->batch,
+                                               .bytes = payload->n,
+                                               .op_count = payload->op_count,
+                                               .payload = payload,
+                                           });
+    struct buf room = e->waits.acked;
+    e->waits = b->filling;
+    b->filling = (struct master_batch_waits){.acked = room};
+    return e;
+}
+
+void master_batches_add(struct master_batches *b, enum link_entry_type type, const void *bytes, uint32_t n)
+{
+    assert(n <= MASTER_SMALL_MAX);
+    struct master_batch_entry what = {.type = (uint8_t)type, .bytes = n};
+    what.number = b->count ? at(b, b->count - 1)->number : 0;
+    memcpy(what.small, bytes, n);
+    push(b, what);
 }
 
 struct master_batch_entry *master_batches_next(struct master_batches *b)
@@ -52,29 +85,29 @@ struct master_batch_entry *master_batches_next(struct master_batches *b)
     return b->unproposed ? at(b, b->count - b->unproposed) : NULL;
 }
 
-void master_batches_proposed(struct master_batches *b, struct master_batch_entry *e, uint64_t sequence, uint64_t now_ns)
+void master_batches_proposed(struct master_batches *b, struct master_batch_entry *e, uint64_t term, uint64_t sequence,
+                             uint64_t now_ns)
 {
     assert(e == master_batches_next(b));
     b->unproposed--;
+    e->term = term;
     e->sequence = sequence;
     e->proposed_ns = now_ns;
     meta_payload_unref(e->payload);
     e->payload = NULL;
 }
 
-void master_batches_wait(struct master_batches *b, uint64_t number, struct master_request *q)
+struct master_batch_waits *master_batches_waits(struct master_batches *b, uint64_t number)
 {
     /* Nearly always the one being filled, or the last. */
     for (uint32_t i = b->count; i-- > 0;) {
         struct master_batch_entry *e = at(b, i);
-        if (e->number == number) {
-            master_chain_add(&e->waiting, q);
-            return;
-        }
+        if (e->number == number && e->type == LINK_BATCH)
+            return &e->waits;
         if (e->number < number)
             break;
     }
-    master_chain_add(&b->filling, q);
+    return &b->filling;
 }
 
 void master_batches_indexed(struct master_batches *b, uint64_t first_sequence, uint64_t first_index, uint32_t count)
@@ -86,15 +119,32 @@ void master_batches_indexed(struct master_batches *b, uint64_t first_sequence, u
     }
 }
 
-uint64_t master_batches_release(struct master_batches *b, uint64_t index, struct master_chain *ret)
+/* Answered, and not committed: what changed something is noted. */
+static void release_early(struct master_batch_waits *w, struct master_chain *ret)
+{
+    for (const struct master_request *q = w->mode.first; q; q = q->next)
+        if (q->meta.changed)
+            master_ack_note(&w->acked, &q->meta);
+    master_chain_append(ret, &w->mode);
+}
+
+uint64_t master_batches_release(struct master_batches *b, uint64_t index, uint64_t commit, struct master_chain *ret,
+                                uint64_t *ret_committed)
 {
     uint64_t last = 0;
+    *ret_committed = 0;
     for (uint32_t i = 0; i < b->count; i++) {
         struct master_batch_entry *e = at(b, i);
         if (e->index == 0 || e->index > index)
             break;
-        master_chain_append(ret, &e->waiting);
         last = e->number;
+        if (e->index > commit) {
+            release_early(&e->waits, ret);
+            continue;
+        }
+        master_chain_append(ret, &e->waits.mode);
+        master_chain_append(ret, &e->waits.strict);
+        *ret_committed = e->number;
     }
     return last;
 }
@@ -108,28 +158,35 @@ const struct master_batch_entry *master_batches_committed(const struct master_ba
 void master_batches_drop(struct master_batches *b)
 {
     struct master_batch_entry *e = at(b, 0);
-    assert(b->count > b->unproposed && e->waiting.n == 0);
+    assert(b->count > b->unproposed && e->waits.mode.n == 0 && e->waits.strict.n == 0);
+    e->waits.acked.n = 0;
     b->bytes -= e->bytes;
     b->head = (b->head + 1) % b->size;
     b->count--;
 }
 
-void master_batches_undo(struct master_batches *b, uint64_t number, struct master_chain *ret)
+static void waits_undo(struct master_batch_waits *w, struct master_chain *ret)
 {
-    struct master_chain taken = {0};
-    uint32_t keep = 0;
-    while (keep < b->count && at(b, keep)->number < number)
-        keep++;
-    for (uint32_t i = keep; i < b->count; i++) {
+    assert(w->acked.n == 0);
+    master_chain_append(ret, &w->mode);
+    master_chain_append(ret, &w->strict);
+}
+
+uint64_t master_batches_undo(struct master_batches *b, uint32_t position, struct master_chain *ret)
+{
+    uint64_t number = 0;
+    for (uint32_t i = position; i < b->count; i++) {
         struct master_batch_entry *e = at(b, i);
         b->bytes -= e->bytes;
         meta_payload_unref(e->payload);
         e->payload = NULL;
         if (!e->sequence)
             b->unproposed--;
-        master_chain_append(&taken, &e->waiting);
+        if (!number && e->type == LINK_BATCH)
+            number = e->number;
+        waits_undo(&e->waits, ret);
     }
-    b->count = keep;
-    master_chain_append(&taken, &b->filling);
-    master_chain_append(ret, &taken);
+    b->count = min(b->count, position);
+    waits_undo(&b->filling, ret);
+    return number;
 }

@@ -99,31 +99,40 @@ static void payload_sent(struct rpc_release *release)
     free(p);
 }
 
-int master_link_propose(struct master_link *l, uint64_t term, uint64_t sequence, struct meta_payload *payload)
+static int send_lent(struct master_link *l, const struct frame_header *h, const struct msg_link_propose *m,
+                     struct meta_payload *payload)
+{
+    struct lent_payload *lent = malloc(sizeof(*lent));
+    if (!lent)
+        return -ENOMEM;
+    *lent = (struct lent_payload){.release.run = payload_sent, .payload = payload};
+    meta_payload_ref(payload);
+    int r = rpc_conn_send_lent(l->conn, h, msg_link_propose_desc(), m, payload->bytes, payload->n, &lent->release);
+    if (r < 0)
+        payload_sent(&lent->release);
+    return r;
+}
+
+int master_link_propose(struct master_link *l, const struct master_proposal *p)
 {
     assert_on_loop(l->loop);
     if (l->state != LINK_UP)
         return -CV_CLOSED;
-    struct lent_payload *p = malloc(sizeof(*p));
-    if (!p)
-        return -ENOMEM;
-    *p = (struct lent_payload){.release.run = payload_sent, .payload = payload};
-    meta_payload_ref(payload);
     struct msg_link_propose m = {
-        .term = term,
-        .sequence = sequence,
-        .op_count = payload->op_count,
-        .payload_crc = crc32c(0, payload->bytes, payload->n),
-        .entry_type = LINK_BATCH,
+        .term = p->term,
+        .sequence = p->sequence,
+        .op_count = p->op_count,
+        .payload_crc = p->crc,
+        .entry_type = p->type,
     };
     struct frame_header h = {.type = MSG_link_propose, .flags = FRAME_ONE_WAY};
-    int r = rpc_conn_send_lent(l->conn, &h, msg_link_propose_desc(), &m, payload->bytes, payload->n, &p->release);
-    if (r < 0) {
-        payload_sent(&p->release);
+    struct iovec data = {(void *)(uintptr_t)p->bytes, p->n};
+    int r = p->payload ? send_lent(l, &h, &m, p->payload)
+                       : rpc_conn_send_data(l->conn, &h, msg_link_propose_desc(), &m, &data, 1);
+    if (r < 0)
         return r;
-    }
     atomic_fetch_add_explicit(&l->proposals, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&l->proposed_bytes, payload->n, memory_order_relaxed);
+    atomic_fetch_add_explicit(&l->proposed_bytes, p->n, memory_order_relaxed);
     return 0;
 }
 

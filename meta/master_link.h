@@ -75,9 +75,17 @@ void master_link_stop(struct master_link *l, void (*stopped)(void *arg), void *a
 
 bool master_link_is_up(const struct master_link *l);
 
-/* Send a batch that was executed under term. Takes a reference of the payload. Sequences are given in order from 1 after
- * each master_link_role_seen(). Errors: -CV_CLOSED not up; -CV_BUSY the journal does not read; -ENOMEM. */
-int master_link_propose(struct master_link *l, uint64_t term, uint64_t sequence, struct meta_payload *payload);
+/* Something for the log that was made under term. payload: lent (a reference is taken), or NULL: bytes are copied.
+ * Sequences are given in order from 1 after each master_link_role_seen(). */
+struct master_proposal {
+    uint64_t term, sequence;
+    uint8_t type; /* enum link_entry_type */
+    uint32_t op_count, crc, n;
+    const void *bytes;
+    struct meta_payload *payload;
+};
+/* Errors: -CV_CLOSED not up; -CV_BUSY the journal does not read; -ENOMEM. */
+int master_link_propose(struct master_link *l, const struct master_proposal *p);
 
 /* Tell the journal (when not up: nothing happens, attaching says it again). */
 void master_link_role_seen(struct master_link *l, uint64_t term);

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "meta/master_ack.h"
 #include "meta/master_import_names.h"
 #include "meta/master_mounts.h"
 #include "meta/master_own.h"
@@ -194,13 +195,11 @@ static bool is_read(const struct net_request *q)
     return q->op != MASTER_OP_session_renew && q->base.meta.op_class == META_READ;
 }
 
-static void wait_for_release(struct net_request *q)
+static void wait_in(struct list *waiting, struct net_request *q)
 {
-    struct master_net *n = q->net;
-    COUNT(n, waits, 1);
-    struct list *before = n->waiting.prev; /* mostly the highest */
-    while (before != &n->waiting &&
-           list_entry(before, struct net_request, link)->base.meta.depends > q->base.meta.depends)
+    COUNT(q->net, waits, 1);
+    struct list *before = waiting->prev; /* mostly the highest */
+    while (before != waiting && list_entry(before, struct net_request, link)->base.meta.depends > q->base.meta.depends)
         before = before->prev;
     list_insert_after(before, &q->link);
 }
@@ -208,10 +207,12 @@ static void wait_for_release(struct net_request *q)
 /* We led when it was found. Mutations have waited for their batch with the scribe. */
 static void settle_certain(struct net_request *q, uint64_t now)
 {
+    const struct master_core *c = q->net->core;
     if (q->op == MASTER_OP_session_renew)
-        answer_own(q, now);
-    else if (is_read(q) && q->base.meta.depends > atomic_load(&q->net->core->released))
-        wait_for_release(q);
+        return answer_own(q, now);
+    bool strict = is_read(q) && master_ack_is_strict(&q->base.meta);
+    if (is_read(q) && q->base.meta.depends > atomic_load(strict ? &c->committed : &c->released))
+        wait_in(strict ? &q->net->strict : &q->net->waiting, q);
     else
         answer(q, q->base.meta.error, now);
 }
@@ -257,9 +258,9 @@ static void confirm_some(struct master_net *n, uint64_t now)
 }
 
 /* Answer what may leave; look again at what rests on batches that were taken back. */
-static void release_some(struct master_net *n, uint64_t released, uint64_t view, uint64_t now)
+static void release_some(const struct list *waiting, uint64_t released, uint64_t view, uint64_t now)
 {
-    list_for_each_safe (e, &n->waiting) {
+    list_for_each_safe (e, waiting) {
         struct net_request *q = list_entry(e, struct net_request, link);
         bool safe = q->base.meta.depends <= released;
         if (!safe && q->view == view)
@@ -274,12 +275,17 @@ static void release_some(struct master_net *n, uint64_t released, uint64_t view,
 
 /* All that answers wait for. */
 struct standing {
-    uint64_t leading, lease_until_ns, confirmed_ns, released, view;
+    uint64_t leading, lease_until_ns, confirmed_ns, released, committed, view;
 };
 
 static struct standing standing_of(const struct master_core *c)
 {
-    return (struct standing){c->leading, c->lease_until_ns, c->confirmed_ns, c->released, c->view};
+    return (struct standing){c->leading, c->lease_until_ns, c->confirmed_ns, c->released, c->committed, c->view};
+}
+
+static bool anybody_waits(const struct master_net *n)
+{
+    return !list_empty(&n->waiting) || !list_empty(&n->strict) || !list_empty(&n->uncertain);
 }
 
 static void release_waiting(struct master_net *n, uint64_t now)
@@ -288,8 +294,9 @@ static void release_waiting(struct master_net *n, uint64_t now)
     do {
         before = standing_of(n->core);
         confirm_some(n, now);
-        release_some(n, before.released, before.view, now);
-        if (list_empty(&n->waiting) && list_empty(&n->uncertain))
+        release_some(&n->waiting, before.released, before.view, now);
+        release_some(&n->strict, before.committed, before.view, now);
+        if (!anybody_waits(n))
             return;
         /* Ask to be woken, then look once more: see struct master_home. */
         int content = HOME_CONTENT;
@@ -537,7 +544,7 @@ static void turn_run(struct loop_hook *hook)
     if (r < 0)
         for (struct master_request *q; (q = master_chain_take(&to_scribe));)
             answer(container_of(q, struct net_request, base), r, clock_ns());
-    if (!list_empty(&n->waiting) || !list_empty(&n->uncertain))
+    if (anybody_waits(n))
         release_waiting(n, clock_ns());
 }
 
@@ -673,6 +680,7 @@ int master_net_init(struct master_net *n, uint32_t number, struct master_core *c
     *n = (struct master_net){.core = core, .scribe = scribe, .o = o};
     list_init(&n->arrived);
     list_init(&n->waiting);
+    list_init(&n->strict);
     list_init(&n->uncertain);
     list_init(&n->spare);
     loop_hook_init(&n->turn, turn_run);
@@ -699,7 +707,7 @@ int master_net_init(struct master_net *n, uint32_t number, struct master_core *c
 
 void master_net_fini(struct master_net *n)
 {
-    assert(list_empty(&n->arrived) && list_empty(&n->waiting) && list_empty(&n->uncertain));
+    assert(list_empty(&n->arrived) && !anybody_waits(n));
     for (struct list *e; (e = list_pop_front(&n->spare));) {
         struct net_request *q = list_entry(e, struct net_request, link);
         meta_request_fini(&q->base.meta);

@@ -21,6 +21,7 @@ struct master_net {
     struct loop_hook turn;
     struct list arrived;   /* to be looked at at the end of the turn */
     struct list waiting;   /* reads that are done but rest on a batch not released; ascending by it */
+    struct list strict;    /* the same for a batch not committed, whatever the ack mode */
     struct list uncertain; /* done, but do we lead? in order of executed_ns */
     struct list spare;     /* requests for reuse */
     uint32_t spare_count;

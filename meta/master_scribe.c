@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
+#include "base/hash.h"
 #include "base/random.h"
 #include "meta/master_scribe_internal.h"
 #include "meta/master_ufs.h"
@@ -58,20 +59,42 @@ void scribe_post(struct master_scribe *s, bool released)
     }
 }
 
-/* Let answers go that depend on what is safe now. Returns whether any may. */
+/* What is late in mode "applied" waits for the commit, like everything in mode "quorum". */
 bool scribe_release(struct master_scribe *s)
 {
-    uint64_t safe = s->commit_index;
-    if (s->options->ack_mode != ACK_QUORUM) /* "applied" is given the strength of "local" for now */
+    struct master_core *c = s->core;
+    uint64_t safe = s->commit_index, committed;
+    if (s->options->ack_mode == ACK_LOCAL)
         safe = max(safe, s->durable_index);
     struct master_chain chain = {0};
-    uint64_t last = master_batches_release(&s->batches, safe, &chain);
-    if (last <= s->core->released)
-        return false;
-    atomic_store(&s->core->released_index, safe);
-    atomic_store(&s->core->released, last);
+    uint64_t last = master_batches_release(&s->batches, safe, s->commit_index, &chain, &committed);
+    bool moved = last > c->released || committed > c->committed || chain.n;
+    if (last)
+        atomic_store(&c->released_index, max(c->released_index, safe));
+    atomic_store(&c->released, max(c->released, last));
+    atomic_store(&c->committed, max(c->committed, committed));
     scribe_give_back_all(s, &chain, 0);
-    return true;
+    return moved;
+}
+
+/* Mode "applied": may an answer leave before anything of it is replicated? Not when what is older waits for long: then
+ * we may be a leader that nobody follows any more (raft.md 6.3). */
+static bool may_answer_early(const struct master_scribe *s, uint64_t now)
+{
+    if (s->options->ack_mode != ACK_APPLIED || now >= s->core->lease_until_ns)
+        return false;
+    uint64_t oldest = s->batches.count ? master_batches_at(&s->batches, 0)->opened_ns : s->opened_ns;
+    return !oldest || now - min(oldest, now) <= s->options->max_unreplicated_ms * NS_PER_MS;
+}
+
+/* Reads, too, see at once what was executed. [W] */
+static void release_early(struct master_scribe *s)
+{
+    if (scribe_state(s) != SCRIBE_LEADING || !may_answer_early(s, loop_now(s->loop)))
+        return;
+    struct meta_open_batch now = meta_batch_now(s->core->meta);
+    uint64_t last = now.number - (now.op_count == 0);
+    atomic_store(&s->core->released, max(s->core->released, last));
 }
 
 /* ---- committing, executing (all under the write lock) ------------------------------------------------------------- */
@@ -99,7 +122,9 @@ static void close_batch(struct master_scribe *s)
     OBSERVE(s, batch_ops, p->op_count);
     OBSERVE(s, batch_bytes, p->n);
     COUNT(s, batches, 1);
-    master_batches_close(&s->batches, p);
+    struct master_batch_entry *e = master_batches_close(&s->batches, p);
+    e->opened_ns = s->opened_ns ? s->opened_ns : loop_now(s->loop);
+    s->opened_ns = 0;
     s->filling_since_ns = 0;
     s->window_over = false;
 }
@@ -149,6 +174,30 @@ void scribe_refuse_waiting(struct master_scribe *s, int error)
     }
 }
 
+/* It was executed. A change joins the batch being filled, perhaps one that answers have left early from: each decides anew
+ * whether it may. */
+static void answer_or_wait(struct master_scribe *s, struct master_request *q)
+{
+    const struct master_core *c = s->core;
+    bool strict = master_ack_is_strict(&q->meta), changed = q->meta.changed;
+    if (changed && !s->opened_ns)
+        s->opened_ns = loop_now(s->loop);
+    struct master_batch_waits *w = master_batches_waits(&s->batches, q->meta.depends);
+    if (q->meta.depends <= c->committed || (!strict && !changed && q->meta.depends <= c->released)) {
+        scribe_give_back(s, q);
+    } else if (strict) {
+        master_chain_add(&w->strict, q);
+    } else if (!may_answer_early(s, loop_now(s->loop))) {
+        master_chain_add(&w->mode, q);
+    } else {
+        if (changed) {
+            master_ack_note(&w->acked, &q->meta);
+            COUNT(s, acked_early, 1);
+        }
+        scribe_give_back(s, q);
+    }
+}
+
 /* Returns whether the request is done with (not: it has to wait for a commit). */
 static bool execute_one(struct master_scribe *s, struct master_request *q, uint64_t wall_ns)
 {
@@ -175,10 +224,7 @@ static bool execute_one(struct master_scribe *s, struct master_request *q, uint6
     }
     if (q->meta.type == MSG_session_open && !q->meta.error && s->o.sessions)
         master_sessions_heard(s->o.sessions, q->meta.answer.session_open.session, clock_ns());
-    if (q->meta.depends > s->core->released)
-        master_batches_wait(&s->batches, q->meta.depends, q);
-    else
-        scribe_give_back(s, q);
+    answer_or_wait(s, q);
     return true;
 }
 
@@ -263,13 +309,24 @@ static void on_flushed(void *arg)
 static void propose_some(struct master_scribe *s)
 {
     for (struct master_batch_entry *e; (e = master_batches_next(&s->batches));) {
-        int r = master_link_propose(s->link, s->term, s->sequence + 1, e->payload);
+        const struct meta_payload *batch = e->payload;
+        struct master_proposal p = {
+            .term = s->term,
+            .sequence = s->sequence + 1,
+            .type = e->type,
+            .op_count = e->op_count,
+            .bytes = batch ? batch->bytes : e->small,
+            .n = e->bytes,
+            .payload = e->payload,
+        };
+        p.crc = e->crc = crc32c(0, p.bytes, p.n);
+        int r = master_link_propose(s->link, &p);
         if (r < 0) {
             /* The link is going down: lost() takes the batch back. */
             log_debug("batch %llu cannot be proposed: %s", (unsigned long long)e->number, cv_error_name(r));
             return;
         }
-        master_batches_proposed(&s->batches, e, ++s->sequence, clock_ns());
+        master_batches_proposed(&s->batches, e, s->term, ++s->sequence, clock_ns());
     }
 }
 
@@ -298,6 +355,7 @@ static void turn_run(struct loop_hook *hook)
     scribe_commit_some(s);
     scribe_inner_run(s);
     bool more = execute_some(s);
+    release_early(s);
     scribe_close_if_due(s, true);
     seal_if_due(s, (s->stopping && s->batches.count == 0) || scribe_snapshot_wants_flush(s) ||
                        scribe_admin_wants_flush(s));
@@ -431,6 +489,7 @@ struct master_scribe *master_scribe_free(struct master_scribe *s)
     if (s->batches.ring)
         master_batches_fini(&s->batches);
     meta_request_fini(&s->inner);
+    master_ack_fini(&s->acks);
     free(s);
     return NULL;
 }

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "meta/master_ack.h"
 #include "meta/master_admin.h"
 #include "meta/master_batches.h"
 #include "meta/master_link.h"
@@ -67,6 +68,9 @@ struct master_scribe {
     uint64_t sequence;                    /* of the last proposal since role_seen */
     uint64_t commit_index, durable_index; /* as told by the journal */
     uint64_t filling_since_ns;            /* 0: the batch being filled is empty */
+    uint64_t opened_ns;                   /* its first operation was executed; 0: none was by a client */
+    struct master_ack_book acks;          /* what was answered early and then taken back */
+    uint64_t lost_counted;                /* of acks.lost, in the metrics */
     bool window_over;                     /* close the batch being filled although others are in flight */
     bool stalled;                         /* the core wants a commit before it executes more */
     bool purge_allowed;

@@ -120,6 +120,12 @@ static void know_workers(struct master_scribe *s)
     meta_workers(s->core->meta, know_worker, s);
 }
 
+static void count_lost(struct master_scribe *s)
+{
+    COUNT(s, lost_acked_ops, s->acks.lost - s->lost_counted);
+    s->lost_counted = s->acks.lost;
+}
+
 static void lead(struct master_scribe *s)
 {
     struct meta *m = s->core->meta;
@@ -134,6 +140,8 @@ static void lead(struct master_scribe *s)
     s->expired_count = 0;
     s->last_expiry_ns = 0;
     COUNT(s, leaderships, 1);
+    master_ack_settle(&s->acks);
+    count_lost(s);
     master_core_write_lock(s->core);
     meta_lead(m, (uint32_t)s->term);
     know_workers(s);
@@ -148,38 +156,53 @@ static void lead(struct master_scribe *s)
     scribe_ask_for_turn(s);
 }
 
-/* Take back batches from `number` on (0: all), answering their requests with error. Under the write lock. */
-static void undo(struct master_scribe *s, uint64_t number, int error)
+/* What was answered early and is taken back: lost, unless the log may still have it. */
+static void take_notes(struct master_scribe *s, uint32_t position, bool unknown)
+{
+    for (uint32_t i = position; i < s->batches.count; i++) {
+        struct master_batch_entry *e = master_batches_at(&s->batches, i);
+        if (unknown && e->sequence)
+            master_ack_unknown(&s->acks, &e->waits.acked, e->term, e->crc, e->bytes);
+        else
+            master_ack_lost(&s->acks, &e->waits.acked);
+    }
+    master_ack_lost(&s->acks, &s->batches.filling.acked);
+    count_lost(s);
+}
+
+/* Take back all from this position in the book on, and what is being filled, answering their requests with error. unknown:
+ * they may be in the log all the same. Under the write lock. */
+static void undo(struct master_scribe *s, uint32_t position, int error, bool unknown)
 {
     struct meta *m = s->core->meta;
-    uint64_t open = meta_batch_now(m).number, first = number;
-    if (!first)
-        first = s->batches.count ? s->batches.ring[s->batches.head].number : open;
+    struct meta_open_batch now = meta_batch_now(m);
     uint32_t before = s->batches.count;
     struct master_chain chain = {0};
-    master_batches_undo(&s->batches, first, &chain);
+    take_notes(s, position, unknown);
+    uint64_t first = master_batches_undo(&s->batches, position, &chain);
     COUNT(s, batches_undone, before - s->batches.count);
-    if (before != s->batches.count || meta_batch_now(m).op_count)
-        meta_batch_undo(m, first);
+    if (first || now.op_count)
+        meta_batch_undo(m, first ? first : now.number);
     s->core->view++;
-    s->filling_since_ns = 0;
+    s->filling_since_ns = s->opened_ns = 0;
     if (s->o.workers)
         master_workers_store_again(s->o.workers);
     scribe_give_back_all(s, &chain, error);
 }
 
-/* Answer those who wait for a commit, and tell from which batch on nothing can be committed any more. The journal says
+/* Answer those who wait for a commit, and tell from which position on nothing can be committed any more. The journal says
  * "proposed" before it says that our role is over, so what it has not said that of will never be in the log. When the
  * link is lost nobody knows, but of what was never sent. */
-static uint64_t give_up_waiting(struct master_scribe *s, bool lost)
+static uint32_t give_up_waiting(struct master_scribe *s, bool lost)
 {
-    uint64_t void_from = meta_batch_now(s->core->meta).number;
+    uint32_t void_from = s->batches.count;
     for (uint32_t i = s->batches.count; i-- > 0;) {
-        struct master_batch_entry *e = &s->batches.ring[(s->batches.head + i) % s->batches.size];
+        struct master_batch_entry *e = master_batches_at(&s->batches, i);
         bool is_void = lost ? e->sequence == 0 : e->index == 0;
         if (is_void)
-            void_from = e->number;
-        scribe_give_back_all(s, &e->waiting, is_void ? -CV_NOT_LEADER : -CV_UNKNOWN_OUTCOME);
+            void_from = i;
+        scribe_give_back_all(s, &e->waits.mode, is_void ? -CV_NOT_LEADER : -CV_UNKNOWN_OUTCOME);
+        scribe_give_back_all(s, &e->waits.strict, is_void ? -CV_NOT_LEADER : -CV_UNKNOWN_OUTCOME);
     }
     return lost ? 0 : void_from;
 }
@@ -196,7 +219,7 @@ void scribe_step_down(struct master_scribe *s, bool lost)
     scribe_commit_some(s);
     s->core->leading = 0;
     /* Requests wait no longer: a retry with the same slot finds out what became of them. */
-    undo(s, give_up_waiting(s, lost), -CV_NOT_LEADER);
+    undo(s, give_up_waiting(s, lost), -CV_NOT_LEADER, lost);
     if (led)
         meta_follow(s->core->meta);
     master_core_unlock(s->core);
@@ -274,14 +297,12 @@ static void on_rejected(void *arg, const struct msg_link_rejected *m)
     if (m->term != s->term)
         return;
     int error = m->error == CV_BUSY ? -CV_BUSY : -CV_NOT_LEADER;
-    const struct master_batch_entry *first = NULL;
-    for (uint32_t i = 0; i < s->batches.count && !first; i++) {
-        const struct master_batch_entry *e = &s->batches.ring[(s->batches.head + i) % s->batches.size];
-        if (!e->sequence || e->sequence >= m->from_sequence)
-            first = e;
-    }
+    uint32_t first = 0;
+    while (first < s->batches.count && master_batches_at(&s->batches, first)->sequence &&
+           master_batches_at(&s->batches, first)->sequence < m->from_sequence)
+        first++;
     master_core_write_lock(s->core);
-    undo(s, first ? first->number : meta_batch_now(s->core->meta).number, error);
+    undo(s, first, error, false);
     master_core_unlock(s->core);
     scribe_post(s, true);
     if (error == -CV_BUSY) { /* still ours: begin counting anew */
@@ -349,6 +370,10 @@ static int on_entry(void *arg, const struct rec_link_entry *e, struct text paylo
         return r;
     }
     COUNT(s, entries_applied, 1);
+    if (s->acks.count) {
+        master_ack_seen(&s->acks, e->term, e->crc, e->length);
+        count_lost(s);
+    }
     s->applied = e->index;
     s->committed = max(s->committed, e->index);
     if (!more) {
@@ -363,16 +388,16 @@ static int on_entry(void *arg, const struct rec_link_entry *e, struct text paylo
 static void on_truncated(void *arg, uint64_t from)
 {
     struct master_scribe *s = arg;
-    for (uint32_t i = 0; i < s->batches.count; i++) {
-        const struct master_batch_entry *e = &s->batches.ring[(s->batches.head + i) % s->batches.size];
-        if (e->index && e->index < from)
-            continue;
-        master_core_write_lock(s->core);
-        undo(s, e->number, -CV_NOT_LEADER);
-        master_core_unlock(s->core);
-        scribe_post(s, true);
+    uint32_t first = 0;
+    while (first < s->batches.count && master_batches_at(&s->batches, first)->index &&
+           master_batches_at(&s->batches, first)->index < from)
+        first++;
+    if (first == s->batches.count)
         return;
-    }
+    master_core_write_lock(s->core);
+    undo(s, first, -CV_NOT_LEADER, false);
+    master_core_unlock(s->core);
+    scribe_post(s, true);
 }
 
 static void on_credit(void *arg, const struct msg_link_credit *credit)

@@ -5,6 +5,11 @@
  */
 #pragma once
 
+/* op_head.flags */
+enum op_flag {
+    OP_DURABLE = 1, /* answer when a majority has what it rests on, whatever the ack mode: fsync, O_SYNC */
+};
+
 /* setattr.valid: which fields are meant. Numbers as in FUSE. */
 enum setattr_valid {
     SETATTR_MODE = 1,

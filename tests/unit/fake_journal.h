@@ -470,3 +470,17 @@ static void __attribute__((unused)) fake_journal_answer_reads(struct fake_journa
 {
     loop_call(j->loop, fj_do_answer_reads, &(struct fj_order){j, count});
 }
+
+static int fj_do_durable(void *arg)
+{
+    struct fj_order *o = arg;
+    struct msg_link_durable m = {.index = o->j->last, .term = o->j->term};
+    fj_send(o->j, MSG_link_durable, &m);
+    return 0;
+}
+
+/* All there is is on our disk, committed or not. */
+static void __attribute__((unused)) fake_journal_durable(struct fake_journal *j)
+{
+    loop_call(j->loop, fj_do_durable, &(struct fj_order){j, 0});
+}

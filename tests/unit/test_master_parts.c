@@ -25,10 +25,22 @@ static void close_one(struct master_batches *b, struct meta_payload *p)
     master_batches_close(b, p);
 }
 
+static void wait_for(struct master_batches *b, uint64_t number, struct master_request *q)
+{
+    master_chain_add(&master_batches_waits(b, number)->mode, q);
+}
+
+static uint64_t release(struct master_batches *b, uint64_t index, struct master_chain *out)
+{
+    uint64_t committed, last = master_batches_release(b, index, index, out, &committed);
+    ck_assert_uint_eq(committed, last);
+    return last;
+}
+
 static void propose_all(struct master_batches *b, uint64_t *sequence)
 {
     for (struct master_batch_entry *e; (e = master_batches_next(b));)
-        master_batches_proposed(b, e, ++*sequence, 1);
+        master_batches_proposed(b, e, 1, ++*sequence, 1);
 }
 
 TEST(batches_release_requests_with_what_they_depend_on)
@@ -40,21 +52,21 @@ TEST(batches_release_requests_with_what_they_depend_on)
     struct meta_payload *p[3];
     struct master_request q[6] = {0};
     uint64_t sequence = 0;
-    master_batches_wait(&b, 7, &q[0]);
+    wait_for(&b, 7, &q[0]);
     close_one(&b, p[0] = payload(7, 100));
-    master_batches_wait(&b, 8, &q[1]); /* the one being filled */
-    master_batches_wait(&b, 7, &q[2]);
+    wait_for(&b, 8, &q[1]); /* the one being filled */
+    wait_for(&b, 7, &q[2]);
     close_one(&b, p[1] = payload(8, 100));
     close_one(&b, p[2] = payload(11, 100)); /* numbers may have gaps */
     propose_all(&b, &sequence);
     ck_assert_uint_eq(sequence, 3);
-    master_batches_wait(&b, 11, &q[3]);
-    master_batches_wait(&b, 12, &q[4]);
+    wait_for(&b, 11, &q[3]);
+    wait_for(&b, 12, &q[4]);
 
     struct master_chain out = {0};
-    ck_assert_uint_eq(master_batches_release(&b, 100, &out), 0); /* no index is known yet */
+    ck_assert_uint_eq(release(&b, 100, &out), 0); /* no index is known yet */
     master_batches_indexed(&b, 1, 50, 3);
-    ck_assert_uint_eq(master_batches_release(&b, 51, &out), 8);
+    ck_assert_uint_eq(release(&b, 51, &out), 8);
     ck_assert_uint_eq(out.n, 3);
     ck_assert_ptr_eq(master_chain_take(&out), &q[0]);
     ck_assert_ptr_eq(master_chain_take(&out), &q[2]);
@@ -63,7 +75,7 @@ TEST(batches_release_requests_with_what_they_depend_on)
     master_batches_drop(&b);
     master_batches_drop(&b);
     ck_assert_ptr_null(master_batches_committed(&b, 51));
-    master_batches_undo(&b, 0, &out);
+    ck_assert_uint_eq(master_batches_undo(&b, 0, &out), 11);
     ck_assert_uint_eq(out.n, 2);
     ck_assert_ptr_eq(master_chain_take(&out), &q[3]);
     ck_assert_ptr_eq(master_chain_take(&out), &q[4]);
@@ -97,8 +109,8 @@ TEST(batches_keep_to_credit_and_size)
     struct master_chain out = {0};
     uint64_t sequence = 0;
     struct master_batch_entry *e = master_batches_next(&b);
-    master_batches_proposed(&b, e, ++sequence, 1);
-    master_batches_undo(&b, 2, &out); /* one of them was not proposed yet, nor the last */
+    master_batches_proposed(&b, e, 1, ++sequence, 1);
+    ck_assert_uint_eq(master_batches_undo(&b, 1, &out), 2); /* one of them was not proposed yet, nor the last */
     ck_assert_uint_eq(b.count, 1);
     ck_assert_uint_eq(b.bytes, 60);
     ck_assert_ptr_null(master_batches_next(&b));
