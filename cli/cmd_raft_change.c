@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -13,6 +14,7 @@
 #define CHANGE_MS   30000
 #define CATCH_UP_MS 600000
 #define MASTER_PORT 8995
+#define STARTING_MS 3000
 
 enum { OPT_JOURNAL_ONLY = 1, OPT_LEARNER, OPT_CLIENTS, OPT_NODE, OPT_FORCE };
 
@@ -92,14 +94,22 @@ static int identify(struct wanted *w, const char *address, uint64_t *ret)
     }
     struct buf text cleanup(buf_fini) = {0};
     struct msg_raft_admin m = {.head = cli_head(), .command = TEXT("identify"), .address = text_of(address)};
-    int r = raft_view_ask(c->view, c->view->leader_master, &m, min(c->deadline_ns, clock_ns() + 10 * NS_PER_S), &text);
+    uint64_t until = min(c->deadline_ns, clock_ns() + STARTING_MS * NS_PER_MS);
+    int r;
+    while ((r = raft_view_ask(c->view, c->view->leader_master, &m, clock_ns() + 10 * NS_PER_S, &text)) < 0 &&
+           (r == -ECONNREFUSED || r == -CV_CLOSED) && clock_ns() < until) {
+        buf_fini(&text);
+        text = (struct buf){0};
+        usleep(100000); /* it may be starting */
+    }
     if (r < 0) {
         const char *words = text.n > 1 ? (const char *)text.p : "";
-        return cli_fail(
-            cli, r,
-            "on that host: cv-journal join --cluster UUID (cv raft status shows it), systemctl start cv-journal; "
-            "is the port open to the leader?",
-            "nobody to add at %s%s%s", address, *words ? ": " : "", words);
+        bool more = *words && strcmp(words, cv_error_text(r)) != 0;
+        (void)cli_fail(cli, r,
+                       "on that host: cv-journal join --cluster UUID (cv raft status shows it), systemctl start "
+                       "cv-journal; is the port open to the leader?",
+                       "nobody to add at %s%s%s", address, more ? ": " : "", more ? words : "");
+        return CLI_FAILED; /* the cluster does answer */
     }
     json_t *said = json_loads((const char *)text.p, 0, NULL);
     const char *node = json_string_value(json_object_get(said, "node"));

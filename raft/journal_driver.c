@@ -627,7 +627,11 @@ const struct raft *journal_driver_raft(const struct journal_driver *d)
 
 int journal_driver_status(struct journal_driver *d, struct buf *out)
 {
+    const struct journal_state *t = journal_store_state(d->options.store);
+    char cluster[UUID_STRING];
     int r = journal_status_write(d->raft, now_ms(), out);
+    if (r == 0)
+        r = buf_printf(out, ",\"cluster\":\"%s\",\"incarnation\":%u", uuid_format(t->cluster, cluster), t->incarnation);
     if (r == 0 && d->options.transport && d->options.transport->status)
         r = d->options.transport->status(d->options.transport_arg, out);
     return r < 0 ? r : buf_printf(out, "}");

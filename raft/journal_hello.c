@@ -10,7 +10,7 @@
 
 const char *peer_channel_name(uint8_t channel)
 {
-    static const char *const names[PEER_CHANNELS] = {"unknown", "control", "entries", "snapshot"};
+    static const char *const names[PEER_CHANNELS] = {"unknown", "control", "entries", "snapshot", "identify"};
     return names[channel < PEER_CHANNELS ? channel : 0];
 }
 

@@ -23,8 +23,9 @@ enum peer_channel {
     PEER_CONTROL = 1,  /* every message of the core but APPEND: heartbeats, votes, answers */
     PEER_ENTRIES = 2,  /* APPEND */
     PEER_SNAPSHOT = 3, /* the files of a state */
+    PEER_IDENTIFY = 4, /* only to learn who is there: answered, then closed */
 };
-#define PEER_CHANNELS 4
+#define PEER_CHANNELS 5
 
 /* "control"; "unknown". Static storage. */
 const char *peer_channel_name(uint8_t channel);

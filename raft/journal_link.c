@@ -64,7 +64,7 @@ static void detach(struct journal_link *l, bool dead)
 
 void link_finish_stop(struct journal_link *l)
 {
-    if (!l->stopping || l->peer_count || l->disk.busy || io_op_busy(&l->accept) || !l->stopped)
+    if (!l->stopping || l->peer_count || l->disk.busy || l->identify_count || io_op_busy(&l->accept) || !l->stopped)
         return;
     if (l->fd >= 0) /* otherwise the file is somebody else's */
         unlink(l->socket);
@@ -392,6 +392,7 @@ int journal_link_new(const struct journal_link_options *options, struct journal_
     l->options = *options;
     l->fd = -1;
     list_init(&l->peers);
+    list_init(&l->identifies);
     loop_timer_init(&l->look, look);
     loop_hook_init(&l->propose, link_propose_hook);
     l->socket = strdup(options->socket);
@@ -440,6 +441,7 @@ void journal_link_stop(struct journal_link *l, void (*stopped)(void *arg), void 
     l->stopped = stopped;
     l->stopped_arg = arg;
     loop_timer_stop(l->options.loop, &l->look);
+    link_identify_stop(l);
     loop_hook_cancel(l->options.loop, &l->propose);
     io_cancel(&l->accept);
     list_for_each (e, &l->peers)

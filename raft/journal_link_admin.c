@@ -139,6 +139,15 @@ static int admin_status(struct journal_link *l, const struct msg_link_admin *m, 
     return journal_driver_status(l->driver, out);
 }
 
+/* Answered when it is known. */
+static int admin_identify(struct journal_link *l, const struct msg_link_admin *m, struct buf *out)
+{
+    if (m->address.n == 0 || m->address.n >= RAFT_ADDRESS_SIZE)
+        return -EINVAL;
+    int r = link_identify(l, m);
+    return r < 0 ? r : -EINPROGRESS;
+}
+
 /* The grammar: one word; node and address as the command needs them. */
 static const struct {
     const char *command;
@@ -146,8 +155,18 @@ static const struct {
 } commands[] = {
     {"status", admin_status},        {"transfer", admin_transfer}, {"add", admin_add},
     {"promote", admin_promote},      {"demote", admin_demote},     {"remove", admin_remove},
-    {"set-addr", admin_set_address},
+    {"set-addr", admin_set_address}, {"identify", admin_identify},
 };
+
+void link_admin_answer(struct journal_link *l, uint64_t context, int result, const struct buf *text)
+{
+    struct msg_link_admin_answer answer = {
+        .context = context,
+        .error = result < 0 ? (uint32_t)-result : 0,
+        .text = {(const char *)text->p, (uint32_t)text->n},
+    };
+    link_send(l, MSG_link_admin_answer, &answer);
+}
 
 void link_on_admin(struct journal_link *l, const struct msg_link_admin *m)
 {
@@ -157,10 +176,6 @@ void link_on_admin(struct journal_link *l, const struct msg_link_admin *m)
         if (text_equal(m->command, text_of(commands[i].command)))
             r = commands[i].run(l, m, &out);
     }
-    struct msg_link_admin_answer answer = {
-        .context = m->context,
-        .error = r < 0 ? (uint32_t)-r : 0,
-        .text = {(const char *)out.p, (uint32_t)out.n},
-    };
-    link_send(l, MSG_link_admin_answer, &answer);
+    if (r != -EINPROGRESS)
+        link_admin_answer(l, m->context, r, &out);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Link: what its sources share. journal_link.c: connections, attaching; journal_link_propose.c: proposals into the log;
- * journal_link_tell.c: what the master is told; journal_link_lease.c: how leases end; journal_link_admin.c: administration.
+ * journal_link_tell.c: what the master is told; journal_link_lease.c: how leases end; journal_link_admin.c: administration;
+ * journal_link_identify.c: who is at an address.
  */
 #pragma once
 
@@ -108,6 +109,8 @@ struct journal_link {
         struct journal_read read;
         int result;
     } disk;
+    struct list identifies; /* struct link_identify: dials under way */
+    uint32_t identify_count;
     struct { /* linearizable reads the core knows by their place here */
         uint64_t context, generation;
     } reads[LINK_READS_MAX];
@@ -176,3 +179,9 @@ void link_look_at_leases(struct journal_link *l);
 void link_on_read(struct journal_link *l, uint64_t context);
 void link_read_answer(struct journal_link *l, uint64_t context, uint64_t index, int result);
 void link_on_admin(struct journal_link *l, const struct msg_link_admin *m);
+void link_admin_answer(struct journal_link *l, uint64_t context, int result, const struct buf *text);
+
+/* ---- journal_link_identify.c ---- */
+/* Answered later. Errors: -CV_BUSY. */
+int link_identify(struct journal_link *l, const struct msg_link_admin *m);
+void link_identify_stop(struct journal_link *l);

@@ -165,6 +165,11 @@ static void on_hello(struct peer_in *in, const struct rpc_frame *f)
         return;
     }
     r = journal_hello_check(&p->options.self, &hello, &answer);
+    if (r == 0 && hello.channel == PEER_IDENTIFY) {
+        send_answer(in, &answer);
+        rpc_conn_finish(in->conn, -CV_CLOSED);
+        return;
+    }
     if (r == 0)
         r = check_member(p, hello.node, &answer);
     struct peer *peer = NULL;

@@ -50,14 +50,16 @@ int journal_status_write(const struct raft *raft, uint64_t now_ms, struct buf *o
 {
     struct raft_status s;
     raft_status(raft, &s);
-    char node[17], leader[17];
+    char node[17], leader[17], to[17];
     int r = buf_printf(out,
                        "{\"id\":\"%s\",\"role\":\"%s\",\"term\":%" PRIu64 ",\"leader\":\"%s\",\"first\":%" PRIu64
                        ",\"last\":%" PRIu64 ",\"durable\":%" PRIu64 ",\"commit\":%" PRIu64 ",\"applied\":%" PRIu64
-                       ",\"flushed\":%" PRIu64 ",\"conf_index\":%" PRIu64 ",\"conf_committed\":%s,\"warnings\":%u",
+                       ",\"flushed\":%" PRIu64 ",\"conf_index\":%" PRIu64
+                       ",\"conf_committed\":%s,\"warnings\":%u,\"transfer_to\":\"%s\"",
                        journal_node_text(s.id, node), journal_role_name((uint8_t)s.role), s.term,
                        s.leader ? journal_node_text(s.leader, leader) : "", s.first, s.last, s.durable, s.commit,
-                       s.applied, s.flushed, s.conf_index, s.conf_committed ? "true" : "false", s.warnings);
+                       s.applied, s.flushed, s.conf_index, s.conf_committed ? "true" : "false", s.warnings,
+                       s.transfer_to ? journal_node_text(s.transfer_to, to) : "");
     const struct raft_conf *conf = raft_conf_newest(raft, &s.conf_index);
     if (r == 0 && conf) {
         r = buf_printf(out, ",\"members\":");
@@ -71,11 +73,12 @@ int journal_status_write(const struct raft *raft, uint64_t now_ms, struct buf *o
         static const char *const states[] = {"unknown", "probe", "replicate", "snapshot"};
         r = buf_printf(out,
                        "%s{\"id\":\"%s\",\"state\":\"%s\",\"match\":%" PRIu64 ",\"next\":%" PRIu64 ",\"lag\":%" PRIu64
-                       ",\"flushed\":%" PRIu64 ",\"heard_ago_ms\":%" PRId64 ",\"can_lead\":%s,\"caught_up\":%s}",
+                       ",\"flushed\":%" PRIu64 ",\"heard_ago_ms\":%" PRId64 ",\"snapshot_index\":%" PRIu64
+                       ",\"can_lead\":%s,\"caught_up\":%s}",
                        i ? "," : "", journal_node_text(p->id, node), states[p->state <= RAFT_SNAPSHOT ? p->state : 0],
                        p->match, p->next, s.last > p->match ? s.last - p->match : 0, p->flushed,
-                       p->heard_ms ? (int64_t)(now_ms - p->heard_ms) : -1, p->can_lead ? "true" : "false",
-                       p->caught_up ? "true" : "false");
+                       p->heard_ms ? (int64_t)(now_ms - p->heard_ms) : -1, p->snapshot_index,
+                       p->can_lead ? "true" : "false", p->caught_up ? "true" : "false");
     }
     return r < 0 ? r : buf_printf(out, "]");
 }

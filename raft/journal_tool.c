@@ -120,7 +120,10 @@ static int peers_conf(const struct tool *t, struct uuid cluster, struct raft_con
             *beside++ = 0;
         uint64_t id = founding_id(cluster, address);
         int r = make_member(t, address, beside, id, &member);
-        member.journal_only = r == 0 && is_listed(t->journal_only, address);
+        if (r == 0 && is_listed(t->journal_only, address)) {
+            member.journal_only = 1;
+            member.client_address[0] = 0;
+        }
         if (r == 0)
             r = raft_conf_find(conf, id) ? -EEXIST : raft_conf_put(conf, &member);
         if (r < 0) {
@@ -134,13 +137,14 @@ static int peers_conf(const struct tool *t, struct uuid cluster, struct raft_con
         if (ours)
             *ret_node = id;
     }
-    for (const char *p = t->journal_only; p && *p; p += strcspn(p, ","), p += *p == ',') {
-        char one[RAFT_ADDRESS_SIZE];
-        snprintf(one, sizeof(one), "%.*s", (int)strcspn(p, ","), p);
-        if (!is_listed(t->peers, one)) {
-            tool_complain(t, "--journal-only: '%s' is none of --peers", one);
-            return -EINVAL;
-        }
+    uint32_t marked = 0, listed = 0;
+    for (uint32_t i = 0; i < conf->count; i++)
+        marked += conf->members[i].journal_only;
+    for (const char *p = t->journal_only; p && *p; p += strcspn(p, ","), p += *p == ',')
+        listed++;
+    if (marked != listed) {
+        tool_complain(t, "--journal-only %s: one of these is none of --peers", t->journal_only);
+        return -EINVAL;
     }
     if (raft_conf_check(conf) < 0) {
         tool_complain(t, "at least one of --peers keeps the namespace: not all can be --journal-only");
