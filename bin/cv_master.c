@@ -11,7 +11,6 @@
  *      health       tells the journal every 100 ms that this process runs
  *      file threads of the loops (rows from disk), RocksDB's (flush, compaction), one of the HTTP port
  */
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -62,16 +61,8 @@ static int usage(void)
 /* Make a data directory; "new" begins a cluster. Prints the cluster's id, for the other members. */
 static int format(const struct master_options *o, int count, char **arguments)
 {
-    static const struct option names[] = {
-        {"cluster", required_argument, NULL, 'C'}, {"dir", required_argument, NULL, 'd'}, {0}};
-    const char *dir = o->dir, *id = NULL;
-    optind = 0; /* begin anew: daemon_new() has used it */
-    for (int c; (c = getopt_long(count, arguments, "d:", names, NULL)) != -1;) {
-        if (c == '?')
-            return usage();
-        *(c == 'd' ? &dir : &id) = optarg;
-    }
-    if (strcmp(arguments[0], "format") != 0 || arguments[optind] || !id)
+    const char *dir = o->dir, *id;
+    if (daemon_format_arguments(count, arguments, &id, &dir) < 0)
         return usage();
     struct uuid cluster = uuid_new();
     char text[UUID_STRING];

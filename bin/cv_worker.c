@@ -8,7 +8,6 @@
  *      keeper       housekeeping of the block store, each second
  *      file threads of the loops (what may block in the store), RocksDB's (flush, compaction), one of the HTTP port
  */
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -52,16 +51,8 @@ static int usage(void)
 /* Make a data directory of a worker of this cluster. Prints the worker's id. */
 static int format(const struct worker_options *o, int count, char **arguments)
 {
-    static const struct option names[] = {
-        {"cluster", required_argument, NULL, 'C'}, {"dir", required_argument, NULL, 'd'}, {0}};
-    const char *dir = NULL, *id = NULL;
-    optind = 0; /* begin anew: daemon_new() has used it */
-    for (int c; (c = getopt_long(count, arguments, "d:", names, NULL)) != -1;) {
-        if (c == '?')
-            return usage();
-        *(c == 'd' ? &dir : &id) = optarg;
-    }
-    if (strcmp(arguments[0], "format") != 0 || arguments[optind] || !id)
+    const char *dir = NULL, *id;
+    if (daemon_format_arguments(count, arguments, &id, &dir) < 0)
         return usage();
     struct uuid cluster;
     struct worker_dir d;

@@ -24,20 +24,6 @@ static int ask_status(struct cli *cli, struct buf *body, struct msg_cluster_stat
     return r < 0 ? cli_fail(cli, r, NULL, "ask the master") : CLI_OK;
 }
 
-static void add_text(struct out *o, struct text t)
-{
-    char s[512];
-    snprintf(s, sizeof(s), TEXT_FMT, TEXT_ARG(t));
-    out_text(o, t.n ? s : NULL);
-}
-
-static void add_id(struct out *o, uint64_t id)
-{
-    char s[32];
-    snprintf(s, sizeof(s), "%016llx", (unsigned long long)id);
-    out_text(o, id ? s : NULL);
-}
-
 static struct out *nodes_table(const struct wire_list *nodes, bool *ret_all_well)
 {
     static const struct out_column columns[] = {
@@ -59,12 +45,12 @@ static struct out *nodes_table(const struct wire_list *nodes, bool *ret_all_well
                     text_equal(n.state, TEXT("following")) || text_equal(n.state, TEXT("leader")) ||
                     text_equal(n.state, TEXT("follower"));
         *ret_all_well &= well;
-        add_text(o, n.role);
-        add_id(o, n.node);
-        add_text(o, n.state);
+        out_text_of(o, n.role);
+        out_id(o, n.node);
+        out_text_of(o, n.state);
         out_colour(o, well ? OUT_GOOD : OUT_BAD);
-        add_text(o, n.address);
-        add_text(o, n.version);
+        out_text_of(o, n.address);
+        out_text_of(o, n.version);
         if (n.started_ns && now > n.started_ns)
             out_number(o, (now - n.started_ns) / NS_PER_MS);
         else
@@ -76,7 +62,7 @@ static struct out *nodes_table(const struct wire_list *nodes, bool *ret_all_well
             out_text(o, NULL);
             out_text(o, NULL);
         }
-        add_text(o, n.detail);
+        out_text_of(o, n.detail);
     }
     return o;
 }
@@ -140,10 +126,10 @@ int cmd_cluster_status(struct cli *cli, int argc, char **argv)
     out_text(o, action);
     out_text(o, uuid_format(uuid_from_bytes(a.cluster), id));
     out_number(o, a.incarnation);
-    add_id(o, a.leader);
+    out_id(o, a.leader);
     out_number(o, a.term);
     out_number(o, a.uptime_ms);
-    add_text(o, a.ack_mode);
+    out_text_of(o, a.ack_mode);
     out_number(o, a.committed);
     out_number(o, a.applied);
     out_number(o, a.flushed);

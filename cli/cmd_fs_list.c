@@ -172,13 +172,9 @@ int cmd_fs_stat(struct cli *cli, int argc, char **argv)
         case 'L': flags = CURVINE_FOLLOW; break;
         default: return cli_option_status();
         }
-    if (argc - optind != 1)
-        return cli_usage(cli, "expected one path");
     const char *path;
     struct curvine *cv cleanup(curvine_closep) = NULL;
-    int status = cli_path(cli, argv[optind], &path);
-    if (status == CLI_OK)
-        status = cli_connect(cli, &cv);
+    int status = cli_connect_path(cli, argc, argv, &path, &cv);
     if (status != CLI_OK)
         return status;
     struct curvine_attr a;
@@ -304,13 +300,9 @@ int cmd_fs_find(struct cli *cli, int argc, char **argv)
         default: return cli_option_status();
         }
     }
-    if (argc - optind != 1)
-        return cli_usage(cli, "expected one path to begin at");
     const char *path;
     struct curvine *cv cleanup(curvine_closep) = NULL;
-    int status = cli_path(cli, argv[optind], &path);
-    if (status == CLI_OK)
-        status = cli_connect(cli, &cv);
+    int status = cli_connect_path(cli, argc, argv, &path, &cv);
     if (status != CLI_OK)
         return status;
     if (cli->form != OUT_TABLE)

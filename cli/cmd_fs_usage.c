@@ -16,20 +16,6 @@
 #define PATH_SIZE  4400
 #define BLOCKS_MAX 100000 /* shown */
 
-static void add_text(struct out *o, struct text t)
-{
-    char s[512];
-    snprintf(s, sizeof(s), TEXT_FMT, TEXT_ARG(t));
-    out_text(o, t.n ? s : NULL);
-}
-
-static void add_id(struct out *o, uint64_t id)
-{
-    char s[32];
-    snprintf(s, sizeof(s), "%016llx", (unsigned long long)id);
-    out_text(o, id ? s : NULL);
-}
-
 /* ---- df ------------------------------------------------------------------------------------------------------------------- */
 
 static void add_space(struct out *o, const char *name, const char *state, uint64_t capacity, uint64_t used)
@@ -69,7 +55,7 @@ int cmd_fs_df(struct cli *cli, int argc, char **argv)
         char id[32];
         snprintf(id, sizeof(id), "%016llx", (unsigned long long)w->worker);
         add_space(o, id, w->up ? w->in ? "up" : "up, out" : "down", w->capacity, w->used);
-        add_text(o, w->address);
+        out_text_of(o, w->address);
         capacity += w->up ? w->capacity : 0;
         used += w->up ? w->used : 0;
     }
@@ -225,7 +211,7 @@ static void add_row(struct block_table *t, const struct block_place *b, uint64_t
     out_text(t->out, b->written ? "written" : "from bucket");
     out_number(t->out, b->written ? max(b->block.valid_length, b->block.base_length) : b->block.base_length);
     out_number(t->out, cached);
-    add_id(t->out, worker);
+    out_id(t->out, worker);
     out_text(t->out, state);
     out_colour(t->out, strcmp(state, "whole") == 0                                           ? OUT_GOOD
                        : strncmp(state, "LOST", 4) == 0 || strncmp(state, "DAMAGED", 7) == 0 ? OUT_BAD

@@ -19,13 +19,6 @@
 
 /* ---- list ----------------------------------------------------------------------------------------------------------------- */
 
-static void add_text(struct out *o, struct text t)
-{
-    char s[4096];
-    snprintf(s, sizeof(s), TEXT_FMT, TEXT_ARG(t));
-    out_text(o, s);
-}
-
 static int list_attached(struct cli *cli, struct out *o)
 {
     struct curvine *cv cleanup(curvine_closep) = NULL;
@@ -44,10 +37,10 @@ static int list_attached(struct cli *cli, struct out *o)
                  m.mode == MOUNT_CACHE && !(m.flags & MOUNT_WRITABLE) ? ", read-only" : "");
         out_text(o, "attached");
         out_text(o, path);
-        add_text(o, m.uri.n ? m.uri : TEXT("-"));
+        out_text_of(o, m.uri.n ? m.uri : TEXT("-"));
         out_text(o, mode);
         if (m.failed.n)
-            add_text(o, m.failed);
+            out_text_of(o, m.failed);
         else
             out_text(o, "ok");
         out_colour(o, m.failed.n ? OUT_BAD : OUT_GOOD);

@@ -53,6 +53,14 @@ int cli_path(struct cli *cli, const char *argument, const char **ret)
     return cli_usage(cli, "'%s' is no namespace path: expected e.g. :/data/x", argument);
 }
 
+int cli_connect_path(struct cli *cli, int argc, char **argv, const char **ret_path, struct curvine **ret)
+{
+    if (argc - optind != 1)
+        return cli_usage(cli, "expected one path");
+    int status = cli_path(cli, argv[optind], ret_path);
+    return status == CLI_OK ? cli_connect(cli, ret) : status;
+}
+
 struct below {
     const char *path; /* absolute */
     char *out;

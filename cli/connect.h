@@ -20,6 +20,9 @@ int cli_path(struct cli *cli, const char *argument, const char **ret);
 /* The namespace path of ":/x" or of a local path below a mount of ours. Returns CLI_OK, or reports what is wrong. */
 int cli_any_path(struct cli *cli, const char *argument, char *out, size_t size);
 
+/* Of a command with one namespace path as its only argument: that path, and a session. Returns CLI_OK, or reports. */
+int cli_connect_path(struct cli *cli, int argc, char **argv, const char **ret_path, struct curvine **ret);
+
 /* Report a failed operation on a path. Returns the status. */
 int cli_fail_path(struct cli *cli, int r, const char *what, const char *path);
 

@@ -198,6 +198,20 @@ char *out_format_duration(uint64_t ms, char *out, size_t size)
     return out;
 }
 
+void out_text_of(struct out *o, struct text value)
+{
+    char s[4400];
+    snprintf(s, sizeof(s), TEXT_FMT, TEXT_ARG(value));
+    out_text(o, value.n ? s : NULL);
+}
+
+void out_id(struct out *o, uint64_t id)
+{
+    char s[32];
+    snprintf(s, sizeof(s), "%016llx", (unsigned long long)id);
+    out_text(o, id ? s : NULL);
+}
+
 void out_number(struct out *o, uint64_t value)
 {
     if (!o || o->broken)

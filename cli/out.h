@@ -34,6 +34,7 @@
 #include <stdio.h>
 
 #include "base/cleanup.h"
+#include "base/text.h"
 
 enum out_type { OUT_TEXT, OUT_NUMBER, OUT_SIZE, OUT_TIME, OUT_DURATION, OUT_BOOL, OUT_JSON };
 
@@ -62,6 +63,8 @@ DEFINE_CLEANUP(struct out *, out_free)
 
 /* The next cell, from left to right; behind the last column the next row begins. */
 void out_text(struct out *o, const char *value);                /* NULL: nothing known; null in json. For every type. */
+void out_text_of(struct out *o, struct text value);             /* the same of a text; empty: nothing known */
+void out_id(struct out *o, uint64_t id);                        /* 16 hexadecimal digits; 0: nothing known */
 void out_number(struct out *o, uint64_t value);                 /* for all types but OUT_TEXT and OUT_JSON */
 void out_json(struct out *o, const char *shown, json_t *value); /* takes the reference to value */
 

@@ -703,12 +703,9 @@ static int rows_decode(struct batch *b, uint32_t batch)
 {
     struct text payload = {(const char *)b->payload->bytes, b->payload->n};
     struct redo_reader r;
-    struct redo_op op;
     struct redo_row row;
-    int e = redo_reader_init(&r, payload);
-    while (e == 0)
-        e = redo_next_op(&r, &op);
-    if (e != -ENODATA)
+    int e = redo_reader_rows(&r, payload);
+    if (e < 0)
         return e;
     b->rows_at = (uint32_t)(r.ops_end - b->payload->bytes);
     for (uint32_t n = 0;; n++) {

@@ -821,15 +821,21 @@ int redo_row_check(const struct redo_row *row)
     }
 }
 
+int redo_reader_rows(struct redo_reader *r, struct text payload)
+{
+    struct redo_op op;
+    int e = redo_reader_init(r, payload);
+    while (e == 0)
+        e = redo_next_op(r, &op);
+    return e == -ENODATA ? 0 : e;
+}
+
 int redo_check(struct text payload)
 {
     struct redo_reader r;
-    struct redo_op op;
     struct redo_row row;
-    int e = redo_reader_init(&r, payload);
-    while (e == 0)
-        e = redo_next_op(&r, &op);
-    if (e != -ENODATA)
+    int e = redo_reader_rows(&r, payload);
+    if (e < 0)
         return e;
     for (e = 0; e == 0;) {
         e = redo_next_row(&r, &row);

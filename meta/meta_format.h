@@ -321,8 +321,9 @@ struct redo_reader {
     uint32_t ops_left, rows_left;
 };
 int redo_reader_init(struct redo_reader *r, struct text payload);
-int redo_next_op(struct redo_reader *r, struct redo_op *ret);   /* -ENODATA behind the last */
-int redo_next_row(struct redo_reader *r, struct redo_row *ret); /* -ENODATA behind the last, when nothing trails; ops
+int redo_reader_rows(struct redo_reader *r, struct text payload); /* init, and to its first row */
+int redo_next_op(struct redo_reader *r, struct redo_op *ret);     /* -ENODATA behind the last */
+int redo_next_row(struct redo_reader *r, struct redo_row *ret);   /* -ENODATA behind the last, when nothing trails; ops
                                                                    not read yet are passed over unchecked */
 
 /* Is the value what the row's table says? Errors as decoding it. */

@@ -70,3 +70,18 @@ int worker_block_missing(struct worker_core *c, const struct rec_block *b, uint6
     *ret = chunks & based & ~p.readable;
     return 0;
 }
+
+int worker_block_missing_prepared(struct worker_core *c, const struct rec_block *b, uint64_t chunks, uint64_t *ret)
+{
+    int r;
+    while ((r = worker_block_missing(c, b, chunks, ret)) == -CV_NOT_PREPARED) {
+        r = block_prepare(c->store, b->inode, b->index);
+        if (r == -ENODATA && b->epoch == 0) {
+            *ret = chunks;
+            return 0;
+        }
+        if (r < 0)
+            return r;
+    }
+    return r;
+}

@@ -104,6 +104,8 @@ int worker_block_contact(struct worker_core *c, const struct rec_block *b);
 /* Which of the chunks are missing and can be fetched. Fast. Errors: -CV_NOT_PREPARED: block_prepare(); -CV_DATA_DAMAGED;
  * -CV_STALE_EPOCH a newer version is here. */
 int worker_block_missing(struct worker_core *c, const struct rec_block *b, uint64_t chunks, uint64_t *ret);
+/* The same where a disk may be waited for: reads the block's row when it has to. */
+int worker_block_missing_prepared(struct worker_core *c, const struct rec_block *b, uint64_t chunks, uint64_t *ret);
 
 /* Chunks touched by [offset, offset + n) of a block. */
 static inline uint64_t worker_chunks(uint32_t offset, uint32_t n)

@@ -272,16 +272,7 @@ static int find_work(struct worker_request *q)
         r = block_read_prepare(c->store, &key, q->offset, q->length, by_units(q) ? BLOCK_READ_UNCHECKED : 0);
     if (r < 0 && r != -ENODATA)
         return r;
-    while ((r = worker_block_missing(c, &q->block, chunks, &q->missing)) == -CV_NOT_PREPARED) {
-        r = block_prepare(c->store, q->block.inode, q->block.index);
-        if (r == -ENODATA && q->block.epoch == 0) {
-            q->missing = chunks;
-            return 0;
-        }
-        if (r < 0)
-            return r;
-    }
-    return r;
+    return worker_block_missing_prepared(c, &q->block, chunks, &q->missing);
 }
 
 static void go_on(struct worker_request *q, int r)

@@ -128,15 +128,7 @@ static int fill_work(struct worker_request *q)
     r = block_read_prepare(c->store, &key, first, last * BLOCK_CHUNK_BYTES - first, 0);
     if (r < 0 && r != -ENODATA)
         return r;
-    while ((r = worker_block_missing(c, &q->block, chunks, &q->missing)) == -CV_NOT_PREPARED) {
-        r = block_prepare(c->store, q->block.inode, q->block.index);
-        if (r == -ENODATA && q->block.epoch == 0) {
-            q->missing = chunks;
-            return 0;
-        }
-        if (r < 0)
-            return r;
-    }
+    r = worker_block_missing_prepared(c, &q->block, chunks, &q->missing);
     if (r == 0 && !q->missing && q->flags & BLOCK_PIN)
         r = block_store_pin(c->store, q->block.inode, true);
     return r;

@@ -238,6 +238,20 @@ char **daemon_arguments(const struct daemon *d)
     return d->arguments;
 }
 
+int daemon_format_arguments(int count, char **arguments, const char **ret_cluster, const char **ret_dir)
+{
+    static const struct option names[] = {
+        {"cluster", required_argument, NULL, 'C'}, {"dir", required_argument, NULL, 'd'}, {0}};
+    *ret_cluster = NULL;
+    optind = 0; /* begin anew: daemon_new() has used it */
+    for (int c; (c = getopt_long(count, arguments, "d:", names, NULL)) != -1;) {
+        if (c == '?')
+            return -EINVAL;
+        *(c == 'd' ? ret_dir : ret_cluster) = optarg;
+    }
+    return strcmp(arguments[0], "format") != 0 || arguments[optind] || !*ret_cluster ? -EINVAL : 0;
+}
+
 const struct config *daemon_config(const struct daemon *d)
 {
     return d->config;

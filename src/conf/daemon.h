@@ -70,6 +70,10 @@ void daemon_set_arg(struct daemon *d, void *arg);
 /* What followed the options on the command line, NULL-terminated. */
 char **daemon_arguments(const struct daemon *d);
 
+/* Those of a daemon that makes its own directory: "format --cluster ID [--dir DIR]", of daemon_arguments(), count with the
+ * rest of argv. *ret_dir stays as it is without --dir. Errors: -EINVAL it is something else (getopt may have said what). */
+int daemon_format_arguments(int count, char **arguments, const char **ret_cluster, const char **ret_dir);
+
 /* The configuration the daemon started with: valid and unchanged until daemon_free(). */
 const struct config *daemon_config(const struct daemon *d);
 

@@ -27,17 +27,6 @@
 #define KIB        (1u << 10)
 #define TEST_BLOCK (4 * MIB) /* block_bytes of most tests */
 
-#define ck_ok(expression)                                                                                              \
-    do {                                                                                                               \
-        int ok_ = (expression);                                                                                        \
-        ck_assert_msg(ok_ == 0, "%s: %s", #expression, cv_error_name(ok_));                                            \
-    } while (0)
-#define ck_error(expression, code)                                                                                     \
-    do {                                                                                                               \
-        int got_ = (expression);                                                                                       \
-        ck_assert_msg(got_ == (code), "%s: %s, not %s", #expression, cv_error_name(got_), cv_error_name(code));        \
-    } while (0)
-
 static const struct block_identity_options test_identity = {
     .cluster = "cluster-of-tests", .worker_id = 7, .kind = BLOCK_SSD};
 

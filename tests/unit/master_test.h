@@ -260,13 +260,3 @@ static void cluster_fini(struct cluster *k)
     metrics_free(k->metrics);
     config_free(k->config);
 }
-
-/* Wait for a condition, not for a time. */
-#define until(condition)                                                                                               \
-    do {                                                                                                               \
-        uint64_t until_ns = clock_ns() + 20 * NS_PER_S;                                                                \
-        while (!(condition)) {                                                                                         \
-            ck_assert_msg(clock_ns() < until_ns, "waited 20 s for: %s", #condition);                                   \
-            usleep(500);                                                                                               \
-        }                                                                                                              \
-    } while (0)

@@ -137,7 +137,7 @@ static int stop_masters(void *arg)
     return 0;
 }
 
-static bool until(bool (*is)(int), int arg)
+static bool comes_true(bool (*is)(int), int arg)
 {
     uint64_t end = clock_ns() + 15 * NS_PER_S;
     while (!is(arg) && clock_ns() < end)
@@ -158,7 +158,7 @@ static void end(void)
     for (int i = 0; i < MASTERS; i++)
         if (!is_stopped(i)) {
             loop_call(t.loop, stop_master, &t.masters[i]);
-            ck_assert(until(is_stopped, i));
+            ck_assert(comes_true(is_stopped, i));
         }
     loop_call(t.loop, stop_masters, NULL);
     loop_join(t.loop);
@@ -215,7 +215,7 @@ static int call_here(void *arg)
 TEST(whoever_serves_is_found)
 {
     begin(2);
-    ck_assert(until(is_found, 2));
+    ck_assert(comes_true(is_found, 2));
     ck_assert_int_eq(t.founds, 1);
     end();
 }
@@ -223,20 +223,20 @@ TEST(whoever_serves_is_found)
 TEST(who_serves_later_is_found_later)
 {
     begin(-1);
-    ck_assert(until(has_missed, 6));
+    ck_assert(comes_true(has_missed, 6));
     ck_assert_int_eq(t.founds, 0);
     lead(0);
-    ck_assert(until(is_found, 0));
+    ck_assert(comes_true(is_found, 0));
     end();
 }
 
 TEST(a_master_that_leads_no_more_is_left_for_the_one_that_does)
 {
     begin(0);
-    ck_assert(until(is_found, 0));
+    ck_assert(comes_true(is_found, 0));
     lead(1);
     loop_call(t.own, lost_here, NULL);
-    ck_assert(until(is_found, 1));
+    ck_assert(comes_true(is_found, 1));
     ck_assert_int_eq(t.losts, 0); /* who said so knows it */
     end();
 }
@@ -244,10 +244,10 @@ TEST(a_master_that_leads_no_more_is_left_for_the_one_that_does)
 TEST(a_master_that_is_gone_is_left_for_another)
 {
     begin(0);
-    ck_assert(until(is_found, 0));
+    ck_assert(comes_true(is_found, 0));
     lead(1);
     loop_call(t.loop, stop_master, &t.masters[0]);
-    ck_assert(until(is_found, 1));
+    ck_assert(comes_true(is_found, 1));
     ck_assert_int_eq(t.losts, 1);
     end();
 }
@@ -255,12 +255,12 @@ TEST(a_master_that_is_gone_is_left_for_another)
 TEST(a_silent_master_is_left_for_one_that_serves_and_its_calls_end)
 {
     begin(0);
-    ck_assert(until(is_found, 0));
+    ck_assert(comes_true(is_found, 0));
     t.masters[0].silent = true;
     loop_call(t.own, call_here, NULL);
     lead(1);
-    ck_assert(until(is_found, 1));
-    ck_assert(until(has_ended, 1));
+    ck_assert(comes_true(is_found, 1));
+    ck_assert(comes_true(has_ended, 1));
     ck_assert_int_eq(t.result, -CV_CLOSED);
     ck_assert_int_eq(t.losts, 1);
     end();
@@ -269,7 +269,7 @@ TEST(a_silent_master_is_left_for_one_that_serves_and_its_calls_end)
 TEST(a_silent_master_is_kept_when_no_other_serves)
 {
     begin(0);
-    ck_assert(until(is_found, 0));
+    ck_assert(comes_true(is_found, 0));
     loop_call(t.own, call_here, NULL); /* answered by nobody */
     int before = t.masters[1].asked;
     for (int i = 0; i < 2000 && t.masters[1].asked < before + 2; i++)
@@ -283,7 +283,7 @@ TEST(a_silent_master_is_kept_when_no_other_serves)
 TEST(a_master_that_serves_and_refuses_by_turns_is_not_asked_in_a_busy_loop)
 {
     begin(0);
-    ck_assert(until(is_found, 0));
+    ck_assert(comes_true(is_found, 0));
     int before = t.masters[0].asked;
     uint64_t stop = clock_ns() + NS_PER_S;
     for (int n = 0; clock_ns() < stop; n = t.founds) {

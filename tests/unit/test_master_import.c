@@ -12,15 +12,6 @@
 #include "meta/master_import_names.h"
 #include "tests/unit/unit.h"
 
-#define until(condition)                                                                                               \
-    do {                                                                                                               \
-        uint64_t until_ns = clock_ns() + 20 * NS_PER_S;                                                                \
-        while (!(condition)) {                                                                                         \
-            ck_assert_msg(clock_ns() < until_ns, "waited 20 s for: %s", #condition);                                   \
-            usleep(500);                                                                                               \
-        }                                                                                                              \
-    } while (0)
-
 /* ---- keys to names ------------------------------------------------------------------------------------------------------ */
 
 struct collected {

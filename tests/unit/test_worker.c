@@ -6,13 +6,13 @@ TEST(worker_registers_and_beats)
 {
     struct rig g;
     rig_begin(&g, "256MiB", "");
-    wait_until(g.master.registered == 1 && g.master.beats >= 3);
+    until(g.master.registered == 1 && g.master.beats >= 3);
     g.master.register_again = true;
-    wait_until(g.master.registered == 2);
+    until(g.master.registered == 2);
     g.master.refuse = -CV_NOT_LEADER;
-    wait_until(rig_metric(&g, "registered") == 0);
+    until(rig_metric(&g, "registered") == 0);
     g.master.refuse = 0;
-    wait_until(rig_metric(&g, "registered") == 1);
+    until(rig_metric(&g, "registered") == 1);
     rig_end(&g);
 }
 

@@ -18,7 +18,7 @@ TEST(worker_says_that_the_object_changed)
     ck_assert_int_eq(get_checked(&p, &b, 0, 4096, BASE), 4096);
     ufs_file(&g, 5, BASE + 1, 6 * MIB); /* the origin known is of the file before */
     ck_error(get(&p, &c, 0, 4096, 0, NULL, NULL), -CV_STALE_IDENTITY);
-    wait_until(g.master.changed == 1);
+    until(g.master.changed == 1);
     ck_assert_int_eq(get_checked(&p, &b, 0, 4096, BASE), 4096); /* what is cached stays what it was */
     peer_end(&p);
     rig_end(&g);
@@ -58,7 +58,7 @@ TEST(worker_hands_on_what_the_ufs_and_the_master_say)
     struct rec_block gone = clean_block(6, 0, MIB);
     ufs_file(&g, 6, BASE, MIB);
     g.master.refuse = -CV_NOT_LEADER;
-    wait_until(rig_metric(&g, "registered") == 0);
+    until(rig_metric(&g, "registered") == 0);
     struct msg_block_read q = {.block = gone, .length = 4096};
     struct pending late;
     ask_begin(&p, &late, MSG_block_read, msg_block_read_desc(), &q, NULL, 0);
@@ -97,7 +97,7 @@ TEST_TIMEOUT(worker_serves_readers_on_a_full_disk, 60)
     ck_assert_int_eq(get_checked(&p, &w, 0, MIB, 1), MIB);
     g.master.drop = (struct rec_worker_drop){.sequence = 1, .inode = 101, .epoch = UINT64_MAX};
     g.master.has_drop = true;
-    wait_until(g.master.dropped == 1);
+    until(g.master.dropped == 1);
     w = written_block(300, 20, 0);
     ck_ok(put(&p, &w, 0, 100000, 1));
     peer_end(&p);
@@ -244,12 +244,12 @@ TEST_TIMEOUT(worker_stops_although_something_waits, 30)
     struct pending late;
     rig_begin(&g, "256MiB", "");
     peer_begin(&p, g.address, 0);
-    wait_until(g.master.registered);
+    until(g.master.registered);
     g.master.refuse = -CV_NOT_LEADER;
     struct rec_block b = clean_block(5, 0, MIB);
     struct msg_block_read q = {.block = b, .length = 4096};
     ask_begin(&p, &late, MSG_block_read, msg_block_read_desc(), &q, NULL, 0);
-    wait_until(rig_metric(&g, "in_flight") >= 1);
+    until(rig_metric(&g, "in_flight") >= 1);
     rig_stop(&g);
     struct answer a = ask_end(&late);
     ck_assert_int_lt(a.result, 0);

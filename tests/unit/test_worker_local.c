@@ -88,7 +88,7 @@ TEST_TIMEOUT(worker_charges_removed_files_until_their_sessions_are_over, 60)
     ck_ok(o.result);
     g.master.drop = (struct rec_worker_drop){.sequence = 9, .inode = 5, .epoch = UINT64_MAX};
     g.master.has_drop = true;
-    wait_until(g.master.dropped == 9);
+    until(g.master.dropped == 9);
     ck_assert_uint_eq(presence(&p, 5).blocks, 0);
     ck_assert_uint_ge((uint64_t)rig_metric(&g, "left_bytes"), 3 * MIB);
     ck_assert_int_eq(pread(o.fd, data, sizeof(data), (off_t)o.m.fd_offset + MIB), sizeof(data));
@@ -97,10 +97,10 @@ TEST_TIMEOUT(worker_charges_removed_files_until_their_sessions_are_over, 60)
     g.master.has_drop = false;
     rig_stop(&g);
     rig_start(&g);
-    wait_until(g.master.sessions_asked > 2);
+    until(g.master.sessions_asked > 2);
     ck_assert_uint_ge((uint64_t)rig_metric(&g, "left_bytes"), 3 * MIB);
     g.master.session_ended = SESSION;
-    wait_until(rig_metric(&g, "left_bytes") == 0);
+    until(rig_metric(&g, "left_bytes") == 0);
     ck_assert_uint_eq((uint64_t)rig_metric(&g, "used_bytes"), 0);
     close(o.fd);
     rig_end(&g);
@@ -121,7 +121,7 @@ TEST(worker_truncates_when_told)
     ck_assert_uint_eq(presence(&p, 7).dirty_bytes, 300000);
     g.master.drop = (struct rec_worker_drop){.sequence = 1, .inode = 7, .size = TEST_BLOCK + 10, .epoch = 30};
     g.master.has_drop = true;
-    wait_until(g.master.dropped == 1);
+    until(g.master.dropped == 1);
     ck_assert_uint_eq(presence(&p, 7).blocks, 2);
     peer_end(&p);
     rig_end(&g);
@@ -181,7 +181,7 @@ TEST(worker_drops_what_is_nobodys)
     struct peer p;
     rig_begin(&g, "256MiB", "");
     peer_begin(&p, g.address, 0);
-    wait_until(g.master.beats > 2);
+    until(g.master.beats > 2);
     struct rec_block a = written_block(7, 20, 0), b = written_block(8, 20, 0);
     ck_ok(put(&p, &a, 0, 5000, 1));
     ck_ok(put(&p, &b, 0, 5000, 1));
@@ -191,7 +191,7 @@ TEST(worker_drops_what_is_nobodys)
     rig_start(&g);
     peer_end(&p);
     peer_begin(&p, g.address, 0);
-    wait_until(rig_metric(&g, "orphans_total") == 1);
+    until(rig_metric(&g, "orphans_total") == 1);
     ck_assert_uint_eq(presence(&p, 7).blocks, 1);
     ck_assert_uint_eq(presence(&p, 8).blocks, 0);
     peer_end(&p);

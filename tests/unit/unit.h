@@ -7,6 +7,10 @@
 #pragma once
 
 #include <check.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
 
 void unit_register(const TTest *test, const char *name, int timeout_seconds);
 
@@ -29,3 +33,25 @@ void unit_register(const TTest *test, const char *name, int timeout_seconds);
 /* A new empty directory of this test, removed when it ends; what a killed test left, when its program ends well. Static
  * storage. */
 const char *unit_tempdir(void);
+
+/* A call that returns 0, or this code; told by name when it does not. */
+#define ck_ok(expression)                                                                                              \
+    do {                                                                                                               \
+        int ok_ = (expression);                                                                                        \
+        ck_assert_msg(ok_ == 0, "%s: %s", #expression, cv_error_name(ok_));                                            \
+    } while (0)
+#define ck_error(expression, code)                                                                                     \
+    do {                                                                                                               \
+        int got_ = (expression);                                                                                       \
+        ck_assert_msg(got_ == (code), "%s: %s, not %s", #expression, cv_error_name(got_), cv_error_name(code));        \
+    } while (0)
+
+/* Wait for a condition, not for a time. */
+#define until(condition)                                                                                               \
+    do {                                                                                                               \
+        uint64_t until_ns = clock_ns() + 20 * NS_PER_S;                                                                \
+        while (!(condition)) {                                                                                         \
+            ck_assert_msg(clock_ns() < until_ns, "waited 20 s for: %s", #condition);                                   \
+            usleep(500);                                                                                               \
+        }                                                                                                              \
+    } while (0)

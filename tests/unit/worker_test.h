@@ -33,25 +33,6 @@
 #define BASE       100 /* base_version of files of the under file system */
 #define SESSION    77
 
-#define ck_ok(expression)                                                                                              \
-    do {                                                                                                               \
-        int ok_ = (expression);                                                                                        \
-        ck_assert_msg(ok_ == 0, "%s: %s", #expression, cv_error_name(ok_));                                            \
-    } while (0)
-#define ck_error(expression, code)                                                                                     \
-    do {                                                                                                               \
-        int got_ = (expression);                                                                                       \
-        ck_assert_msg(got_ == (code), "%s: %s, not %s", #expression, cv_error_name(got_), cv_error_name(code));        \
-    } while (0)
-#define wait_until(condition)                                                                                          \
-    do {                                                                                                               \
-        uint64_t until_ = clock_ns() + 15 * NS_PER_S;                                                                  \
-        while (!(condition)) {                                                                                         \
-            ck_assert_msg(clock_ns() < until_, "not in time: %s", #condition);                                         \
-            usleep(1000);                                                                                              \
-        }                                                                                                              \
-    } while (0)
-
 /* ---- a master ---- */
 
 struct fake_master {
