@@ -199,6 +199,10 @@ static void on_rejected(struct raft *r, struct raft_peer *p, const struct raft_m
             next = a->last_index + 1;
         }
     }
+    /* Not below where our log begins without having asked there: a hint may be too low, and nobody may be left who could
+     * give a snapshot. */
+    if (a->index >= r->log.first && !MUTANT(low_hint_believed))
+        next = max(next, r->log.first);
     next = min(next, a->index);
     raft_peer_probe(p, max(p->match + 1, next));
 }

@@ -163,6 +163,8 @@ CASE(refused_snapshot, 1, "snapshots nobody waits for, or that cannot be")
     no.append_reply.index = 9;
     want(&l, lone_message(&l, 2, l.out.term, no), 0, "a refusal");
     want(&l, lone_message(&l, 2, l.out.term, no), 0, "a refusal again");
+    no.append_reply.index = 5; /* where our log begins */
+    want(&l, lone_message(&l, 2, l.out.term, no), 0, "a refusal there, too");
     struct raft_input ready = {.type = RAFT_IN_SNAPSHOT_READY, .snapshot_ready = {2, 0, 7}};
     want(&l, lone_step(&l, ready), -EINVAL, "a snapshot from nobody");
     ready.snapshot_ready.source = 1;

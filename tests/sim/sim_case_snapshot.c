@@ -34,6 +34,37 @@ static void compacting(struct params *p)
     p->flush_ms = 100;
 }
 
+static bool hints_too_low(struct world *w, struct sim_message *m, struct node *from, struct node *to)
+{
+    if (m->m.type == RAFT_MSG_APPEND_REPLY && m->m.append_reply.rejected)
+        m->m.append_reply.conflict_term = m->m.append_reply.conflict_first = m->m.append_reply.last_index = 0;
+    return true;
+}
+
+CASE_WITH(low_hint_believed, 3, compacting,
+          "a follower whose hints are too low waits for a snapshot, and could have gone on from the log")
+{
+    elect(w, 0);
+    all_ticks(w, true);
+    for (int i = 0; i < 20; i++) {
+        propose(w, 0);
+        run_ms(w, 40);
+    }
+    run_ms(w, 300);
+    cut(w, N(2), ALL);
+    propose(w, 0);
+    run_ms(w, 20);
+    expect(w, w->nodes[0]->disk.live.first > 4 && w->nodes[0]->disk.live.first <= last_of(w, 2) + 1,
+           "not compacted as it should be");
+    node_stop(w->nodes[0], STOP_MASTER, 0); /* nobody can give a snapshot, or lead, but 2 */
+    node_stop(w->nodes[1], STOP_MASTER, 0);
+    w->net->filter = hints_too_low;
+    heal(w);
+    elect(w, 0); /* it knows nothing of 2 */
+    run_ms(w, 5000);
+    expect(w, leads(w, 2), "2 has not got the entries it lacks");
+}
+
 static bool no_offers_taken(struct world *w, struct sim_message *m, struct node *from, struct node *to)
 {
     return m->m.type != RAFT_MSG_SNAPSHOT;

@@ -369,6 +369,11 @@ int journal_driver_change(struct journal_driver *d, enum raft_conf_op op, const 
     return -CV_STOPPING;
 }
 
+int journal_driver_status(struct journal_driver *d, struct buf *out)
+{
+    return -CV_STOPPING;
+}
+
 int journal_driver_propose(struct journal_driver *d, uint64_t term, struct journal_record *const *records,
                            uint32_t count, uint64_t *ret_first)
 {
