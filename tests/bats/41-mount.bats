@@ -177,3 +177,35 @@ teardown() {
     has "nothing is attached at ':/data'"
     [ -e src/a ]
 }
+
+@test "who is not root mounts a cluster of theirs, through fusermount3" {
+    [ "$(id -u)" = 0 ] || skip "only root can be somebody else"
+    [ -c /dev/fuse ] && [ -u "$(command -v fusermount3)" ] || skip "no /dev/fuse, or no fusermount3 that is set-uid root"
+    theirs=$(mktemp -d /tmp/cv-bats-XXXXXX)
+    cp -r "$CV_BIN" "$theirs/bin"
+    mkdir "$theirs/mnt"
+    mknod -m 666 "$theirs/fuse" c 10 229 # the usual mode, whatever this machine's has
+    chown -R nobody "$theirs/bin" "$theirs/mnt" "$theirs"
+    cat > "$theirs/try" <<-'END'
+	set -e
+	cd "$1"
+	PATH=$PWD/bin:$PATH HOME=$PWD
+	cv local up --dir "$PWD/c"
+	trap 'cd /; cv umount --force "$HOME/mnt" > /dev/null 2>&1 || true; cv local down --dir "$HOME/c"' EXIT
+	cv --dir c mount :/ "$PWD/mnt"
+	echo hello > mnt/x
+	[ "$(cat mnt/x)" = hello ]
+	cv --dir c fs cat :/x
+	cv --dir c umount "$PWD/mnt"
+	cv --dir c mount :/ "$PWD/mnt"
+	kill -9 "$(pgrep -u nobody -f "cv-fuse.*$PWD/mnt")"
+	cv --dir c umount "$PWD/mnt"
+	! grep -q "$PWD/mnt" /proc/mounts
+	echo all is well
+	END
+    run unshare -m sh -c 'mount --bind "$1/fuse" /dev/fuse && cd / && exec setpriv --reuid=nobody --clear-groups bash "$1/try" "$1"' - "$theirs" 3>&-
+    rm -rf "$theirs"
+    [ "$status" = 0 ]
+    has "hello"
+    has "all is well"
+}
