@@ -10,6 +10,9 @@
 #include "cli/host.h"
 #include "client/client_ask.h"
 
+#define HALF_SET_UP_MS                                                                                                 \
+    2000 /* a master may be elsewhere, but this host's journal does not run: do not keep people waiting */
+
 /* Ask the leader; the answer borrows from *body. */
 static int ask_status(struct cli *cli, struct buf *body, struct msg_cluster_status_answer *ret)
 {
@@ -109,9 +112,15 @@ int cmd_cluster_status(struct cli *cli, int argc, char **argv)
         return cli_option_status();
     if (argc != optind)
         return cli_usage(cli, "takes no arguments");
-    int status = ask_status(cli, &body, &a);
     struct host_daemon here[HOST_DAEMONS];
-    if (status == CLI_UNREACHABLE && host_look(cli, here) == CLI_OK && host_is_one(cli, here))
+    int status = host_look(cli, here);
+    if (status != CLI_OK)
+        return status;
+    bool is_host = host_is_one(cli, here);
+    if (is_host && !cli->timeout_ms && here[0].state != HOST_RUNNING && here[0].state != HOST_ABSENT)
+        cli->timeout_ms = HALF_SET_UP_MS;
+    status = ask_status(cli, &body, &a);
+    if (status == CLI_UNREACHABLE && is_host)
         host_advise(here);
     if (status != CLI_OK)
         return status;
