@@ -233,13 +233,13 @@ format: ## lay out all sources as .clang-format says
 	clang-format -i $(format_files)
 
 ##@ Installing
-# Made by the programs from their own tables.
+# Made by the programs from their own tables. SHARE_FROM: taken from there, where the programs built cannot run.
 pages := $(patsubst %,$(O)/share/man/%,cv.1 curvine.yaml.5 $(patsubst $(O)/bin/%,%.8,$(filter-out %/cv,$(programs))))
 shells := $(patsubst %,$(O)/share/completion/cv.%,bash zsh fish)
 .PHONY: install deb rpm
 define made
 @mkdir -p $(@D)
-$(Q)$(1) > $@.tmp && mv $@.tmp $@
+$(Q)$(if $(SHARE_FROM),cat $(SHARE_FROM)/$(patsubst $(O)/share/%,%,$@),$(1)) > $@.tmp && mv $@.tmp $@
 endef
 $(O)/share/curvine.yaml.sample: $(O)/bin/cv ; $(call made,$< config sample)
 $(O)/share/man/cv.1: $(O)/bin/cv ; $(call made,$< help --man)

@@ -3,15 +3,23 @@
 #
 #   packaging/deb/build.sh            on this machine, for its own release, into build/deb
 #   packaging/deb/build.sh RELEASE    in a tree of that release (bookworm, trixie; tests/lab/tree), as root, into build/deb-RELEASE
+#   packaging/deb/build.sh --key          what the packages depend on, as a hash
+#   packaging/deb/build.sh RELEASE ARCH   for another architecture, by a cross compiler, into build/deb-RELEASE-ARCH
 #
 #   DEB_VERSION   other than the Makefile's
 #   DEB_NEXT      a higher version: the same is built again as that, into OUT/next (to try upgrades)
 #   DEB_OUT       another directory than the above; DEB_BUILD_DIR another one than /build in the tree: packages must not depend on it
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-release=${1:-}
+# Everything that packages are made of; what else is committed changes nothing in them.
+parts=(Makefile CHANGELOG.md LICENSE bin cli docs fuse meta packaging raft src systemd tests/sim/sim.mk worker)
+if [ "${1:-}" = --key ]; then
+    git ls-tree HEAD "${parts[@]}" | sha256sum | cut -c1-16
+    exit
+fi
+release=${1:-} arch=${2:-}
 version=${DEB_VERSION:-$(sed -n 's/^VERSION := //p' Makefile)}
-out=${DEB_OUT:-$PWD/build/deb${release:+-$release}}
+out=${DEB_OUT:-$PWD/build/deb${release:+-$release}${arch:+-$arch}}
 inside=${DEB_BUILD_DIR:-/build}
 case $out in /*) ;; *) out=$PWD/$out ;; esac
 
@@ -34,7 +42,7 @@ install_tools() {
 export_source() {
     local depends p script
     mkdir -p "$tree"
-    git archive HEAD | tar -x -C "$tree"
+    git archive HEAD "${parts[@]}" | tar -x -C "$tree"
     cp -r packaging/deb "$tree/debian"
     rm "$tree"/debian/{build.sh,lintian-overrides,service.prerm,service.postrm}
     # Exactly the libraries of the one list of what the project needs.
@@ -60,13 +68,14 @@ set_version() {
 
 	  * See CHANGELOG.md.
 
-	 -- The Curvine authors <curvine@localhost>  $(git log -1 --format=%cD)
+	 -- The Curvine authors <curvine@localhost>  $(git log -1 --format=%cD -- "${parts[@]}")
 	END
 }
 
 # In $tree, which is $2 for the one who builds. Cleaning keeps build/: what is built is used again for the next version.
 build() {
     local how=(dpkg-buildpackage -b -us -uc -ui) log=$1 at=$2
+    [ -z "$arch" ] || how+=("-a$arch")
     export DEB_BUILD_OPTIONS="parallel=$(nproc) nocheck"
     if [ -z "$release" ]; then
         (cd "$at" && "${how[@]}") > "$log" 2>&1
@@ -91,7 +100,7 @@ rm -rf "$out"
 mkdir -p "$out"
 work=$out/work tree=$out/work/curvine
 if [ -n "$release" ]; then
-    root=$(tests/lab/tree build "$release")
+    root=$(tests/lab/tree "build${arch:+-$arch}" "$release")
     ccache=${CV_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/curvine-lab}/ccache
     mkdir -p "$ccache"
     at=$inside/curvine
@@ -99,10 +108,16 @@ else
     install_tools
     at=$tree
 fi
+if [ -n "$arch" ]; then
+    [ -d "build/deb-$release/share" ] || DEB_NEXT='' DEB_OUT='' "$0" "$release"
+    mkdir -p "$work"
+    cp -r "build/deb-$release/share" "$work/share"
+fi
 export_source
 set_version "$version"
 build "$out/build.log" "$at"
 mv "$work"/*.deb "$out"
+[ -n "$arch" ] || cp -r "$tree/build/share" "$out/share"
 if [ -n "${DEB_NEXT:-}" ]; then
     mkdir -p "$out/next"
     set_version "$DEB_NEXT"

@@ -86,7 +86,7 @@ lab_down() {
     [ -s "$LAB/unshare.pid" ] || return 0
     pid=$(cat "$LAB/unshare.pid")
     kill -9 "$pid" 2> /dev/null || true
-    while [ -d "/proc/$pid" ] && [ "$(awk '{ print $3 }' "/proc/$pid/stat")" != Z ]; do sleep 0.1; done
+    while [ -d "/proc/$pid" ] && [ "$(awk '{ print $3 }' "/proc/$pid/stat" 2> /dev/null)" != Z ]; do sleep 0.1; done
     lab_until 10 rmdir_cgroup || true
     # Where overlays were nothing is mounted any more.
     lab_until 10 rm -rf --one-file-system "$LAB"

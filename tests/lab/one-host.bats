@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # One host, from packages to purge, as docs/install.md says it. LAB_RELEASE: bookworm (default), trixie. The tests build on each other.
 
+bats_require_minimum_version 1.5.0
 load lab
 
 : "${LAB_RELEASE:=bookworm}"
