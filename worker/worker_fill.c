@@ -25,7 +25,7 @@ static struct flight **place(struct worker_fill *f, const struct rec_block *b)
 
 static void flight_free_when_idle(struct flight *f)
 {
-    if (!list_empty(&f->waits) || f->runs || f->asking)
+    if (!list_empty(&f->waits) || f->runs || f->asking || f->going)
         return;
     *place(f->fill, &f->block) = f->hash_next;
     f->fill->flight_count--;
@@ -93,28 +93,39 @@ static void add_run(struct flight *f, uint32_t first, uint32_t count, bool ahead
     list_push_back(ahead ? &f->fill->ahead : &f->fill->needed, &r->link);
 }
 
-/* Make runs of what is wanted and not taken: neighbours together, up to the size of a range. */
-static void make_runs(struct flight *f, bool ahead)
+/* What is wanted of a flight by those who need it now, or by those who read ahead, and not taken. */
+struct wanted {
+    uint64_t chunks, deadline_ns;
+    bool pin;
+};
+
+static struct wanted wanted_of(const struct flight *f, bool ahead)
 {
-    uint64_t wanted = 0, now = clock_ns(), deadline = now + GET_MS_MIN * NS_PER_MS;
-    bool pin = false;
+    uint64_t now = clock_ns();
+    struct wanted w = {.deadline_ns = now + GET_MS_MIN * NS_PER_MS};
     list_for_each (e, &f->waits) {
-        struct fill_wait *w = list_entry(e, struct fill_wait, link);
-        if (w->ahead != ahead)
+        const struct fill_wait *x = list_entry(e, struct fill_wait, link);
+        if (x->ahead != ahead)
             continue;
-        wanted |= w->left;
-        pin |= w->pin;
-        deadline = max(deadline, min(w->deadline_ns, now + GET_MS_MAX * NS_PER_MS));
+        w.chunks |= x->left;
+        w.pin |= x->pin;
+        w.deadline_ns = max(w.deadline_ns, min(x->deadline_ns, now + GET_MS_MAX * NS_PER_MS));
     }
-    wanted &= ~f->taken;
+    w.chunks &= ~f->taken;
+    return w;
+}
+
+/* Runs of all that is in `from`, each with its neighbours in `with`, up to the size of a range. */
+static void make_runs(struct flight *f, const struct wanted *from, uint64_t with, bool ahead)
+{
     uint32_t most = (uint32_t)max(f->fill->o.core->options->fill_range_bytes / BLOCK_CHUNK_BYTES, 1ull);
-    while (wanted) {
-        uint32_t first = (uint32_t)__builtin_ctzll(wanted), n = 0;
-        while (n < most && first + n < 64 && wanted >> (first + n) & 1)
+    for (uint64_t left = from->chunks & ~f->taken; left; left &= ~f->taken) {
+        uint32_t first = (uint32_t)__builtin_ctzll(left), n = 0;
+        while (n < most && first + n < 64 && (with & ~f->taken) >> (first + n) & 1)
             n++;
-        add_run(f, first, n, ahead, pin, deadline);
-        wanted &= ~f->taken;
-        if (!f->taken) /* no memory: who waited was told */
+        uint32_t runs = f->runs;
+        add_run(f, first, n, ahead, from->pin, from->deadline_ns);
+        if (f->runs == runs) /* no memory: who waited was told */
             return;
     }
 }
@@ -133,13 +144,36 @@ static void promote(struct flight *f, uint64_t chunks)
     }
 }
 
+/* What is needed first, in one range with what its reader will want next. */
 static void flight_go(struct flight *f)
 {
     if (!f->known)
         return;
-    make_runs(f, false);
-    make_runs(f, true);
+    struct wanted now = wanted_of(f, false), next = wanted_of(f, true);
+    make_runs(f, &now, now.chunks | next.chunks, false);
+    make_runs(f, &next, next.chunks, true);
     fill_start_some(f->fill);
+}
+
+static void go_posted(struct loop_job *job)
+{
+    struct flight *f = container_of(job, struct flight, go);
+    f->going = false;
+    if (f->fill->stopping)
+        flight_fail(f, ~0ull, -CV_STOPPING);
+    else
+        flight_go(f);
+    flight_free_when_idle(f);
+}
+
+/* On the next turn: requests that come in one turn become ranges together. */
+static void flight_go_soon(struct flight *f)
+{
+    if (f->going)
+        return;
+    f->going = true;
+    f->go = (struct loop_job){.run = go_posted};
+    loop_post(f->fill->loop, &f->go);
 }
 
 void flight_run_ended(struct flight *f, uint64_t chunks)
@@ -251,7 +285,7 @@ static void want(struct loop_job *job)
     if (!w->ahead)
         promote(n, w->left);
     if (n->known) {
-        flight_go(n);
+        flight_go_soon(n);
     } else if (!n->asking) {
         n->asking = true;
         worker_origins_get(f->origins, w->block.inode, w->block.base_version, w->deadline_ns, &n->origin_wait);

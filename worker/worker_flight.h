@@ -31,7 +31,9 @@ struct flight {
     uint64_t taken;        /* chunks of runs, queued or active */
     uint32_t active, runs; /* started; all */
     bool asking, known;    /* the origin */
-    bool early;            /* a get of another object fails before its first byte: chunks may be sealed as they come */
+    bool going;            /* go is posted */
+    struct loop_job go;
+    bool early; /* a get of another object fails before its first byte: chunks may be sealed as they come */
     struct origin_wait origin_wait;
     struct mount_wait mount_wait;
     struct origin origin; /* key is ours */

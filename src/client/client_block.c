@@ -186,7 +186,7 @@ static void blocks_trim(struct curvine *cv)
         struct client_block *b = list_entry(e, struct client_block, lru);
         if (c->block_count <= BLOCKS_MAX)
             return;
-        if (!b->busy && !b->ahead_busy && list_empty(&b->waiting))
+        if (!b->busy && !b->ahead_calls && list_empty(&b->waiting))
             block_free(b);
     }
 }
@@ -280,8 +280,8 @@ static uint64_t attempt_deadline(uint64_t deadline_ns)
 }
 
 /* What block_open answered, unless the layout has moved on. */
-static int take_open(struct client_block *b, uint64_t version, uint64_t epoch, struct client_worker *w,
-                     const struct rpc_frame *f)
+int client_block_opened(struct client_block *b, uint64_t version, uint64_t epoch, struct client_worker *w,
+                        const struct rpc_frame *f)
 {
     struct client_inode *in = b->inode;
     struct msg_block_open_answer a;
@@ -321,7 +321,7 @@ static void give_back(struct curvine *cv, const struct client_worker *w, const s
 {
     list_for_each (e, &cv->content->blocks) {
         struct client_block *b = list_entry(e, struct client_block, lru);
-        if (!b->map || b->map->backing->worker != w->id || (b->busy && b != refused) || b->ahead_busy)
+        if (!b->map || b->map->backing->worker != w->id || (b->busy && b != refused) || b->ahead_calls)
             continue;
         pthread_rwlock_wrlock(&b->inode->lock);
         struct client_map *m = take(b->map);
@@ -367,7 +367,7 @@ static void on_opened(struct rpc_call *call, int result, const struct rpc_frame 
     b->worker->opens--;
     bool nothing = result == -ENODATA;
     if (result == 0)
-        result = take_open(b, b->called_version, b->called_epoch, b->worker, f);
+        result = client_block_opened(b, b->called_version, b->called_epoch, b->worker, f);
     uint64_t missing = nothing ? b->need : b->need & ~b->readable;
     if (nothing)
         result = 0;
@@ -415,57 +415,4 @@ void client_block_need(struct client_block *b, struct client_worker *w, uint64_t
     b->worker = w;
     b->deadline_ns = io->deadline_ns;
     open_block(b);
-}
-
-/* ---- ahead of a reader --------------------------------------------------------------------------------------------------------- */
-
-static void ahead_ended(struct client_block *b)
-{
-    b->ahead_busy = false;
-    b->ahead_worker = NULL;
-    client_inode_put(b->inode);
-}
-
-static void on_ahead_opened(struct rpc_call *call, int result, const struct rpc_frame *f)
-{
-    struct client_block *b = container_of(call, struct client_block, ahead_rpc);
-    b->ahead_worker->opens--;
-    const struct client_extent *e = client_extent_find(b->inode, b->index);
-    bool current =
-        e ? e->version == b->version && e->epoch == b->epoch : b->inode->base_version == b->version && b->epoch == 0;
-    if (result == 0 && b->open && current && !b->busy)
-        take_open(b, b->version, b->epoch, b->ahead_worker, f);
-    ahead_ended(b);
-}
-
-static void on_ahead_filled(struct rpc_call *call, int result, const struct rpc_frame *f)
-{
-    struct client_block *b = container_of(call, struct client_block, ahead_rpc);
-    struct rpc_client *conn = result == 0 ? client_worker_conn(b->ahead_worker, true) : NULL;
-    if (!conn || b->busy || !b->open || !b->map) { /* who opens it next sees what is there */
-        ahead_ended(b);
-        return;
-    }
-    struct msg_block_open m = {.have = b->map->backing->file};
-    client_block_desc(b->inode, b->index, &m.block);
-    if (m.block.version != b->version || m.block.epoch != b->epoch) {
-        ahead_ended(b);
-        return;
-    }
-    b->ahead_worker->opens++;
-    b->ahead_rpc.done = on_ahead_opened;
-    rpc_client_call(conn, &b->ahead_rpc, MSG_block_open, msg_block_open_desc(), &m, clock_ns() + 5 * NS_PER_S);
-}
-
-void client_block_ahead(struct client_block *b, struct client_worker *w, uint32_t first, uint32_t count)
-{
-    struct rpc_client *conn = b->ahead_busy ? NULL : client_worker_conn(w, true);
-    if (!conn)
-        return;
-    b->ahead_busy = true;
-    b->ahead_worker = w;
-    struct msg_block_fill m = {.first = first, .count = count, .flags = BLOCK_AHEAD};
-    client_block_desc(b->inode, b->index, &m.block);
-    b->ahead_rpc.done = on_ahead_filled;
-    rpc_client_call(conn, &b->ahead_rpc, MSG_block_fill, msg_block_fill_desc(), &m, clock_ns() + 30 * NS_PER_S);
 }

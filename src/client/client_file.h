@@ -6,8 +6,9 @@
  *      client_inode.c   what all open files of one inode share: layout, size, what is granted
  *      client_worker.c  the map of workers, connections to them
  *      client_block.c   blocks of a worker on this host: descriptors, mappings, filling what is cold
+ *      client_ahead.c   what a sequential reader will want next: the pattern, and having it filled in large ranges
  *      client_fetch.c   blocks of other hosts: reads with checksums and fail-over; the cache of what was read ahead
- *      client_read.c    READ, pieces, read-ahead
+ *      client_read.c    READ, pieces
  *      client_write.c   WRITE: grants, pieces on their way to the replicas
  *      client_reopen.c  handles for a new leader
  *      client_commit.c  what was written becomes known: write_commit, FLUSH, FSYNC, RELEASE, truncation
@@ -186,14 +187,16 @@ struct client_block {
     _Atomic uint64_t file_end;
     uint64_t remote_until_ns;
 
-    /* filling and opening, one call at a time; and another for what is ahead */
+    /* filling and opening, one call at a time; and some for what is ahead of readers */
     uint64_t need; /* chunks somebody waits for */
     struct list waiting;
-    bool busy, filled, ahead_busy, used;
+    bool busy, filled;
     int error;
-    struct rpc_call rpc, ahead_rpc;
+    struct rpc_call rpc;
     uint64_t deadline_ns, called_version, called_epoch;
-    struct client_worker *worker, *ahead_worker;
+    struct client_worker *worker;
+    uint64_t ahead_chunks; /* asked for by ahead_calls */
+    unsigned ahead_calls;
 };
 
 /* Content of another host in memory. */
@@ -273,8 +276,9 @@ struct curvine_file {
     struct client_inode *inode;
     uint64_t handle;
     int flags;
-    struct list link;                     /* inode.open_files */
-    _Atomic uint64_t next, window, ahead; /* read-ahead: next byte of a sequential reader; how far; asked for up to */
+    struct list link; /* inode.open_files */
+    /* read-ahead: where a sequential reader began, its next byte; how far; asked for up to */
+    _Atomic uint64_t began, next, window, ahead;
     _Atomic bool ahead_posted;
     bool stale, reopening; /* client_reopen.c */
     bool closing;          /* its handle is being closed: not opened again, the file may be freed any time */
@@ -332,7 +336,9 @@ struct client_worker *client_block_local(struct client_inode *in, uint32_t index
 /* Make chunks readable; io waits. */
 void client_block_need(struct client_block *b, struct client_worker *w, uint64_t chunks, struct client_io *io,
                        void (*resume)(struct client_io *));
-void client_block_ahead(struct client_block *b, struct client_worker *w, uint32_t first, uint32_t count);
+/* What block_open answered, unless the layout has moved on. */
+int client_block_opened(struct client_block *b, uint64_t version, uint64_t epoch, struct client_worker *w,
+                        const struct rpc_frame *f);
 void client_blocks_free(struct client_inode *in);
 void client_backings_sweep(struct curvine *cv, bool all);
 void client_backing_unref(struct client_backing *b);
@@ -364,9 +370,32 @@ void client_chunks_drop(struct client_inode *in, uint32_t block, uint32_t offset
 void client_chunks_drop_stale(struct client_inode *in); /* versions that are not the layout's */
 void client_chunks_free(struct client_inode *in);
 
-/* ---- reading, writing, telling ---- */
+/* ---- reading ---- */
+enum client_seg_kind { SEG_ZEROS, SEG_BYTES, SEG_FILE, SEG_MISS };
+
+/* A stretch of content and where it is: zeros, memory, a local worker's file, or nowhere yet. */
+struct client_seg {
+    enum client_seg_kind kind;
+    uint32_t n;
+    uint32_t block, offset; /* MISS: n bytes of content from here */
+    struct client_bytes *bytes;
+    struct client_map *map;
+    uint64_t at; /* in bytes, or in the file */
+};
+
+/* The next stretch of [offset, offset + length), which is below the size; at least one byte, at most CLIENT_IO_MAX of zeros.
+ * Under the lock, or on the loop. */
+struct client_seg client_plan(const struct client_inode *in, uint64_t offset, uint64_t length);
 void client_read(struct client_io *io);
+
+/* A read of [offset, end): any thread. Returns true when there is something to be fetched ahead: client_ahead_post(). */
+bool client_ahead_note(struct curvine_file *f, uint64_t offset, uint64_t end);
+void client_ahead_post(struct curvine_file *f);
 void client_ahead_job(struct loop_job *job);
+/* On the loop: begin to fetch what is not there of the window from here on. */
+void client_ahead_run(struct curvine_file *f, uint64_t from);
+
+/* ---- writing, telling ---- */
 void client_write(struct client_io *io);
 void client_write_pump(struct client_inode *in);
 void client_write_cancel(struct client_io *io);                         /* io->error is why */

@@ -70,7 +70,7 @@ void client_inode_put(struct client_inode *in)
         !list_empty(&in->pieces) || !list_empty(&in->truncates))
         return;
     for (uint32_t i = 0; i < in->block_count; i++)
-        if (in->blocks[i]->busy || in->blocks[i]->ahead_busy)
+        if (in->blocks[i]->busy || in->blocks[i]->ahead_calls)
             return;
     list_for_each (e, &in->chunks)
         if (list_entry(e, struct client_chunk, of_inode)->fetch)

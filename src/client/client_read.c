@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading. plan() says where the next stretch of content is: zeros, memory, a local worker's file, or nowhere yet. Readers
- * on other threads take what is at hand (curvine_read_pieces(), curvine_pread()); READ on the loop makes the rest available
- * and looks again, until everything is there.
- *
- * Read-ahead: a file remembers where a sequential reader would go on. Each read there doubles the window (128 KiB to
- * 32 MiB), any other read closes it: then nothing is fetched but what is asked for.
+ * Reading. client_plan() says where the next stretch of content is: zeros, memory, a local worker's file, or nowhere yet.
+ * Readers on other threads take what is at hand (curvine_read_pieces(), curvine_pread()); READ on the loop makes the rest
+ * available and looks again, until everything is there. What comes next is client_ahead.c's business.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,29 +13,16 @@
 #include "base/error.h"
 #include "client/client_file.h"
 
-#define AHEAD_FIRST (128u << 10)
-#define AHEAD_MAX   (32u << 20)
-#define TURNS_MAX   8  /* attempts to read through a local descriptor, or under a layout that moved on */
-#define PARTS_MAX   16 /* of one READ in flight */
-
-enum seg_kind { SEG_ZEROS, SEG_BYTES, SEG_FILE, SEG_MISS };
-
-struct seg {
-    enum seg_kind kind;
-    uint32_t n;
-    uint32_t block, offset; /* MISS: n bytes of content from here */
-    struct client_bytes *bytes;
-    struct client_map *map;
-    uint64_t at; /* in bytes, or in the file */
-};
+#define TURNS_MAX 8  /* attempts to read through a local descriptor, or under a layout that moved on */
+#define PARTS_MAX 16 /* of one READ in flight */
 
 static const uint8_t zeros[CLIENT_IO_MAX];
 
 /* ---- where content is ----------------------------------------------------------------------------------------------- */
 
-static struct seg plan_file(const struct client_inode *in, struct client_block *b, uint32_t offset, uint32_t n)
+static struct client_seg plan_file(const struct client_inode *in, struct client_block *b, uint32_t offset, uint32_t n)
 {
-    struct seg miss = {.kind = SEG_MISS, .n = n, .block = b->index, .offset = offset};
+    struct client_seg miss = {.kind = SEG_MISS, .n = n, .block = b->index, .offset = offset};
     uint32_t chunk = offset / CLIENT_FILL_BYTES, end = chunk;
     if (chunk >= 64 || offset >= b->length)
         return miss;
@@ -55,19 +39,19 @@ static struct seg plan_file(const struct client_inode *in, struct client_block *
         atomic_store(&b->file_end, file_end);
     }
     if (at >= file_end)
-        return (struct seg){.kind = SEG_ZEROS, .n = n};
-    return (struct seg){.kind = SEG_FILE, .n = (uint32_t)min((uint64_t)n, file_end - at), .map = b->map, .at = at};
+        return (struct client_seg){.kind = SEG_ZEROS, .n = n};
+    return (struct client_seg){
+        .kind = SEG_FILE, .n = (uint32_t)min((uint64_t)n, file_end - at), .map = b->map, .at = at};
 }
 
-/* The next stretch of [offset, offset + length), which is below the size; at least one byte, at most CLIENT_IO_MAX of zeros. */
-static struct seg plan(const struct client_inode *in, uint64_t offset, uint64_t length)
+struct client_seg client_plan(const struct client_inode *in, uint64_t offset, uint64_t length)
 {
     uint32_t n = (uint32_t)min(length, (uint64_t)1 << 30);
     struct client_bytes *data = in->inline_data;
     if (data) {
         if (offset >= data->n)
-            return (struct seg){.kind = SEG_ZEROS, .n = min(n, CLIENT_IO_MAX)};
-        return (struct seg){
+            return (struct client_seg){.kind = SEG_ZEROS, .n = min(n, CLIENT_IO_MAX)};
+        return (struct client_seg){
             .kind = SEG_BYTES, .n = (uint32_t)min((uint64_t)n, data->n - offset), .bytes = data, .at = offset};
     }
     uint32_t block = (uint32_t)(offset >> in->shift), at = (uint32_t)(offset & (client_block_bytes(in) - 1));
@@ -75,12 +59,12 @@ static struct seg plan(const struct client_inode *in, uint64_t offset, uint64_t 
     uint32_t content = e ? e->valid : client_base_length(in, block);
     n = min(n, client_block_bytes(in) - at);
     if (at >= content)
-        return (struct seg){.kind = SEG_ZEROS, .n = min(n, CLIENT_IO_MAX)};
+        return (struct client_seg){.kind = SEG_ZEROS, .n = min(n, CLIENT_IO_MAX)};
     n = min(n, content - at);
     struct client_block *b = client_block_find(in, block);
-    struct seg miss = {.kind = SEG_MISS, .n = n, .block = block, .offset = at};
+    struct client_seg miss = {.kind = SEG_MISS, .n = n, .block = block, .offset = at};
     if (b && b->open && b->version == (e ? e->version : in->base_version) && b->epoch == (e ? e->epoch : 0)) {
-        struct seg s = plan_file(in, b, at, n);
+        struct client_seg s = plan_file(in, b, at, n);
         if (s.kind != SEG_MISS)
             return s;
         miss = s; /* not in the file, for want of space: it may have come by message */
@@ -88,7 +72,7 @@ static struct seg plan(const struct client_inode *in, uint64_t offset, uint64_t 
     struct client_chunk *c = client_chunk_find(in, block, at);
     if (c && c->ready) {
         uint32_t skip = at - c->offset;
-        return (struct seg){.kind = SEG_BYTES, .n = min(n, c->n - skip), .bytes = c->bytes, .at = skip};
+        return (struct client_seg){.kind = SEG_BYTES, .n = min(n, c->n - skip), .bytes = c->bytes, .at = skip};
     }
     return miss;
 }
@@ -103,7 +87,7 @@ struct pins {
     void *held[];
 };
 
-static void *pin_ref(const struct seg *s)
+static void *pin_ref(const struct client_seg *s)
 {
     if (s->kind == SEG_FILE) {
         atomic_fetch_add(&s->map->refs, 1);
@@ -136,7 +120,7 @@ void curvine_pieces_done(struct curvine_file *file, void *pin)
     free(p);
 }
 
-static int add_pin(void **pin, const struct seg *s)
+static int add_pin(void **pin, const struct client_seg *s)
 {
     void *one = s->kind == SEG_FILE ? (void *)((uintptr_t)s->map | PIN_MAP) : (void *)((uintptr_t)s->bytes | PIN_BYTES);
     struct pins *p = NULL;
@@ -162,7 +146,7 @@ static int add_pin(void **pin, const struct seg *s)
     return 0;
 }
 
-static struct curvine_piece piece_of(const struct seg *s, bool by_descriptor)
+static struct curvine_piece piece_of(const struct client_seg *s, bool by_descriptor)
 {
     switch (s->kind) {
     case SEG_ZEROS: return (struct curvine_piece){.p = zeros, .fd = -1, .n = s->n};
@@ -172,20 +156,6 @@ static struct curvine_piece piece_of(const struct seg *s, bool by_descriptor)
             return (struct curvine_piece){.p = s->map->p + (s->at - s->map->fd_offset), .fd = -1, .n = s->n};
         return (struct curvine_piece){.fd = s->map->backing->fd, .fd_offset = s->at, .n = s->n};
     }
-}
-
-/* A read of [offset, end) that could be one of a sequence. Several threads may read one file: then the pattern is a guess,
- * and any guess is fine. */
-static void note_pattern(struct curvine_file *f, uint64_t offset, uint64_t end)
-{
-    uint64_t next = atomic_load_explicit(&f->next, memory_order_relaxed);
-    uint64_t window = atomic_load_explicit(&f->window, memory_order_relaxed);
-    bool sequential = offset == next || (window && offset < next + window && offset + window > next);
-    window = sequential ? min(max(window * 2, (uint64_t)AHEAD_FIRST), (uint64_t)AHEAD_MAX) : 0;
-    atomic_store_explicit(&f->window, window, memory_order_relaxed);
-    atomic_store_explicit(&f->next, sequential ? max(end, next) : end, memory_order_relaxed);
-    if (!sequential)
-        atomic_store_explicit(&f->ahead, end, memory_order_relaxed);
 }
 
 static int64_t read_pieces(struct curvine_file *f, uint64_t offset, uint32_t length, struct curvine_piece *pieces,
@@ -206,7 +176,7 @@ static int64_t read_pieces(struct curvine_file *f, uint64_t offset, uint32_t len
     if (in->next_known && offset < end && (end - 1) >> in->shift >= in->known_end)
         r = -EAGAIN;
     for (uint64_t at = offset; r == 0 && at < end;) {
-        struct seg s = plan(in, at, end - at);
+        struct client_seg s = client_plan(in, at, end - at);
         if (s.kind == SEG_MISS || count == limit)
             r = -EAGAIN;
         else if (s.kind != SEG_ZEROS)
@@ -220,11 +190,8 @@ static int64_t read_pieces(struct curvine_file *f, uint64_t offset, uint32_t len
         curvine_pieces_done(f, pin);
         return -EAGAIN;
     }
-    note_pattern(f, offset, end);
-    uint64_t window = atomic_load_explicit(&f->window, memory_order_relaxed);
-    uint64_t ahead = atomic_load_explicit(&f->ahead, memory_order_relaxed);
-    if (window && ahead < size && end + window / 2 > ahead && !atomic_exchange(&f->ahead_posted, true))
-        loop_post(f->cv->loop, &f->ahead_job);
+    if (client_ahead_note(f, offset, end))
+        client_ahead_post(f);
     *ret_count = count;
     *ret_pin = pin;
     return (int64_t)(end - offset);
@@ -284,53 +251,6 @@ int64_t curvine_pread(struct curvine_file *file, void *p, size_t n, uint64_t off
         return got;
     struct curvine_request q = {.op = CURVINE_READ, .file = file, .offset = offset, .length = length, .buffer = p};
     return curvine_run(file->cv, &q);
-}
-
-/* ---- ahead, on the loop ---------------------------------------------------------------------------------------------------- */
-
-static void ahead_local(struct client_inode *in, struct client_worker *w, const struct seg *s, uint64_t n)
-{
-    struct client_block *b = client_block_get(in, s->block);
-    if (!b)
-        return;
-    uint32_t first = s->offset / CLIENT_FILL_BYTES;
-    uint32_t end = (uint32_t)((s->offset + min(n, (uint64_t)s->n) + CLIENT_FILL_BYTES - 1) / CLIENT_FILL_BYTES);
-    client_block_ahead(b, w, first, end - first);
-}
-
-/* Begin to fetch what is not there of the window behind a sequential reader. */
-static void run_ahead(struct curvine_file *f, uint64_t from)
-{
-    struct client_inode *in = f->inode;
-    uint64_t window = f->window, ahead = f->ahead, end = min(from + window, (uint64_t)in->size);
-    for (uint64_t at = max(from, ahead); at < end && client_map_ready(in->cv);) {
-        uint32_t block = (uint32_t)(at >> in->shift);
-        if (in->next_known && block >= in->known_end)
-            return;
-        struct seg s = plan(in, at, end - at);
-        if (s.kind == SEG_MISS) {
-            struct client_worker *w = client_block_local(in, block);
-            if (w)
-                ahead_local(in, w, &s, end - at);
-            else {
-                uint64_t deadline_ns = clock_ns() + in->cv->options.timeout_ms * NS_PER_MS;
-                struct client_chunk *c = client_chunk_get(in, block, s.offset, deadline_ns);
-                if (!c)
-                    return;
-                s.n = min(s.n, c->offset + c->n - s.offset);
-            }
-        }
-        at += s.n;
-        f->ahead = at;
-    }
-}
-
-void client_ahead_job(struct loop_job *job)
-{
-    struct curvine_file *f = container_of(job, struct curvine_file, ahead_job);
-    f->ahead_posted = false;
-    if (f->cv->state != CLIENT_CLOSING)
-        run_ahead(f, f->next);
 }
 
 /* ---- READ, on the loop ------------------------------------------------------------------------------------------------------- */
@@ -394,7 +314,7 @@ static struct part *part_new(struct client_io *io, uint32_t n)
     return p;
 }
 
-static int read_file(struct client_io *io, const struct seg *s)
+static int read_file(struct client_io *io, const struct client_seg *s)
 {
     struct part *p = part_new(io, s->n);
     if (!p)
@@ -406,7 +326,7 @@ static int read_file(struct client_io *io, const struct seg *s)
     return 0;
 }
 
-static int read_remote(struct client_io *io, const struct seg *s)
+static int read_remote(struct client_io *io, const struct client_seg *s)
 {
     struct part *p = part_new(io, min(s->n, CLIENT_IO_MAX));
     if (!p)
@@ -429,13 +349,16 @@ static uint64_t chunk_bits(uint32_t offset, uint32_t n)
 }
 
 /* What is not at hand. Returns true: it waits. */
-static bool read_miss(struct client_io *io, struct seg *s)
+static bool read_miss(struct client_io *io, struct client_seg *s)
 {
     struct client_inode *in = io->inode;
     struct curvine_file *f = io->request->file;
     struct client_worker *w = client_block_local(in, s->block);
     struct client_block *b = w ? client_block_get(in, s->block) : NULL;
     if (b && io->turns++ < TURNS_MAX) {
+        uint64_t chunk_end = (io->position + s->n + CLIENT_FILL_BYTES - 1) / CLIENT_FILL_BYTES * CLIENT_FILL_BYTES;
+        if (f->window && io->position + f->window > chunk_end) /* in one range with what comes next */
+            client_ahead_run(f, io->position);
         client_block_need(b, w, chunk_bits(s->offset, s->n), io, read_go);
         return true;
     }
@@ -443,7 +366,7 @@ static bool read_miss(struct client_io *io, struct seg *s)
         b->remote_until_ns = clock_ns() + NS_PER_S;
     struct client_chunk *c = f->window ? client_chunk_get(in, s->block, s->offset, io->deadline_ns) : NULL;
     if (c && !c->ready) {
-        run_ahead(f, io->position);
+        client_ahead_run(f, io->position);
         client_io_wait(io, &c->waiting, read_go);
         return true;
     }
@@ -496,14 +419,14 @@ static void read_go(struct client_io *io)
             uint64_t size = in->size;
             io->end = q->offset < size ? min(q->offset + q->length, size) : q->offset;
             if (io->end > io->position)
-                note_pattern(q->file, q->offset, io->end);
+                (void)client_ahead_note(q->file, q->offset, io->end);
             continue;
         }
         if (io->position >= in->size) { /* it became shorter meanwhile */
             io->end = io->position;
             break;
         }
-        struct seg s = plan(in, io->position, io->end - io->position);
+        struct client_seg s = client_plan(in, io->position, io->end - io->position);
         uint8_t *p = (uint8_t *)q->buffer + (io->position - q->offset);
         if (s.kind == SEG_ZEROS)
             memset(p, 0, s.n);
