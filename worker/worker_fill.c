@@ -93,41 +93,21 @@ static void add_run(struct flight *f, uint32_t first, uint32_t count, bool ahead
     list_push_back(ahead ? &f->fill->ahead : &f->fill->needed, &r->link);
 }
 
-/* What is wanted of a flight by those who need it now, or by those who read ahead, and not taken. */
-struct wanted {
-    uint64_t chunks, deadline_ns;
-    bool pin;
-};
-
-static struct wanted wanted_of(const struct flight *f, bool ahead)
+/* Runs of chunks that are not taken: neighbours together, up to the size of a range. */
+static bool make_runs(struct flight *f, uint64_t wanted, bool ahead, bool pin, uint64_t deadline_ns)
 {
     uint64_t now = clock_ns();
-    struct wanted w = {.deadline_ns = now + GET_MS_MIN * NS_PER_MS};
-    list_for_each (e, &f->waits) {
-        const struct fill_wait *x = list_entry(e, struct fill_wait, link);
-        if (x->ahead != ahead)
-            continue;
-        w.chunks |= x->left;
-        w.pin |= x->pin;
-        w.deadline_ns = max(w.deadline_ns, min(x->deadline_ns, now + GET_MS_MAX * NS_PER_MS));
-    }
-    w.chunks &= ~f->taken;
-    return w;
-}
-
-/* Runs of all that is in `from`, each with its neighbours in `with`, up to the size of a range. */
-static void make_runs(struct flight *f, const struct wanted *from, uint64_t with, bool ahead)
-{
+    uint64_t deadline = min(max(deadline_ns, now + GET_MS_MIN * NS_PER_MS), now + GET_MS_MAX * NS_PER_MS);
     uint32_t most = (uint32_t)max(f->fill->o.core->options->fill_range_bytes / BLOCK_CHUNK_BYTES, 1ull);
-    for (uint64_t left = from->chunks & ~f->taken; left; left &= ~f->taken) {
-        uint32_t first = (uint32_t)__builtin_ctzll(left), n = 0;
-        while (n < most && first + n < 64 && (with & ~f->taken) >> (first + n) & 1)
+    for (wanted &= ~f->taken; wanted; wanted &= ~f->taken) {
+        uint32_t first = (uint32_t)__builtin_ctzll(wanted), n = 0, runs = f->runs;
+        while (n < most && first + n < 64 && wanted >> (first + n) & 1)
             n++;
-        uint32_t runs = f->runs;
-        add_run(f, first, n, ahead, from->pin, from->deadline_ns);
-        if (f->runs == runs) /* no memory: who waited was told */
-            return;
+        add_run(f, first, n, ahead, pin, deadline);
+        if (f->runs == runs) /* no memory: who waited was told, and is gone */
+            return false;
     }
+    return true;
 }
 
 /* Somebody needs now what was only ahead. */
@@ -144,14 +124,25 @@ static void promote(struct flight *f, uint64_t chunks)
     }
 }
 
-/* What is needed first, in one range with what its reader will want next. */
+/* What is needed makes ranges together, whoever asked; who reads ahead knows which ranges are best. */
 static void flight_go(struct flight *f)
 {
+    uint64_t needed = 0, deadline_ns = 0;
+    bool pin = false;
     if (!f->known)
         return;
-    struct wanted now = wanted_of(f, false), next = wanted_of(f, true);
-    make_runs(f, &now, now.chunks | next.chunks, false);
-    make_runs(f, &next, next.chunks, true);
+    list_for_each (e, &f->waits) {
+        const struct fill_wait *w = list_entry(e, struct fill_wait, link);
+        needed |= w->ahead ? 0 : w->left;
+        pin |= !w->ahead && w->pin;
+        deadline_ns = max(deadline_ns, w->ahead ? 0 : w->deadline_ns);
+    }
+    bool more = make_runs(f, needed, false, pin, deadline_ns);
+    for (struct list *e = f->waits.next; more && e != &f->waits; e = e->next) {
+        const struct fill_wait *w = list_entry(e, struct fill_wait, link);
+        if (w->ahead)
+            more = make_runs(f, w->left, true, w->pin, w->deadline_ns);
+    }
     fill_start_some(f->fill);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Read-ahead. A file remembers where a sequential reader began and would go on. Each read there doubles the window, up to
- * four times what was read in sequence so far and at most 64 MiB of a worker on this host (which keeps it on its disk),
+ * four times what was read in sequence so far and at most 128 MiB of a worker on this host (which keeps it on its disk),
  * 32 MiB of another (which we keep in memory, within memory_bytes); any other read closes it: then nothing is fetched but
  * what is asked for.
  *
@@ -9,9 +9,10 @@
  *        | was read | readable, on its way |   not asked for yet
  *                   |<------- window ---------->|
  *
- * Of this host, what lies between ahead and the end of the window is asked for by block_fill with BLOCK_AHEAD, in calls of
- * ASK_CHUNKS, several at a time: one call becomes one range of the under file system, and the reader meets chunks of it as
- * they come in. The window is filled up when half of it is used, so that the ranges stay large.
+ * Of this host, what lies between ahead and the end of the window is asked for by block_fill with BLOCK_AHEAD. Each call
+ * becomes one range of the under file system, of a sixteenth of the window and 1 to 8 MiB: so a reader has up to 16 ranges on
+ * their way from its first MiB on (one connection of an object store is slow), and large ones when it goes on; it meets the
+ * chunks of a range as they come in. The window is filled up a range at a time.
  */
 #include <stdlib.h>
 
@@ -19,11 +20,12 @@
 #include "client/client_file.h"
 
 #define AHEAD_FIRST  (512u << 10)
-#define AHEAD_LOCAL  (64u << 20)
+#define AHEAD_LOCAL  (128u << 20)
 #define AHEAD_REMOTE (32u << 20)
 #define AHEAD_RATIO  4
-#define ASK_CHUNKS   8 /* of one call: the worker's fill_range_bytes */
-#define ASK_CALLS    8 /* of one block */
+#define RANGES       16 /* of a window */
+#define RANGE_MAX    (8u << 20)
+#define ASK_CALLS    16 /* of one block */
 #define FILL_MS      30000
 #define OPEN_MS      5000
 
@@ -37,6 +39,11 @@ static uint64_t get(const _Atomic uint64_t *p)
 static void set(_Atomic uint64_t *p, uint64_t value)
 {
     atomic_store_explicit(p, value, memory_order_relaxed);
+}
+
+static uint64_t range_bytes(uint64_t window)
+{
+    return min(max(window / RANGES, (uint64_t)CLIENT_FILL_BYTES), (uint64_t)RANGE_MAX);
 }
 
 /* Several threads may read one file: then the pattern is a guess, and any guess is fine. */
@@ -58,7 +65,7 @@ bool client_ahead_note(struct curvine_file *f, uint64_t offset, uint64_t end)
     set(&f->next, next);
     set(&f->window, window);
     uint64_t ahead = get(&f->ahead);
-    return ahead < f->inode->size && end + window / 2 > ahead;
+    return ahead < f->inode->size && end + window >= ahead + range_bytes(window);
 }
 
 void client_ahead_post(struct curvine_file *f)
@@ -126,20 +133,19 @@ static uint64_t chunk_bits(uint32_t first, uint32_t count)
     return (count >= 64 ? ~0ull : (1ull << count) - 1) << first;
 }
 
-/* Ask for up to ASK_CHUNKS from first on. Returns how many need not be thought of again; 0: not now. */
-static uint32_t ask(struct client_inode *in, struct client_worker *w, uint32_t index, uint32_t first, uint32_t count)
+/* Ask for chunks of a block. Returns false: not now. */
+static bool ask(struct client_inode *in, struct client_worker *w, uint32_t index, uint32_t first, uint32_t count)
 {
     struct client_block *b = client_block_get(in, index);
     struct rpc_client *conn = b ? client_worker_conn(w, true) : NULL;
     if (!conn)
-        return 0;
-    count = min(count, (uint32_t)ASK_CHUNKS);
+        return false;
     uint64_t there = b->ahead_chunks | (is_current(b) ? b->readable : 0), chunks = chunk_bits(first, count);
     if (!(chunks & ~there))
-        return count;
+        return true;
     struct ahead_call *a = b->ahead_calls < ASK_CALLS ? calloc(1, sizeof(*a)) : NULL;
     if (!a)
-        return 0;
+        return false;
     *a = (struct ahead_call){.block = b, .worker = w, .chunks = chunks & ~there};
     uint32_t from = (uint32_t)__builtin_ctzll(a->chunks), to = 64 - (uint32_t)__builtin_clzll(a->chunks);
     struct msg_block_fill m = {.first = from, .count = to - from, .flags = BLOCK_AHEAD};
@@ -150,23 +156,23 @@ static uint32_t ask(struct client_inode *in, struct client_worker *w, uint32_t i
     b->ahead_calls++;
     a->rpc.done = on_filled;
     rpc_client_call(conn, &a->rpc, MSG_block_fill, msg_block_fill_desc(), &m, clock_ns() + FILL_MS * NS_PER_MS);
-    return count;
+    return true;
 }
 
 /* ---- the window, on the loop ----------------------------------------------------------------------------------------------- */
 
-/* How far it got behind s->offset, 0: no further now. */
-static uint64_t ahead_of(struct client_inode *in, const struct client_seg *s, uint64_t from, uint64_t at, uint64_t end)
+/* Of this host: the next range. Returns how far it got, 0: no further now. */
+static uint64_t ahead_here(struct client_inode *in, struct client_worker *w, const struct client_seg *s, uint64_t n)
 {
-    struct client_worker *w = client_block_local(in, s->block);
-    if (w) {
-        uint32_t first = s->offset / CLIENT_FILL_BYTES;
-        uint32_t last = (s->offset + (uint32_t)min((uint64_t)s->n, end - at) - 1) / CLIENT_FILL_BYTES;
-        uint32_t asked = ask(in, w, s->block, first, last - first + 1);
-        return asked ? min((uint64_t)(first + asked) * CLIENT_FILL_BYTES - s->offset, (uint64_t)s->n) : 0;
-    }
-    if (at >= from + AHEAD_REMOTE)
-        return 0;
+    uint32_t first = s->offset / CLIENT_FILL_BYTES, last = (s->offset + (uint32_t)n - 1) / CLIENT_FILL_BYTES;
+    return ask(in, w, s->block, first, last - first + 1)
+               ? min((uint64_t)(last + 1) * CLIENT_FILL_BYTES - s->offset, (uint64_t)s->n)
+               : 0;
+}
+
+/* Of another: into memory. */
+static uint64_t ahead_there(struct client_inode *in, const struct client_seg *s)
+{
     uint64_t deadline_ns = clock_ns() + in->cv->options.timeout_ms * NS_PER_MS;
     const struct client_chunk *c = client_chunk_get(in, s->block, s->offset, deadline_ns);
     return c ? min(s->n, c->offset + c->n - s->offset) : 0;
@@ -175,12 +181,18 @@ static uint64_t ahead_of(struct client_inode *in, const struct client_seg *s, ui
 void client_ahead_run(struct curvine_file *f, uint64_t from)
 {
     struct client_inode *in = f->inode;
-    uint64_t window = get(&f->window), end = min(from + window, (uint64_t)in->size);
+    uint64_t window = get(&f->window), range = range_bytes(window), size = in->size, end = min(from + window, size);
     for (uint64_t at = max(from, get(&f->ahead)); at < end && client_map_ready(in->cv);) {
         if (in->next_known && (at >> in->shift) >= in->known_end)
             return;
-        struct client_seg s = client_plan(in, at, end - at);
-        uint64_t n = s.kind == SEG_MISS ? ahead_of(in, &s, from, at, end) : s.n;
+        struct client_seg s = client_plan(in, at, min(range, size - at));
+        uint64_t n = s.n;
+        if (s.kind == SEG_MISS) {
+            struct client_worker *w = client_block_local(in, s.block);
+            if (w ? at + n > end && end < size : at >= from + AHEAD_REMOTE)
+                return; /* a whole range at a time */
+            n = w ? ahead_here(in, w, &s, n) : ahead_there(in, &s);
+        }
         if (n == 0)
             return;
         at += n;
