@@ -248,6 +248,8 @@ static int batch_add(struct master_import_batch *b, struct text name, struct tex
 {
     if (text_equal(name, key))
         key.n = 0;
+    else if (key.n == 0)
+        key = TEXT("/");
     int r = buf_reserve(&b->texts, name.n + key.n);
     if (r < 0)
         return r;
@@ -568,8 +570,14 @@ static int look_any(struct ufs_op *op, const struct ufs_entry *e)
 static void look_listed(struct ufs_op *op)
 {
     struct import_look *k = container_of(op, struct import_look, op);
+    int r = said(op->result);
     k->asking = false;
-    look_go_on(k, said(op->result));
+    if (r == 0 && k->key.n == 0) { /* of a directory without a name, its directory was not asked for */
+        r = k->beside ? 0 : -ENOENT;
+        k->found.type = UFS_DIRECTORY;
+        k->beside = false;
+    }
+    look_go_on(k, r);
 }
 
 /* Of an object store: may there be objects below what is an object? */
@@ -617,12 +625,14 @@ static int look_ask(struct import_look *k)
     struct import_directory *d = k->of;
     struct ufs *u = NULL;
     int r = look_key(k);
+    k->op.deadline_ns = clock_ns() + LOOK_NS;
+    if (r == 0 && k->key.n == 0)
+        return look_for_directory(k); /* nothing has no name at all, but "/x" may be there */
     if (r == 0)
         r = master_ufs_of(d->import->ufs, d->mount, &u);
     if (r < 0)
         return r;
     k->asking = true;
-    k->op.deadline_ns = clock_ns() + LOOK_NS;
     ufs_stat(u, &k->op, (struct text){(const char *)k->key.p, (uint32_t)k->key.n}, look_statted);
     return 0;
 }

@@ -29,7 +29,7 @@ struct master_import; /* opaque */
 /* --- what is brought --- */
 struct master_import_name {
     struct text name; /* in the namespace: escaped */
-    struct text key;  /* within the directory's key; empty: as the name */
+    struct text key;  /* within the directory's key; empty: as the name; "/": it is the empty one */
     enum ufs_type type;
     struct ufs_identity identity;
     uint32_t mode, uid, gid; /* mode 0: the store has none */

@@ -182,8 +182,6 @@ static void place_end(struct placing *x, int error)
         const struct msg_origin_answer *a = &x->q.answer.origin;
         p->mount = a->mount;
         error = buf_append(&x->prefix, a->key.p, a->key.n);
-        if (error == 0 && a->key.n)
-            error = buf_append(&x->prefix, "/", 1);
         p->prefix = (struct text){(const char *)x->prefix.p, (uint32_t)x->prefix.n};
     }
     master_import_placed(p, error);

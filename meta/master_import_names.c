@@ -28,9 +28,9 @@ void import_names_fini(struct import_names *n)
 int import_name_of(struct text component, bool beside, struct buf *name)
 {
     name->n = 0;
-    if (component.n == 0)
-        return -ENOTSUP;
-    int r = ufs_key_to_path(component, beside, name);
+    int r = component.n ? ufs_key_to_path(component, beside, name)
+            : beside    ? buf_append(name, "%~=%~", 5)
+                        : buf_append(name, "%~", 2);
     if (r == -EILSEQ || (r == 0 && memchr(name->p, '/', name->n)))
         return -ENOTSUP;
     return r;

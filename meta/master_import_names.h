@@ -5,7 +5,7 @@
  * back until no directory of their name can follow. Those held back are prefixes of one another, so there are few.
  *
  * Left out, and counted by the caller: symlinks (the interface of under file systems does not tell where they point), keys
- * whose escape is not a single name (longer than 255 bytes, with a zero byte) or that are empty between two '/'.
+ * whose escape is not a single name (longer than 255 bytes, with a zero byte).
  */
 #pragma once
 

@@ -77,7 +77,7 @@ static int import_see_names(struct import *m)
         const struct meta_import_name *n = &w->names[k];
         m->children[k] = 0;
         m->actions[k] = LEAVE;
-        if (check_name(n->name) < 0 || n->key.n > META_NAME_MAX || (n->key.n && memchr(n->key.p, '/', n->key.n)) ||
+        if (check_name(n->name) < 0 || n->key.n > META_NAME_MAX || (n->key.n > 1 && memchr(n->key.p, '/', n->key.n)) ||
             n->size > FILE_BYTES_MAX) {
             m->skipped++;
             continue;

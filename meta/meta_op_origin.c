@@ -3,7 +3,8 @@
  * What workers ask: where the content of a file comes from, and whether what they hold is still anybody's.
  *
  * A key is put together on the way up: ufs_at of a file or directory is its name in the under file system, within its
- * parent's key; or, beginning with '/', its whole key within the mount, since it was moved here and not there.
+ * parent's key, "/" when that is empty ("a//b", "a/"); or '/' and its whole key within the mount, since it was moved here
+ * and not there.
  */
 #include "meta/meta_op.h"
 
@@ -24,6 +25,11 @@ static bool prepend(char *key, uint32_t *at, struct text part, bool slash)
     return true;
 }
 
+static bool is_whole(struct text at)
+{
+    return at.n > 1 && at.p[0] == '/';
+}
+
 int origin_key(struct run *u, const struct meta_inode *i, char key[META_ORIGIN_KEY_MAX], struct text *ret)
 {
     const struct kept_row *mount = kept_find(&u->m->mounts, i->mount);
@@ -33,12 +39,12 @@ int origin_key(struct run *u, const struct meta_inode *i, char key[META_ORIGIN_K
         return -ENOENT;
     for (uint32_t depth = 0; n.id != mount->mount.inode; depth++) {
         struct text part = n.ufs_at;
-        bool whole = part.n && part.p[0] == '/';
+        bool whole = is_whole(part);
         if (!part.n)
             return -ENODATA; /* made here */
-        if (whole)
+        if (part.p[0] == '/')
             part = (struct text){part.p + 1, part.n - 1};
-        if (depth > KEY_DEPTH_MAX || !prepend(key, &at, part, at < KEY_BYTES_MAX))
+        if (depth > KEY_DEPTH_MAX || !prepend(key, &at, part, depth > 0))
             return -ENAMETOOLONG;
         if (whole)
             break;
@@ -54,7 +60,7 @@ int origin_key(struct run *u, const struct meta_inode *i, char key[META_ORIGIN_K
 int origin_pin(struct run *u, struct meta_inode *i, char key[META_ORIGIN_KEY_MAX])
 {
     struct text at;
-    if (!i->ufs_at.n || i->ufs_at.p[0] == '/' || !has_ufs(u, i->mount))
+    if (!i->ufs_at.n || is_whole(i->ufs_at) || !has_ufs(u, i->mount))
         return 0;
     int r = origin_key(u, i, key, &at);
     if (r < 0)
@@ -90,6 +96,11 @@ int op_origin(struct run *u)
         r = buf_append(&u->q->data, i.ufs_etag.p, etag);
     if (r == 0)
         r = buf_append(&u->q->data, at.p, at.n);
+    bool below = r == 0 && S_ISDIR(i.mode) && i.id != kept_find(&u->m->mounts, i.mount)->mount.inode;
+    if (below) {
+        r = buf_append(&u->q->data, "/", 1);
+        at.n++;
+    }
     if (r < 0)
         return r;
     a->etag = key_of(u->q->data.p, etag);

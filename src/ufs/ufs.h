@@ -81,6 +81,7 @@ void ufs_stat(struct ufs *u, struct ufs_op *op, struct text key, void (*done)(st
 
 /* Entries of a directory (prefix: "" or with a final '/'), or of everything below it when recursive, in the order of
  * keys, behind the key after (empty: from the start). max 0: to the end; otherwise about as many, then op->more.
+ * An object that is named like the prefix itself ("a/") is listed when it has content; an empty one is only a marker.
  * Streamed page by page: memory does not grow with the listing. */
 void ufs_list(struct ufs *u, struct ufs_op *op, struct text prefix, struct text after, uint32_t max, bool recursive,
               int (*each)(struct ufs_op *, const struct ufs_entry *), void (*done)(struct ufs_op *));

@@ -364,8 +364,9 @@ static int give_page(struct s3_job *j)
     int r = s3_page_end(j->page, &entries, &count, &token);
     for (size_t i = 0; r == 0 && i < count; i++) {
         struct ufs_entry e = entries[i].entry;
-        if (e.key.n < prefix_n || (e.key.n == j->key_n && memcmp(e.key.p, j->key, j->key_n) == 0))
-            continue; /* the marker of the directory itself */
+        bool itself = e.key.n == j->key_n && memcmp(e.key.p, j->key, j->key_n) == 0;
+        if (e.key.n < prefix_n || (itself && (e.identity.size == 0 || e.key.n == prefix_n)))
+            continue; /* the marker of the directory itself, or the root */
         if (j->max && j->given >= j->max) {
             op->more = true;
             return 0;

@@ -161,6 +161,12 @@ identity_of() { # URI KEY
     has "dir 0 - both/"
     run -0 ufs s3://data list a/
     [ "$output" = "dir 0 - a//" ]
+    # An object that is named like the prefix: with content it is one, without it is the directory's marker.
+    run -0 ufs s3://data list marker/
+    [[ $output = "file 7 "*" marker/" ]]
+    ufs s3://data put empty/ /dev/null
+    run -0 ufs s3://data list empty/
+    [ -z "$output" ]
 }
 
 @test "If-Match: an object that changed is not mixed with what it was" {

@@ -149,3 +149,27 @@ refused() {
     c umount -y :/env
     c umount -y :/file
 }
+
+@test "keys that are no path names are read under their escaped names, and found by them" {
+    s3_start_any odd
+    # The last two the server has, but leaves out of listings of what is above them.
+    keys=('a//b' 'both' 'both/below' '100%' 'with space' '%~x' 'dir/..' 'dir/.' 'marker/' '/lead')
+    names=('a/%~/b' '%~=both' 'both/below' '100%' 'with space' '%~%%~x' 'dir/%~..' 'dir/%~.' 'marker/%~' '%~/lead')
+    listed=8
+    for key in "${keys[@]}"; do
+        printf 'of %s' "$key" >in
+        s3_put odd "$key" in
+    done
+    # By listing, and each by itself before anything was listed.
+    c mount s3://odd :/odd --param endpoint="$s3_endpoint"
+    c fs get -r :/odd all
+    c mount s3://odd :/single --param endpoint="$s3_endpoint"
+    for i in "${!keys[@]}"; do
+        [ "$i" -ge $listed ] || [ "$(cat "all/${names[i]}")" = "of ${keys[i]}" ]
+        [ "$(c fs cat ":/single/${names[i]}")" = "of ${keys[i]}" ]
+    done
+    run -1 c fs stat ':/single/a/%~/c'
+    run -1 c fs stat ':/single/dir/%~'
+    c umount -y :/odd
+    c umount -y :/single
+}
