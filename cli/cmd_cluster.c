@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cv cluster status, cv node list: what the leading master knows of the cluster. */
+/* cv cluster status, cv node list: all masters and journals, the workers as the leader sees them, and what to do. */
+#include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,94 +10,213 @@
 #include "base/uuid.h"
 #include "cli/connect.h"
 #include "cli/host.h"
-#include "client/client_ask.h"
+#include "cli/masters.h"
+#include "cli/raft_view.h"
 
-#define HALF_SET_UP_MS                                                                                                 \
-    2000 /* a master may be elsewhere, but this host's journal does not run: do not keep people waiting */
+#define PATIENCE_MS 2000 /* for somebody to lead: a failover takes about a second */
+#define JOURNALS_MS 2000
+#define SILENT_MS   3000
+#define BEHIND_MAX  10000 /* entries a master may be behind before it is worth a word */
 
-/* Ask the leader; the answer borrows from *body. */
-static int ask_status(struct cli *cli, struct buf *body, struct msg_cluster_status_answer *ret)
+/* What was found, and the worst of it: one line each, and the command to type. */
+struct look {
+    struct cli *cli;
+    struct masters masters;
+    struct raft_view *journals; /* NULL, or without answers: they could not be asked */
+    struct out *table;
+    const char *verdict;
+    char action[256];
+};
+
+static void look_end(struct look *l)
 {
-    struct curvine *cv cleanup(curvine_closep) = NULL;
-    int status = cli_connect(cli, &cv);
-    if (status != CLI_OK)
-        return status;
-    struct msg_cluster_status m = {0};
-    int r = client_ask(cv, MSG_cluster_status, msg_cluster_status_desc(), &m, 0, body);
-    if (r == 0)
-        r = msg_cluster_status_answer_decode(body->p, body->n, ret);
-    return r < 0 ? cli_fail(cli, r, NULL, "ask the master") : CLI_OK;
+    masters_fini(&l->masters);
+    raft_view_closep(&l->journals);
 }
 
-static struct out *nodes_table(const struct wire_list *nodes, bool *ret_all_well)
+/* The first that is found is the one told. */
+static __attribute__((format(printf, 3, 4))) void found(struct look *l, const char *verdict, const char *format, ...)
+{
+    va_list args;
+    if (l->verdict)
+        return;
+    l->verdict = verdict;
+    va_start(args, format);
+    vsnprintf(l->action, sizeof(l->action), format, args);
+    va_end(args);
+}
+
+/* How a daemon is started again here. */
+static void found_down(struct look *l, const char *verdict, const char *program, const char *address)
+{
+    if (l->cli->dir)
+        found(l, verdict, "start it: cv local up --dir %s", l->cli->dir);
+    else if (strncmp(address, "unix:", 5) == 0)
+        found(l, verdict, "start it: systemctl start %s (or cv local up), and look at its log", program);
+    else
+        found(l, verdict, "start it on %s: systemctl start %s, and look at its log", address, program);
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------------------------------- */
+
+static void add_number(struct out *o, bool known, uint64_t n)
+{
+    if (known)
+        out_number(o, n);
+    else
+        out_text(o, NULL);
+}
+
+/* One row. term, behind: UINT64_MAX: does not apply, or not known. */
+static void add_node(struct look *l, const struct rec_node_info *n, uint64_t term, uint64_t behind, bool well)
+{
+    struct out *o = l->table;
+    uint64_t now = clock_wall_ns();
+    out_text_of(o, n->role);
+    out_id(o, n->node);
+    out_text_of(o, n->state);
+    out_colour(o, well ? OUT_GOOD : OUT_BAD);
+    out_text_of(o, n->address);
+    add_number(o, term != UINT64_MAX, term);
+    add_number(o, behind != UINT64_MAX, behind);
+    out_text_of(o, n->version);
+    add_number(o, n->started_ns && now > n->started_ns, (now - n->started_ns) / NS_PER_MS);
+    add_number(o, n->capacity, n->capacity);
+    add_number(o, n->capacity, n->used);
+    out_text_of(o, n->detail);
+}
+
+static void add_master(struct look *l, const struct master_says *m)
+{
+    const struct master_says *leader = l->masters.leader;
+    struct rec_node_info n;
+    if (!master_self(m, &n)) {
+        n = (struct rec_node_info){.role = TEXT("master"), .state = TEXT("down"), .address = text_of(m->address)};
+        n.detail = text_of(*m->reason ? m->reason : cv_error_text(m->error));
+        add_node(l, &n, UINT64_MAX, UINT64_MAX, false);
+        found_down(l, "DEGRADED: a master is down", "cv-master", m->address);
+        return;
+    }
+    uint64_t committed = leader ? leader->answer.committed : m->answer.committed;
+    uint64_t behind = committed > m->answer.applied ? committed - m->answer.applied : 0;
+    bool well = text_equal(n.state, TEXT("leading")) || text_equal(n.state, TEXT("following"));
+    add_node(l, &n, m->answer.term, behind, well);
+    if (text_equal(n.state, TEXT("detached")))
+        found_down(l, "DEGRADED: a master has no journal", "cv-journal", m->address);
+    else if (!well)
+        found(l, "DEGRADED: a node is not up", "see which: cv node list -o wide");
+    else if (behind > BEHIND_MAX)
+        found(l, "DEGRADED: a master applies more slowly than the journal commits",
+              "it catches up by itself; watch: cv node list");
+}
+
+/* A voter as the journals tell it. */
+static void add_journal(struct look *l, const struct raft_view_member *m)
+{
+    const struct raft_view *v = l->journals;
+    bool leads = m->id == v->leader, silent = m->followed && (m->heard_ago_ms < 0 || m->heard_ago_ms > SILENT_MS);
+    bool known = m->answered || m->followed;
+    char detail[200];
+    struct rec_node_info n = {.node = m->id,
+                              .role = TEXT("journal"),
+                              .address = text_of(m->address),
+                              .state = text_of(leads                     ? "leader"
+                                               : silent                  ? "down"
+                                               : m->answered && *m->role ? m->role
+                                               : known                   ? "follower"
+                                                                         : "unknown")};
+    snprintf(detail, sizeof(detail), "%s%s%.150s", m->voter ? "" : "learner", m->journal_only ? "journal only" : "",
+             m->reason);
+    n.detail = text_of(detail);
+    add_node(l, &n,
+             m->answered                         ? m->term
+             : leads || (m->followed && !silent) ? v->term
+                                                 : UINT64_MAX,
+             m->followed ? m->lag : UINT64_MAX, known && !silent);
+    if (silent || !known)
+        found_down(l, "DEGRADED: a journal is down", "cv-journal", m->address);
+}
+
+static void add_others(struct look *l, const struct master_says *m, struct text role)
+{
+    rec_for_each (node_info, n, &m->answer.nodes) {
+        bool well = text_equal(n.state, TEXT("up")) || text_equal(n.state, TEXT("leader")) ||
+                    text_equal(n.state, TEXT("follower"));
+        if (!text_equal(n.role, role))
+            continue;
+        add_node(l, &n, text_equal(role, TEXT("journal")) ? m->answer.term : UINT64_MAX, UINT64_MAX, well);
+        if (!well)
+            found(l, "DEGRADED: a node is not up", "see which: cv node list -o wide");
+    }
+}
+
+static void make_table(struct look *l)
 {
     static const struct out_column columns[] = {
         {"role", OUT_TEXT},
         {"node", OUT_TEXT},
         {"state", OUT_TEXT},
         {"address", OUT_TEXT},
+        {"term", OUT_NUMBER},
+        {"behind", OUT_NUMBER},
         {"version", OUT_TEXT},
         {"up", OUT_DURATION},
         {"capacity", OUT_SIZE, .wide = true},
         {"used", OUT_SIZE, .wide = true},
         {"detail", OUT_TEXT, .wide = true},
     };
-    struct out *o = out_table(columns, array_size(columns));
-    uint64_t now = clock_wall_ns();
-    *ret_all_well = true;
-    rec_for_each (node_info, n, nodes) {
-        bool well = text_equal(n.state, TEXT("up")) || text_equal(n.state, TEXT("leading")) ||
-                    text_equal(n.state, TEXT("following")) || text_equal(n.state, TEXT("leader")) ||
-                    text_equal(n.state, TEXT("follower"));
-        *ret_all_well &= well;
-        out_text_of(o, n.role);
-        out_id(o, n.node);
-        out_text_of(o, n.state);
-        out_colour(o, well ? OUT_GOOD : OUT_BAD);
-        out_text_of(o, n.address);
-        out_text_of(o, n.version);
-        if (n.started_ns && now > n.started_ns)
-            out_number(o, (now - n.started_ns) / NS_PER_MS);
-        else
-            out_text(o, NULL);
-        if (n.capacity) {
-            out_number(o, n.capacity);
-            out_number(o, n.used);
-        } else {
-            out_text(o, NULL);
-            out_text(o, NULL);
-        }
-        out_text_of(o, n.detail);
+    const struct masters *m = &l->masters;
+    l->table = out_table(columns, array_size(columns));
+    if (!m->leader)
+        found(l, "DOWN: nobody leads",
+              "a majority of the journals must run, and a master beside one of them: cv raft status");
+    for (uint32_t i = 0; i < m->count; i++)
+        add_master(l, &m->list[i]);
+    for (uint32_t i = 0; l->journals && i < l->journals->count; i++)
+        add_journal(l, &l->journals->members[i]);
+    for (uint32_t i = 0; (!l->journals || !l->journals->count) && i < m->count; i++)
+        if (m->list[i].error == 0)
+            add_others(l, &m->list[i], TEXT("journal"));
+    if (m->leader)
+        add_others(l, m->leader, TEXT("worker"));
+}
+
+/* ---- asking ----------------------------------------------------------------------------------------------------------------- */
+
+/* Ask everybody. Returns CLI_OK when at least one master answered, or reports and returns a status. */
+static int look(struct cli *cli, struct look *ret)
+{
+    *ret = (struct look){.cli = cli};
+    int status = masters_ask(cli, PATIENCE_MS, &ret->masters);
+    if (status != CLI_OK)
+        return status;
+    if (!ret->masters.answers) {
+        const struct master_says *m = &ret->masters.list[0];
+        status = cli_fail(
+            cli, -CV_UNREACHABLE,
+            cli->dir ? "is it running? cv local status --dir DIR"
+                     : "is it running? systemctl status cv-master, or name it with --cluster HOST:PORT or --dir DIR",
+            "no master answers (%s: %s)", m->address, *m->reason ? m->reason : cv_error_text(m->error));
+        struct host_daemon here[HOST_DAEMONS];
+        if (status == CLI_UNREACHABLE && host_look(cli, here) == CLI_OK && host_is_one(cli, here))
+            host_advise(here);
+        return status;
     }
-    return o;
+    if (raft_view_open(cli, &ret->journals) == CLI_OK)
+        raft_view_look(ret->journals, clock_ns() + cli_timeout_ms(cli, JOURNALS_MS) * NS_PER_MS);
+    make_table(ret);
+    return CLI_OK;
 }
 
 int cmd_node_list(struct cli *cli, int argc, char **argv)
 {
-    struct buf body cleanup(buf_fini) = {0};
-    struct msg_cluster_status_answer a;
-    bool well;
+    struct look l cleanup(look_end) = {.cli = cli};
     if (cli_option(cli, argc, argv, "", NULL) != -1)
         return cli_option_status();
     if (argc != optind)
         return cli_usage(cli, "takes no arguments");
-    int status = ask_status(cli, &body, &a);
-    return status == CLI_OK ? cli_print(cli, nodes_table(&a.nodes, &well)) : status;
-}
-
-/* What is wrong, and what to type; one line each. */
-static const char *judge(const struct msg_cluster_status_answer *a, bool nodes_well, const char **ret_action)
-{
-    *ret_action = NULL;
-    if (!nodes_well) {
-        *ret_action = "see which: cv node list -o wide";
-        return "DEGRADED: a node is not up";
-    }
-    if (a->committed > a->applied + 10000) {
-        *ret_action = "it catches up by itself; watch: cv cluster status";
-        return "DEGRADED: the master applies more slowly than the journal commits";
-    }
-    return "OK";
+    int status = look(cli, &l);
+    return status == CLI_OK ? cli_print(cli, l.table) : status;
 }
 
 int cmd_cluster_status(struct cli *cli, int argc, char **argv)
@@ -106,47 +227,37 @@ int cmd_cluster_status(struct cli *cli, int argc, char **argv)
         {"committed", OUT_NUMBER},   {"applied", OUT_NUMBER}, {"flushed", OUT_NUMBER},  {"inodes", OUT_NUMBER},
         {"directories", OUT_NUMBER}, {"memory", OUT_SIZE},    {"sessions", OUT_NUMBER},
     };
-    struct buf body cleanup(buf_fini) = {0};
-    struct msg_cluster_status_answer a;
+    struct look l cleanup(look_end) = {.cli = cli};
     if (cli_option(cli, argc, argv, "", NULL) != -1)
         return cli_option_status();
     if (argc != optind)
         return cli_usage(cli, "takes no arguments");
-    struct host_daemon here[HOST_DAEMONS];
-    int status = host_look(cli, here);
+    int status = look(cli, &l);
     if (status != CLI_OK)
         return status;
-    bool is_host = host_is_one(cli, here);
-    if (is_host && !cli->timeout_ms && here[0].state != HOST_RUNNING && here[0].state != HOST_ABSENT)
-        cli->timeout_ms = HALF_SET_UP_MS;
-    status = ask_status(cli, &body, &a);
-    if (status == CLI_UNREACHABLE && is_host)
-        host_advise(here);
-    if (status != CLI_OK)
-        return status;
-    bool nodes_well;
-    struct out *nodes = nodes_table(&a.nodes, &nodes_well);
-    const char *action, *verdict = judge(&a, nodes_well, &action);
-    bool well = strcmp(verdict, "OK") == 0;
+    const struct msg_cluster_status_answer *a = NULL; /* the leader's, or of whoever answered */
+    for (uint32_t i = 0; i < l.masters.count && !a; i++)
+        a = l.masters.list[i].error == 0 ? &l.masters.list[i].answer : NULL;
+    a = l.masters.leader ? &l.masters.leader->answer : a;
     char id[UUID_STRING];
     struct out *o = out_record(columns, array_size(columns));
-    out_text(o, verdict);
-    out_colour(o, well ? OUT_GOOD : OUT_WARN);
-    out_text(o, action);
-    out_text(o, uuid_format(uuid_from_bytes(a.cluster), id));
-    out_number(o, a.incarnation);
-    out_id(o, a.leader);
-    out_number(o, a.term);
-    out_number(o, a.uptime_ms);
-    out_text_of(o, a.ack_mode);
-    out_number(o, a.committed);
-    out_number(o, a.applied);
-    out_number(o, a.flushed);
-    out_number(o, a.inodes);
-    out_number(o, a.directories);
-    out_number(o, a.memory_bytes);
-    out_number(o, a.sessions);
-    out_nest(o, "nodes", nodes);
+    out_text(o, l.verdict ? l.verdict : "OK");
+    out_colour(o, !l.verdict ? OUT_GOOD : l.masters.leader ? OUT_WARN : OUT_BAD);
+    out_text(o, l.verdict ? l.action : NULL);
+    out_text(o, uuid_format(uuid_from_bytes(a->cluster), id));
+    out_number(o, a->incarnation);
+    out_id(o, a->leader);
+    out_number(o, a->term);
+    out_number(o, a->uptime_ms);
+    out_text_of(o, a->ack_mode);
+    out_number(o, a->committed);
+    out_number(o, a->applied);
+    out_number(o, a->flushed);
+    out_number(o, a->inodes);
+    out_number(o, a->directories);
+    out_number(o, a->memory_bytes);
+    out_number(o, a->sessions);
+    out_nest(o, "nodes", l.table);
     status = cli_print(cli, o);
-    return status != CLI_OK ? status : well ? CLI_OK : CLI_DEGRADED;
+    return status != CLI_OK ? status : !l.masters.leader ? CLI_UNREACHABLE : l.verdict ? CLI_DEGRADED : CLI_OK;
 }

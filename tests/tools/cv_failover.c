@@ -150,8 +150,8 @@ static void execute(struct client *c, struct linear_op *o)
     }
     curvine_request_free(&q);
     if (!is_answer(o)) {
-        fprintf(stderr, "client %u: %s: %s after %.0f ms\n", c->id, linear_names[o->type],
-                r ? cv_error_name(r) : "?", (double)(o->answer_ns - o->call_ns) / 1e6);
+        fprintf(stderr, "client %u: %s: %s after %.0f ms\n", c->id, linear_names[o->type], r ? cv_error_name(r) : "?",
+                (double)(o->answer_ns - o->call_ns) / 1e6);
         c->errors++;
         o->result = LINEAR_UNKNOWN;
     }
