@@ -14,6 +14,7 @@
 #include "raft/journal_driver.h"
 #include "raft/journal_link.h"
 #include "raft/journal_peer.h"
+#include "raft/journal_snapshot.h"
 #include "raft/journal_status.h"
 
 enum { SILENT_MS = 3000, CREDIT_PART = 8 /* of the cache */ };
@@ -21,10 +22,11 @@ enum { SILENT_MS = 3000, CREDIT_PART = 8 /* of the cache */ };
 struct journal {
     struct journal_config config;
     struct loop *loop;
-    struct journal_store *store;   /* NULL in quarantine */
-    int lock_fd;                   /* of the directory, in quarantine: the store has its own */
-    struct journal_driver *driver; /* NULL in quarantine */
-    struct journal_peers *peers;   /* NULL in quarantine */
+    struct journal_store *store;         /* NULL in quarantine */
+    int lock_fd;                         /* of the directory, in quarantine: the store has its own */
+    struct journal_driver *driver;       /* NULL in quarantine */
+    struct journal_peers *peers;         /* NULL in quarantine */
+    struct journal_snapshots *snapshots; /* NULL in quarantine */
     struct journal_link *link;
     bool started, running;
     sem_t done; /* a part has stopped */
@@ -76,11 +78,26 @@ static int new_link(struct journal *j)
         options.cluster = t->cluster;
         options.node = t->node;
         options.incarnation = t->incarnation;
+        options.snapshots = &journal_snapshots_link;
+        options.snapshots_arg = j->snapshots;
     } else {
         options.refuse = -CV_LOG_DAMAGED;
         options.reason = (const char *)j->reason.p;
     }
     return journal_link_new(&options, &j->link);
+}
+
+static int new_snapshots(struct journal *j)
+{
+    const struct journal_state *t = journal_store_state(j->store);
+    struct journal_snapshots_options options = {
+        .loop = j->loop,
+        .cluster = t->cluster,
+        .node = t->node,
+        .incarnation = t->incarnation,
+        .rate = j->config.options->snapshot_rate,
+    };
+    return journal_snapshots_new(&options, &j->snapshots);
 }
 
 static int new_peers(struct journal *j)
@@ -93,6 +110,8 @@ static int new_peers(struct journal *j)
         .listen = o->listen,
         .port = (uint16_t)o->port,
         .election_ms = (uint32_t)o->election_ms,
+        .snapshot = journal_snapshots_accept,
+        .snapshot_arg = j->snapshots,
     };
     int r = journal_peers_new(&options, &j->peers);
     return r < 0 ? log_error(r, "journal.listen '%s'", o->listen) : 0;
@@ -110,11 +129,14 @@ static int new_driver(struct journal *j)
         .app_arg = j->link,
         .transport = &journal_peers_transport,
         .transport_arg = j->peers,
+        .snapshots = &journal_snapshots_driver,
+        .snapshots_arg = j->snapshots,
         .seed = random_u64(),
         .cache_bytes = o->cache_bytes,
         .tick_ms = o->tick_ms,
         .heartbeat_ms = o->heartbeat_ms,
         .election_ms = o->election_ms,
+        .compact_entries = o->compact_entries,
         .keep_entries = o->keep_entries,
         .disk_reserve_bytes = o->disk_reserve_bytes,
         .log_bytes_max = o->log_bytes_max,
@@ -134,6 +156,7 @@ static int start_parts(struct journal *j)
 {
     int r = 0;
     if (j->driver) {
+        journal_snapshots_start(j->snapshots, j->driver, j->link, j->peers);
         if (j->config.metrics)
             r = metrics_set_gauges(j->config.metrics, &journal_metric_set, fill_gauges, j);
         if (r < 0 || (r = journal_driver_start(j->driver)) < 0)
@@ -165,8 +188,8 @@ int journal_start(const struct journal_config *config, struct journal **ret)
     r = loop_new(&options, &j->loop);
     if (r < 0)
         return log_error(r, "make an event loop");
-    if ((r = new_link(j)) < 0 || (j->store && ((r = new_peers(j)) < 0 || (r = new_driver(j)) < 0)) ||
-        (r = start_parts(j)) < 0)
+    if ((j->store && (r = new_snapshots(j)) < 0) || (r = new_link(j)) < 0 ||
+        (j->store && ((r = new_peers(j)) < 0 || (r = new_driver(j)) < 0)) || (r = start_parts(j)) < 0)
         return r;
     *ret = take(j);
     return 0;
@@ -184,6 +207,13 @@ static int stop_link(void *arg)
 {
     struct journal *j = arg;
     journal_link_stop(j->link, part_stopped, j);
+    return 0;
+}
+
+static int stop_snapshots(void *arg)
+{
+    struct journal *j = arg;
+    journal_snapshots_stop(j->snapshots, part_stopped, j);
     return 0;
 }
 
@@ -217,6 +247,7 @@ struct journal *journal_stop(struct journal *j)
     if (j->running) {
         stop_part(j, stop_link);
         if (j->driver) {
+            stop_part(j, stop_snapshots);
             stop_part(j, stop_peers);
             stop_part(j, stop_driver);
         }
@@ -226,6 +257,7 @@ struct journal *journal_stop(struct journal *j)
     if (j->driver && j->config.metrics)
         (void)metrics_set_gauges(j->config.metrics, &journal_metric_set, NULL, NULL);
     j->driver = journal_driver_free(j->driver);
+    j->snapshots = journal_snapshots_free(j->snapshots);
     j->peers = journal_peers_free(j->peers);
     j->link = journal_link_free(j->link);
     j->loop = loop_free(j->loop);

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -16,6 +17,7 @@ enum {
     DISK_FULL = 64 << 20,      /* with less, or a quarter of the reserve, nothing is taken at all */
     COMPACT_ENTRIES = 1 << 16, /* delete in steps of at least so many entries */
     COMPACT_EVERY_NS = NS_PER_S,
+    PINNED_PART = 4, /* so much of log_bytes_max above it may be held for who fetches a snapshot */
     HELD_MAX = 4096, /* messages waiting for their write; more are dropped, as any message may be */
     SLAB_BYTES = 64 << 10,
 };
@@ -42,7 +44,10 @@ struct journal_driver {
     uint64_t compact_looked_ns, compact_to;
 
     struct journal_view view;
-    uint64_t loaded; /* last entry of ours that was on disk at the start, and still is */
+    uint64_t installed; /* index of the state the log goes on behind, and its directory; durable */
+    char installed_directory[256];
+    struct journal_install *installing; /* for the next write of the core: see journal_driver_install() */
+    uint64_t loaded;                    /* last entry of ours that was on disk at the start, and still is */
     uint64_t applied, flushed;
     bool attached, can_lead, log_full, compacting;
     uint32_t warned; /* warnings that were logged */
@@ -120,6 +125,8 @@ static int new_raft(struct journal_driver *d)
         r = raft_new(&options, &restart, &d->raft);
     d->view.first = t->first;
     d->loaded = t->last;
+    d->installed = t->snap_index;
+    snprintf(d->installed_directory, sizeof(d->installed_directory), "%s", t->snap_directory);
     return r;
 }
 
@@ -272,7 +279,13 @@ static void queue_write(struct journal_driver *d, const struct raft_write *in, s
         .entries = w->entries,
         .count = in->count,
     };
-    assert(in->install.index == 0); /* nothing offers a snapshot yet */
+    if (in->install.index) {
+        assert(d->installing && d->installing->index == in->install.index);
+        w->unit.install = w->install = take(d->installing);
+        d->view.first = in->install.index + 1;
+        if (in->truncate_from)
+            journal_ring_truncate(d->ring, 0); /* also what is below: it was never committed */
+    }
     if (in->truncate_from) {
         journal_ring_truncate(d->ring, in->truncate_from);
         d->loaded = min(d->loaded, in->truncate_from - 1);
@@ -398,6 +411,11 @@ static void carry_out(struct journal_driver *d, const struct raft_output *out, s
         send_or_hold(d, &out->sends[i]);
     for (uint32_t i = 0; i < out->read_count && app; i++)
         app->read(d->options.app_arg, out->reads[i].context, out->reads[i].index, out->reads[i].result);
+    const struct journal_snapshot_ops *snapshots = d->options.snapshots;
+    for (uint32_t i = 0; i < out->want_count && snapshots; i++)
+        snapshots->want(d->options.snapshots_arg, &out->wants[i]);
+    if (out->offer.index && snapshots)
+        snapshots->offer(d->options.snapshots_arg, &out->offer);
     publish(d);
 }
 
@@ -428,12 +446,18 @@ static void on_written(void *arg, struct list *group)
 {
     struct journal_driver *d = arg;
     uint64_t seq = 0;
+    bool installed = false;
     for (struct list *e; (e = list_pop_front(group));) {
         struct journal_write *w = list_entry(e, struct journal_write, link);
         for (uint32_t i = 0; i < w->unit.count; i++)
             journal_ring_unpin(d->ring, container_of(w->entries[i], struct journal_record, entry));
         seq = max(seq, w->seq);
         d->compacting = d->compacting && !w->compact_first;
+        if (w->install) {
+            d->installed = w->install->index;
+            snprintf(d->installed_directory, sizeof(d->installed_directory), "%s", w->install->directory);
+            installed = true;
+        }
         free(w->install);
         pool_release(&d->writes, w);
         d->writes_out--;
@@ -444,7 +468,25 @@ static void on_written(void *arg, struct list *group)
         if (d->options.transport)
             release_held(d, seq);
     }
+    if (installed && d->options.snapshots && !d->stopping)
+        d->options.snapshots->installed(d->options.snapshots_arg);
     finish_stop(d);
+}
+
+/* A peer's fetch holds the log from its snapshot on, but not for ever: it would be offered another. */
+static void unpin_snapshots(struct journal_driver *d)
+{
+    struct raft_status s;
+    raft_status(d->raft, &s);
+    for (uint32_t i = 0; i < s.peer_count; i++) {
+        if (s.peers[i].state != RAFT_SNAPSHOT)
+            continue;
+        log_warn(0,
+                 "the log is above journal.log_bytes_max: node %016" PRIx64 " loses its hold on it, and needs another "
+                 "snapshot",
+                 s.peers[i].id);
+        (void)journal_driver_snapshot_failed(d, s.peers[i].id);
+    }
 }
 
 /* Delete the beginning of the log once enough of it is needed by nobody. */
@@ -460,9 +502,13 @@ static void maybe_compact(struct journal_driver *d)
         };
         (void)step(d, &in, NULL);
     }
+    if (bytes > d->options.log_bytes_max + d->options.log_bytes_max / PINNED_PART)
+        unpin_snapshots(d);
     uint64_t keep = full ? 0 : d->options.keep_entries;
     uint64_t first = d->compact_to > keep ? d->compact_to - keep + 1 : 1;
-    uint64_t least = full ? COMPACT_ENTRIES / 64 : COMPACT_ENTRIES;
+    uint64_t least = d->options.compact_entries ? d->options.compact_entries : COMPACT_ENTRIES;
+    if (full)
+        least = min(least, (uint64_t)COMPACT_ENTRIES / 64);
     if (d->compacting || first < d->view.first + least)
         return;
     struct raft_input in = {.type = RAFT_IN_COMPACT, .compact.first = first};
@@ -550,6 +596,59 @@ int journal_driver_change(struct journal_driver *d, enum raft_conf_op op, const 
     return r;
 }
 
+/* ---- snapshots ---- */
+
+int journal_driver_snapshot_ready(struct journal_driver *d, uint64_t peer, uint64_t source, uint64_t index)
+{
+    struct raft_input in = {.type = RAFT_IN_SNAPSHOT_READY,
+                            .snapshot_ready = {.peer = peer, .source = source, .index = index}};
+    return step(d, &in, NULL);
+}
+
+int journal_driver_snapshot_failed(struct journal_driver *d, uint64_t peer)
+{
+    struct raft_input in = {.type = RAFT_IN_SNAPSHOT_FAILED, .snapshot_failed.peer = peer};
+    return step(d, &in, NULL);
+}
+
+/* One piece of memory with all it points to. */
+static struct journal_install *copy_install(const struct journal_install *from)
+{
+    size_t name = strlen(from->directory) + 1;
+    struct journal_install *i = malloc(sizeof(*i) + from->conf_size + name);
+    if (!i)
+        return NULL;
+    uint8_t *at = (uint8_t *)(i + 1);
+    *i = *from;
+    i->conf = memcpy(at, from->conf, from->conf_size);
+    i->directory = memcpy(at + from->conf_size, from->directory, name);
+    return i;
+}
+
+int journal_driver_install(struct journal_driver *d, const struct journal_install *install,
+                           const struct raft_conf *conf)
+{
+    if (strlen(install->directory) >= sizeof(d->installed_directory))
+        return -ENAMETOOLONG;
+    d->installing = copy_install(install);
+    if (!d->installing)
+        return -ENOMEM;
+    struct raft_input in = {
+        .type = RAFT_IN_SNAPSHOT_INSTALL,
+        .snapshot_install = {
+            .index = install->index, .term = install->term, .conf_index = install->conf_index, .conf = conf}};
+    int r = step(d, &in, NULL);
+    free(d->installing); /* refused */
+    d->installing = NULL;
+    return r;
+}
+
+uint64_t journal_driver_installed(const struct journal_driver *d, const char **ret_directory)
+{
+    *ret_directory = d->installed_directory;
+    return d->installed;
+}
+
 /* ---- the transport's ---- */
 
 int journal_driver_message(struct journal_driver *d, const struct raft_message *message)
@@ -634,6 +733,8 @@ int journal_driver_status(struct journal_driver *d, struct buf *out)
         r = buf_printf(out, ",\"cluster\":\"%s\",\"incarnation\":%u", uuid_format(t->cluster, cluster), t->incarnation);
     if (r == 0 && d->options.transport && d->options.transport->status)
         r = d->options.transport->status(d->options.transport_arg, out);
+    if (r == 0 && d->options.snapshots)
+        r = d->options.snapshots->status(d->options.snapshots_arg, out);
     return r < 0 ? r : buf_printf(out, "}");
 }
 

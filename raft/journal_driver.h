@@ -41,6 +41,14 @@ struct journal_app {
     void (*read)(void *arg, uint64_t context, uint64_t index, int result); /* see struct raft_read */
 };
 
+/* Who moves snapshots; on the loop, within a step: none of these may call into the driver. */
+struct journal_snapshot_ops {
+    void (*want)(void *arg, const struct raft_snapshot_want *want);    /* leader: answer by ready or failed */
+    void (*offer)(void *arg, const struct raft_snapshot_offer *offer); /* receiver: by install or failed */
+    void (*installed)(void *arg);                                      /* journal_driver_install() is durable */
+    int (*status)(void *arg, struct buf *out);                         /* append ,"snapshots":{...} */
+};
+
 struct journal_driver_options {
     struct loop *loop;
     struct journal_store *store; /* open; the driver's until journal_driver_stop() is done */
@@ -51,9 +59,13 @@ struct journal_driver_options {
     const struct journal_transport_ops *transport; /* NULL: none */
     void *transport_arg;
 
+    const struct journal_snapshot_ops *snapshots; /* NULL: none can be moved */
+    void *snapshots_arg;
+
     uint64_t seed;        /* of the core's jitter */
     uint64_t cache_bytes; /* of the ring with several voters; with one a quarter of it */
     uint64_t tick_ms, heartbeat_ms, election_ms;
+    uint64_t compact_entries;    /* delete in steps of at least so many; 0: 65536 */
     uint64_t keep_entries;       /* behind what nobody needs any more */
     uint64_t disk_reserve_bytes; /* with less than this free below dir it is low */
     uint64_t log_bytes_max;      /* then entries go although a silent member will need a snapshot */
@@ -103,6 +115,19 @@ int journal_driver_read(struct journal_driver *d, uint64_t context);
 int journal_driver_transfer(struct journal_driver *d, uint64_t to);
 int journal_driver_change(struct journal_driver *d, enum raft_conf_op op, const struct raft_member *member,
                           uint64_t *ret_index);
+
+/* ---- for who moves snapshots: errors of struct raft_input ---- */
+
+int journal_driver_snapshot_ready(struct journal_driver *d, uint64_t peer, uint64_t source, uint64_t index);
+int journal_driver_snapshot_failed(struct journal_driver *d, uint64_t peer);
+
+/* Switch to the state of a snapshot, whose files are where they stay, synced; install is copied. conf: what install->conf
+ * decodes to. Errors: -EALREADY the log needs no such snapshot any more. */
+int journal_driver_install(struct journal_driver *d, const struct journal_install *install,
+                           const struct raft_conf *conf);
+
+/* The state the log goes on behind, durably: 0 and "" until one was installed. */
+uint64_t journal_driver_installed(const struct journal_driver *d, const char **ret_directory);
 
 /* ---- for the transport ---- */
 

@@ -93,6 +93,17 @@ static void conn_closed(struct rpc_conn *c, int reason, void *user)
 
 /* ---- attach ---- */
 
+/* A state the log goes on behind lies beside the one the master has. */
+static bool installed_is_there(struct journal_link *l, const struct msg_link_attach *m)
+{
+    const char *name;
+    uint64_t index = journal_driver_installed(l->driver, &name);
+    char *path cleanup(freep) = NULL;
+    if (index + 1 < journal_driver_view(l->driver)->first || !*name || !m->directory.n)
+        return false;
+    return asprintf(&path, TEXT_FMT "/%s", TEXT_ARG(m->directory), name) > 0 && access(path, F_OK) == 0;
+}
+
 /* Why this master cannot be attached: a code, and text for it. 0: it can. */
 static int check_attach(struct journal_link *l, const struct msg_link_attach *m, struct buf *why)
 {
@@ -108,7 +119,7 @@ static int check_attach(struct journal_link *l, const struct msg_link_attach *m,
                          uuid_format(l->options.cluster, ours));
         return -CV_WRONG_CLUSTER;
     }
-    if (m->applied + 1 < v->first) {
+    if (m->applied + 1 < v->first && !installed_is_there(l, m)) {
         (void)buf_printf(why,
                          "the master's state ends at entry %" PRIu64 " and the log begins at %" PRIu64
                          ": it needs the state of another master",
@@ -145,6 +156,16 @@ static void send_welcome(struct link_peer *p, int error, const struct buf *why)
     send_to(p, MSG_link_welcome, &m);
 }
 
+static void remember_directory(struct journal_link *l, const struct msg_link_attach *m)
+{
+    char *directory = m->directory.n ? strndup(m->directory.p, m->directory.n) : NULL;
+    char *state = m->state.n ? strndup(m->state.p, m->state.n) : NULL;
+    free(l->directory);
+    free(l->state);
+    l->directory = directory;
+    l->state = state;
+}
+
 static void on_attach(struct link_peer *p, const struct msg_link_attach *m)
 {
     struct journal_link *l = p->l;
@@ -176,6 +197,7 @@ static void on_attach(struct link_peer *p, const struct msg_link_attach *m)
         .can_lead = m->can_lead,
         .core_can_lead = m->can_lead,
     };
+    remember_directory(l, m);
     log_info("master attached (%s), its state is at entry %" PRIu64, rpc_conn_peer(p->conn), m->applied);
     counter_add(&journal_driver_metrics(l->driver)->attaches, 1);
     journal_driver_attached(l->driver, true);
@@ -183,6 +205,21 @@ static void on_attach(struct link_peer *p, const struct msg_link_attach *m)
     link_tell_role(l);
     link_tell_credit(l);
     link_tell(l);
+    if (l->options.snapshots)
+        l->options.snapshots->attached(l->options.snapshots_arg);
+}
+
+static void on_ready(struct journal_link *l, const struct msg_link_snapshot_ready *m)
+{
+    if (l->options.snapshots)
+        l->options.snapshots->ready(l->options.snapshots_arg, m);
+}
+
+static void on_install_done(struct journal_link *l, const struct msg_link_install_done *m)
+{
+    if (m->error)
+        log_error(-(int)m->error,
+                  "the master cannot use the state at entry %" PRIu64 " that was fetched: cv-journal rejoin", m->index);
 }
 
 static void on_health(struct link_peer *p, const struct msg_link_health *m)
@@ -223,6 +260,8 @@ static int handle_masters(struct journal_link *l, const struct rpc_frame *f)
         ON(applied, link_on_applied(l, &m))
         ON(read, link_on_read(l, m.context))
         ON(admin, link_admin_or_wait(l, &m))
+        ON(snapshot_ready, on_ready(l, &m))
+        ON(install_done, on_install_done(l, &m))
     case MSG_link_attach: return -CV_BAD_MESSAGE;
     default: return 0; /* of a newer master: nothing we rely on */
     }
@@ -412,8 +451,34 @@ struct journal_link *journal_link_free(struct journal_link *l)
     buf_fini(&l->wish.body);
     free(l->socket);
     free(l->reason);
+    free(l->directory);
+    free(l->state);
     free(l);
     return NULL;
+}
+
+int journal_link_directory(const struct journal_link *l, const char **ret_directory, const char **ret_state)
+{
+    if (!l->directory || !l->state)
+        return -ENOENT;
+    *ret_directory = l->directory;
+    *ret_state = l->state;
+    return 0;
+}
+
+int journal_link_checkpoint(struct journal_link *l, uint64_t context, uint64_t index)
+{
+    if (!link_has_master(l))
+        return -CV_CLOSED;
+    struct msg_link_snapshot_request m = {.context = context, .index = index};
+    link_send(l, MSG_link_snapshot_request, &m);
+    return 0;
+}
+
+void journal_link_installed(struct journal_link *l)
+{
+    if (link_has_master(l))
+        link_tell(l);
 }
 
 int journal_link_start(struct journal_link *l, struct journal_driver *driver)

@@ -17,8 +17,15 @@
 
 #include "base/uuid.h"
 #include "raft/journal_driver.h"
+#include "wire/message.h"
 
 struct journal_link;
+
+/* Who moves snapshots; on the loop. */
+struct journal_link_snapshots {
+    void (*attached)(void *arg); /* a master, maybe with another directory */
+    void (*ready)(void *arg, const struct msg_link_snapshot_ready *answer);
+};
 
 struct journal_link_options {
     struct loop *loop;
@@ -28,6 +35,8 @@ struct journal_link_options {
     struct uuid cluster;
     uint64_t node;
     uint32_t incarnation;
+    const struct journal_link_snapshots *snapshots; /* NULL: none */
+    void *snapshots_arg;
     int refuse;         /* quarantine: every master is refused with this error; no driver */
     const char *reason; /* and this text; copied */
 };
@@ -42,6 +51,17 @@ struct journal_link *journal_link_free(struct journal_link *l);
 
 /* Listen. driver: NULL in quarantine. Errors: -EADDRINUSE another process listens there; errno. */
 int journal_link_start(struct journal_link *l, struct journal_driver *driver);
+
+/* The data directory of the master that attached last and what it uses in it (borrowed until the next attach), and whether
+ * it still is there. Errors: -ENOENT none was. */
+int journal_link_directory(const struct journal_link *l, const char **ret_directory, const char **ret_state);
+
+/* Ask the master for a checkpoint at or above index: ready() follows, unless the master goes away before.
+ * Errors: -CV_CLOSED none is attached. */
+int journal_link_checkpoint(struct journal_link *l, uint64_t context, uint64_t index);
+
+/* The log goes on behind a state that was installed: the master is told to use it. */
+void journal_link_installed(struct journal_link *l);
 
 /* Refuse, disconnect; stopped() when nothing is in flight. */
 void journal_link_stop(struct journal_link *l, void (*stopped)(void *arg), void *arg);

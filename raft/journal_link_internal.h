@@ -77,6 +77,7 @@ struct link_session {
     uint64_t applied, flushed;
     bool can_lead;      /* says the master */
     bool core_can_lead; /* and what the core was told: false only when no lease is left */
+    bool install_told;  /* that it has to use another state, see journal_link_installed() */
 };
 
 /* Something a person asked for that would end our leadership: it waits until no lease is left. */
@@ -89,6 +90,7 @@ struct link_wish {
 struct journal_link {
     struct journal_link_options options;
     char *socket, *reason;
+    char *directory, *state; /* of the master that attached last; NULL: none did */
     struct journal_driver *driver;
     int fd;
     struct io_op accept;

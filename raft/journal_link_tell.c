@@ -191,9 +191,28 @@ static void tell_durable(struct journal_link *l)
     link_send(l, MSG_link_durable, &m);
 }
 
+/* What the master has to be told first is not in the log any more: a state from another master is in its place, or soon
+ * will be. */
+static void tell_install(struct journal_link *l)
+{
+    struct link_session *s = &l->session;
+    const char *directory;
+    uint64_t index = journal_driver_installed(l->driver, &directory);
+    if (s->install_told || index + 1 < journal_driver_view(l->driver)->first)
+        return;
+    struct msg_link_install m = {.index = index, .directory = text_of(directory)};
+    (void)journal_driver_term(l->driver, index, &m.term);
+    s->install_told = true;
+    link_send(l, MSG_link_install, &m);
+}
+
 void link_tell(struct journal_link *l)
 {
     struct link_session *s = &l->session;
+    if (link_has_master(l) && s->told + 1 < journal_driver_view(l->driver)->first) {
+        tell_install(l);
+        return;
+    }
     while (link_has_master(l) && !l->disk.busy && s->told < journal_driver_view(l->driver)->apply_to) {
         uint64_t limit = journal_driver_view(l->driver)->apply_to;
         if (tell_own(l, limit))

@@ -352,3 +352,31 @@ int journal_store_read(const struct journal_store *s, uint64_t from, uint64_t to
         ret->entries[i].data = ret->bytes.p + offsets[i];
     return ret->count ? 0 : -ENOENT;
 }
+
+int journal_store_chain(const struct journal_store *s, uint64_t index, uint64_t *ret)
+{
+    rocksdb_pinnableslice_t *slice;
+    struct text value;
+    int r = journal_db_get(&s->db, JOURNAL_DEFAULT, JOURNAL_KEY_FIRST, strlen(JOURNAL_KEY_FIRST), &slice, &value);
+    if (r < 0)
+        return r;
+    struct journal_first_row first;
+    r = journal_row_open(JOURNAL_KEY_FIRST, strlen(JOURNAL_KEY_FIRST), value.p, value.n, &first, sizeof(first));
+    rocksdb_pinnableslice_destroy(slice);
+    if (r < 0 || index + 1 == first.first) {
+        if (r == 0)
+            *ret = first.base_chain;
+        return r;
+    }
+    uint8_t key[8];
+    put_be64(key, index);
+    r = journal_db_get(&s->db, JOURNAL_LOG, key, sizeof(key), &slice, &value);
+    if (r < 0)
+        return r;
+    struct journal_entry_head head;
+    r = journal_entry_open(index, value.p, value.n, &head);
+    rocksdb_pinnableslice_destroy(slice);
+    if (r == 0)
+        *ret = head.chain;
+    return r;
+}

@@ -127,5 +127,8 @@ int journal_store_read(const struct journal_store *s, uint64_t from, uint64_t to
                        struct journal_read *ret);
 void journal_read_fini(struct journal_read *r);
 
+/* chain(index) of an entry, or of the one before the first. Errors: -ENOENT; -CV_LOG_DAMAGED. */
+int journal_store_chain(const struct journal_store *s, uint64_t index, uint64_t *ret);
+
 /* Bytes the log takes on disk and in memtables, about. */
 uint64_t journal_store_bytes(const struct journal_store *s);
