@@ -98,7 +98,7 @@ active() { [ "$(lab_run host systemctl is-active "$1")" = active ]; }
         mount /mnt/data'
     lab_in diff -r "$BATS_FILE_TMPDIR/tree" "/proc/$(cat "$LAB/host/pid")/root/mnt/data"
     lab_s3_gets > "$BATS_FILE_TMPDIR/gets"
-    lab_sh host 'umount /mnt/data; systemctl start mnt-data.mount; grep -q ' /mnt/data fuse.curvine ' /proc/mounts'
+    lab_sh host 'umount /mnt/data; systemctl start mnt-data.mount; grep -q " /mnt/data fuse.curvine " /proc/mounts'
     lab_in diff -r "$BATS_FILE_TMPDIR/tree" "/proc/$(cat "$LAB/host/pid")/root/mnt/data"
     # Warm: not one more object was fetched.
     [ "$(grep -c 'GET.*file-' "$LAB/s3/log")" -ge 5 ]

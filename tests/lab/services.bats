@@ -123,7 +123,7 @@ journal_has() { lab_run host journalctl -q --no-pager -u "$1" "${@:3}" | grep -F
 
 @test "cv-fuse@ mounts, survives its daemon's death, and unmounts" {
     lab_sh host 'cv fs mkdir :/some; echo hello > hello; cv fs put hello :/some/hello; echo SOURCE=:/some > /etc/curvine/mnt-some.mount
-        systemctl start cv-fuse@mnt-some; grep -q ' /mnt/some fuse.curvine ' /proc/mounts'
+        systemctl start cv-fuse@mnt-some; grep -q " /mnt/some fuse.curvine " /proc/mounts'
     [ "$(lab_run host cat /mnt/some/hello)" = hello ]
     pid=$(state cv-fuse@mnt-some MainPID)
     lab_run host kill -9 "$pid"
