@@ -28,11 +28,12 @@ teardown() {
     fi
 }
 
-# All files of the host, but for the books of apt and systemd, and logs.
+# The files of the host that belong to no package (a dependency may stay), but for the books of apt and systemd, and logs.
 host_files() {
     lab_sh host 'find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/tmp -o -path /root -o -path /var/cache \
         -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/log/journal -o -path /var/log/apt -o -path /var/lib/systemd \) -prune \
-        -o -print | grep -vE "^/var/log/(dpkg|alternatives)|^/etc/(ld.so.cache|passwd-?|group-?|shadow-?|gshadow-?|subuid-?|subgid-?|\.updated|\.pwd.lock)$|/__pycache__" | sort'
+        -o -print | grep -vE "^/var/log/(dpkg|alternatives)|^/etc/(ld.so.cache|passwd-?|group-?|shadow-?|gshadow-?|subuid-?|subgid-?|\.updated|\.pwd.lock)$|/__pycache__" | sort > files
+        cat /var/lib/dpkg/info/*.list | sort -u > owned; comm -23 files owned'
 }
 
 active() { [ "$(lab_run host systemctl is-active "$1")" = active ]; }
