@@ -22,6 +22,14 @@ $(SIM_MUTANTS): $(patsubst %.c,$(O)/mutants/%.o,$(sim_src) $(raft_src)) $(filter
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ldflags) $(LDFLAGS) $^ $(all_libs) -o $@
 
+# The message decoder and a core behind it, fed with noise: the target of "make fuzz", without the fuzzer.
+NOISE      := $(O)/test/noise_raft_message
+NOISE_RUNS ?= $(if $(SAN),20000,200000)
+$(NOISE): $(call objs,tests/fuzz/fuzz_raft_message.c tests/fuzz/noise.c) $(sim_libs)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ldflags) $(LDFLAGS) $^ $(all_libs) -o $@
+
 .PHONY: sim sim-check sim-cases sim-nightly sim-coverage sim-mutants
 sim: $(SIM) $(if $(SEED),,$(SIM_MUTANTS)) ## simulate the cluster: 10,000 seeds and all mutants (SEED=42: replay one; SIM_ARGS="-v crash=0")
 ifneq ($(SEED),)
@@ -34,8 +42,10 @@ else
 	@$(SIM_MUTANTS) gate tests/sim/mutants.txt
 endif
 
-# Part of "make check", also under sanitizers: scripted cases, seeds that failed once, some seeds, mutants by cases.
-sim-check: $(SIM) $(if $(SAN),,$(SIM_MUTANTS))
+# Part of "make check", also under sanitizers: scripted cases, seeds that failed once, some seeds, mutants by cases,
+# noise for the message decoder.
+sim-check: $(SIM) $(NOISE) $(if $(SAN),,$(SIM_MUTANTS))
+	@$(NOISE) tests/fuzz/corpus/raft_message $(NOISE_RUNS)
 	@$(SIM) cases
 	@$(SIM) file tests/sim/seeds.txt
 	@$(SIM) seeds 1 $(SIM_SEEDS) -j 2

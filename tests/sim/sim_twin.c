@@ -374,6 +374,16 @@ int journal_driver_status(struct journal_driver *d, struct buf *out)
     return -CV_STOPPING;
 }
 
+/* Dialing other journals is not part of it. */
+int link_identify(struct journal_link *l, const struct msg_link_admin *m)
+{
+    return -CV_STOPPING;
+}
+
+void link_identify_stop(struct journal_link *l)
+{
+}
+
 int journal_driver_propose(struct journal_driver *d, uint64_t term, struct journal_record *const *records,
                            uint32_t count, uint64_t *ret_first)
 {
