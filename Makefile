@@ -170,13 +170,14 @@ san: ## unit tests under address+undefined and thread sanitizers (PURE=1: withou
 bats: all tools bench-build ## the programs from outside (T=10-config: one file; T="10-config 20-*": several)
 	@CV_BIN=$(abspath $(O))/bin bats $(if $(T),$(patsubst %,tests/bats/%.bats,$(T)),tests/bats)
 
-accept: all tools ## the shows of the issues: kill loops with an oracle, a bucket (KILLS=30 OBJECTS=10000 LARGEST=1073741824)
+accept: all tools ## the shows of the issues: kill loops with an oracle, failovers, a bucket (KILLS=30 FAILOVERS=100 OBJECTS=10000 LARGEST=1073741824)
 	@CV_BIN=$(abspath $(O))/bin KILLS=$(or $(KILLS),30) OBJECTS=$(or $(OBJECTS),10000) LARGEST=$(or $(LARGEST),1073741824) bats --print-output-on-failure tests/accept
 
 # Without the kill loops under whole programs, which take as long as the programs do.
 accept-short: all tools
 	@CV_BIN=$(abspath $(O))/bin KILLS=$(or $(KILLS),6) OBJECTS=$(or $(OBJECTS),300) LARGEST=$(or $(LARGEST),70000000) \
 	    bats --print-output-on-failure $(patsubst %,tests/accept/%.bats,kill bucket damage)
+	@CV_BIN=$(abspath $(O))/bin FAILOVERS=$(or $(FAILOVERS),6) bats --print-output-on-failure tests/accept/failover.bats
 	@CV_BIN=$(abspath $(O))/bin bats --print-output-on-failure -f '^(git|tar|SQLite|fio)' tests/accept/apps.bats
 
 # The same programs built without fsync must fail there, or the tests show nothing: build/nosync.

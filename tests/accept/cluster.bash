@@ -4,8 +4,11 @@
 #   cluster_begin NAME          directory of the test, a place for the cluster; cv-oracle and its like in PATH
 #   cluster_up [OPTION...]      start what does not run; :/ mounted at ./mnt if there is such a directory
 #   cluster_end                 unmount, stop, remove; the ends of the logs when the test failed
-#   pid_of NAME                 of a daemon (worker, master, journal), nothing when it does not run
+#   pid_of NAME                 of a daemon (worker, master, journal, master-2), nothing when it does not run
 #   kill_daemon NAME            kill -9, and see it gone: only then may its successor have the directory
+#   masters                     the addresses of all masters, for --masters
+#   leader                      what the node that leads has behind its daemons' names: nothing, "-2", "-3"
+#   whole                       whether everybody is up and follows the leader
 #   needs_fuse                  skip the test where nothing can be mounted
 #   metric NAME                 one number of the worker's page
 
@@ -33,6 +36,21 @@ cluster_end() {
     [ -n "$BATS_TEST_COMPLETED" ] || tail -n 20 "$CLUSTER"/log/* *.log 2>/dev/null || true
     cv local down --dir "$CLUSTER" 3>&- || true
     rm -rf "$CLUSTER"
+}
+
+masters() {
+    awk '/^ *masters:/ { gsub(/[] "[]|masters:/, ""); print }' "$CLUSTER/curvine.yaml"
+}
+
+leader() {
+    local n
+    n=$(cv --dir "$CLUSTER" node list -o json | jq -r '[.[] | select(.role == "master").state] | index("leading") // empty')
+    [ -n "$n" ] || return 1
+    [ "$n" = 0 ] || echo "-$((n + 1))"
+}
+
+whole() {
+    [ "$(cv --dir "$CLUSTER" cluster status -o json | jq -r .status)" = OK ]
 }
 
 needs_fuse() {
