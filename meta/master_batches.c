@@ -71,13 +71,14 @@ struct master_batch_entry *master_batches_close(struct master_batches *b, struct
     return e;
 }
 
-void master_batches_add(struct master_batches *b, enum link_entry_type type, const void *bytes, uint32_t n)
+struct master_batch_entry *master_batches_add(struct master_batches *b, enum link_entry_type type, const void *bytes,
+                                              uint32_t n)
 {
     assert(n <= MASTER_SMALL_MAX);
     struct master_batch_entry what = {.type = (uint8_t)type, .bytes = n};
     what.number = b->count ? at(b, b->count - 1)->number : 0;
     memcpy(what.small, bytes, n);
-    push(b, what);
+    return push(b, what);
 }
 
 struct master_batch_entry *master_batches_next(struct master_batches *b)

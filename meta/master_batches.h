@@ -64,7 +64,8 @@ bool master_batches_may_close(const struct master_batches *b, uint32_t bytes);
 struct master_batch_entry *master_batches_close(struct master_batches *b, struct meta_payload *payload);
 
 /* Something small to propose behind the last batch; there must be room: master_batches_may_close(). */
-void master_batches_add(struct master_batches *b, enum link_entry_type type, const void *bytes, uint32_t n);
+struct master_batch_entry *master_batches_add(struct master_batches *b, enum link_entry_type type, const void *bytes,
+                                              uint32_t n);
 
 /* The next to propose, or NULL; then say that it was. */
 struct master_batch_entry *master_batches_next(struct master_batches *b);

@@ -32,6 +32,7 @@ struct master_core {
     _Atomic uint64_t leading;        /* the term we lead and serve in; 0: ask somebody else */
     _Atomic uint64_t lease_until_ns; /* we lead at least until then (CLOCK_BOOTTIME) */
     _Atomic uint64_t confirmed_ns;   /* a majority confirmed that we led in this term at this time, or later */
+    _Atomic uint64_t asked_ns;       /* when a majority was asked for that the last time */
     _Atomic uint64_t released;       /* answers that depend on batches up to this may leave */
     _Atomic uint64_t committed;      /* batches up to this are committed: for answers that wait in every ack mode */
     _Atomic uint64_t released_index; /* log index of that batch, or the last applied: what such answers rest on */

@@ -64,6 +64,12 @@ static int open_state(struct master *m)
     int r = master_dir_open(o->dir, &m->dir);
     if (r == -CV_NOT_FORMATTED)
         return log_error(r, "data directory '%s' (cv cluster init formats it, or cv-master format)", o->dir);
+    if (r == -CV_LOG_DIVERGED)
+        return log_error(
+            r,
+            "data directory '%s': keep it for who looks for the cause (*.diverged says when), make a new one "
+            "(cv-master format) and start: the state comes again, from the log or another master",
+            o->dir);
     if (r < 0)
         return log_error(r, "data directory '%s'", o->dir);
     struct master_store_options so = {.path = m->dir.rows, .cache_bytes = o->cache_bytes};

@@ -153,6 +153,29 @@ static int state_read(int dir_fd, char out[MASTER_STATE_MAX + 1])
     return 0;
 }
 
+/* Replace a small file in one step. */
+static int file_write(int dir_fd, const char *name, const char *text, size_t n)
+{
+    char new_name[MASTER_STATE_MAX + 32];
+    snprintf(new_name, sizeof(new_name), "%s" NEW, name);
+    int fd cleanup(closep) = openat(dir_fd, new_name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    if (write(fd, text, n) != (ssize_t)n)
+        return -EIO;
+    return fsync(fd) < 0 || renameat(dir_fd, new_name, dir_fd, name) < 0 || fsync(dir_fd) < 0 ? -errno : 0;
+}
+
+int master_dir_condemn(const char *path, const char *state, const char *why)
+{
+    char name[MASTER_STATE_MAX + 16];
+    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return -errno;
+    snprintf(name, sizeof(name), "%s" MASTER_DIVERGED, state);
+    return file_write(dir_fd, name, why, strlen(why));
+}
+
 int master_dir_switch(const char *path, const char *name)
 {
     if (!name_is_plain(name))
@@ -162,14 +185,7 @@ int master_dir_switch(const char *path, const char *name)
         return -errno;
     char text[MASTER_STATE_MAX + 2];
     int n = snprintf(text, sizeof(text), "%s\n", name);
-    int fd cleanup(closep) = openat(dir_fd, MASTER_FILE_STATE NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    if (write(fd, text, (size_t)n) != n)
-        return -EIO;
-    return fsync(fd) < 0 || renameat(dir_fd, MASTER_FILE_STATE NEW, dir_fd, MASTER_FILE_STATE) < 0 || fsync(dir_fd) < 0
-               ? -errno
-               : 0;
+    return file_write(dir_fd, MASTER_FILE_STATE, text, (size_t)n);
 }
 
 int master_dir_open(const char *path, struct master_dir *ret)
@@ -186,9 +202,13 @@ int master_dir_open(const char *path, struct master_dir *ret)
     if (r < 0)
         return r;
     char name[MASTER_STATE_MAX + 1];
+    char diverged[MASTER_STATE_MAX + 16];
     r = state_read(dir_fd, name);
     if (r < 0)
         return r;
+    snprintf(diverged, sizeof(diverged), "%s" MASTER_DIVERGED, name);
+    if (faccessat(dir_fd, diverged, F_OK, 0) == 0)
+        return -CV_LOG_DIVERGED;
     char *copy cleanup(freep) = realpath(path, NULL), *state cleanup(freep) = strdup(name), *rows = NULL;
     if (!copy)
         return -errno;

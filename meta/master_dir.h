@@ -26,9 +26,14 @@ struct master_dir {
 int master_dir_format(const char *path, struct uuid cluster);
 
 /* Lock it and read who it is. Close with master_dir_close().
- * Errors: -CV_NOT_FORMATTED; -CV_LOCKED; -CV_BAD_CHECKSUM, -CV_BAD_FORMAT ident is damaged; -CV_FORMAT_TOO_NEW. */
+ * Errors: -CV_NOT_FORMATTED; -CV_LOCKED; -CV_BAD_CHECKSUM, -CV_BAD_FORMAT ident is damaged; -CV_FORMAT_TOO_NEW;
+ * -CV_LOG_DIVERGED its state was condemned. */
 int master_dir_open(const char *path, struct master_dir *ret);
 void master_dir_close(struct master_dir *d);
+
+/* The state (its name in the directory) is not what the cluster's is: note why, so that no start uses it again. Survives
+ * a power cut when it returns. */
+int master_dir_condemn(const char *path, const char *state, const char *why);
 
 /* From the next open on the database is the one in directory name. Survives a power cut when it returns. Errors: -EINVAL
  * not a plain name; -ENOENT there is none. */

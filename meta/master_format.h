@@ -7,6 +7,7 @@
  *      rows/   the metadata RocksDB: families and keys are meta/meta.h's, but for the keys declared here
  *      current the name of the directory that is used instead of rows/, with a final newline: a state that was installed
  *              from another master, meta-<index>-<id>. Replaced in one step; not there: rows/
+ *      <state>.diverged   the state in that directory differs from the cluster's, and why: it is not used any more
  *
  * All integers little-endian.
  */
@@ -24,6 +25,7 @@
 #define MASTER_FILE_LOCK  "lock"
 #define MASTER_FILE_ROWS  "rows"
 #define MASTER_FILE_STATE "current"
+#define MASTER_DIVERGED   ".diverged"
 #define MASTER_STATE_MAX  63 /* bytes of a state's name */
 
 struct master_ident {

@@ -253,7 +253,9 @@ static void confirm_some(struct master_net *n, uint64_t now)
         if (!settle(q, now))
             list_push_back(&n->uncertain, &q->link);
     }
-    if (!list_empty(&n->uncertain))
+    /* A question that was asked after the last of them was found is enough for all. */
+    if (!list_empty(&n->uncertain) &&
+        list_entry(n->uncertain.prev, struct net_request, link)->base.executed_ns > n->core->asked_ns)
         master_scribe_confirm(n->scribe);
 }
 

@@ -101,18 +101,29 @@ static void release_early(struct master_scribe *s)
 
 void scribe_commit_some(struct master_scribe *s)
 {
-    uint64_t upto = 0, index = 0, now = clock_ns();
+    uint64_t now = clock_ns();
     for (const struct master_batch_entry *e; (e = master_batches_committed(&s->batches, s->commit_index));) {
-        upto = e->number;
-        index = e->index;
+        if (e->type == LINK_BATCH)
+            meta_batch_committed(s->core->meta, e->number, e->index);
+        else
+            meta_skip(s->core->meta, e->index);
+        s->applied = e->index;
+        s->stalled = false;
+        master_digests_note(&s->digests, e->index, meta_digest(s->core->meta));
         OBSERVE(s, commit_ns, now - e->proposed_ns);
         master_batches_drop(&s->batches);
     }
-    if (!upto)
+}
+
+/* Let the others compare what they have with what we had at the last commit. */
+static void propose_digest(struct master_scribe *s)
+{
+    if (++s->since_digest < s->options->digest_entries || !master_batches_may_close(&s->batches, MASTER_DIGEST_SIZE))
         return;
-    meta_batch_committed(s->core->meta, upto, index);
-    s->applied = index;
-    s->stalled = false;
+    uint8_t payload[MASTER_DIGEST_SIZE];
+    master_digest_encode(s->applied, meta_digest(s->core->meta), payload);
+    master_batches_add(&s->batches, LINK_DIGEST, payload, sizeof(payload))->opened_ns = loop_now(s->loop);
+    s->since_digest = 0;
 }
 
 static void close_batch(struct master_scribe *s)
@@ -127,6 +138,7 @@ static void close_batch(struct master_scribe *s)
     s->opened_ns = 0;
     s->filling_since_ns = 0;
     s->window_over = false;
+    propose_digest(s);
 }
 
 /* Close the batch being filled if it is full, or if nothing is gained by waiting. Returns false when it is full and may
@@ -448,6 +460,7 @@ int master_scribe_new(struct master_core *core, const struct master_scribe_optio
         meta_on_place(core->meta, on_place, s);
     s->applied = s->committed = meta_applied(core->meta);
     core->released_index = s->applied;
+    master_digests_note(&s->digests, s->applied, meta_digest(core->meta));
     int r = master_batches_init(&s->batches, s->options->batches_in_flight_max);
     if (r < 0)
         return r;

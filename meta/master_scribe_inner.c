@@ -34,6 +34,8 @@ static bool inner_next(struct master_scribe *s)
     meta_request_reset(&s->inner);
     if (!meta_is_formatted(m)) {
         meta_request_inner(&s->inner, META_OP_format, s->core->incarnation);
+    } else if (s->core->incarnation > meta_incarnation(m)) {
+        meta_request_inner(&s->inner, META_OP_incarnation, s->core->incarnation);
     } else if (s->expired_count) {
         meta_request_inner(&s->inner, META_OP_end_session, s->expired[--s->expired_count]);
         COUNT(s, sessions_expired, 1);

@@ -13,6 +13,7 @@
 #include "meta/master_ack.h"
 #include "meta/master_admin.h"
 #include "meta/master_batches.h"
+#include "meta/master_digest.h"
 #include "meta/master_link.h"
 #include "meta/master_metrics.h"
 #include "meta/master_scribe.h"
@@ -70,6 +71,8 @@ struct master_scribe {
     uint64_t filling_since_ns;            /* 0: the batch being filled is empty */
     uint64_t opened_ns;                   /* its first operation was executed; 0: none was by a client */
     struct master_ack_book acks;          /* what was answered early and then taken back */
+    struct master_digests digests;        /* of what was applied last */
+    uint32_t since_digest;                /* batches of ours since the last one proposed */
     uint64_t lost_counted;                /* of acks.lost, in the metrics */
     bool window_over;                     /* close the batch being filled although others are in flight */
     bool stalled;                         /* the core wants a commit before it executes more */

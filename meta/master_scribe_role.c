@@ -5,7 +5,10 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
+#include "meta/master_dir.h"
 #include "meta/master_scribe_internal.h"
 #include "meta/master_ufs.h"
 
@@ -26,7 +29,7 @@ static void confirm(struct master_scribe *s)
 {
     if (s->confirming || scribe_state(s) != SCRIBE_LEADING || !atomic_exchange(&s->confirm_wanted, false))
         return;
-    s->confirm_asked_ns = clock_ns();
+    s->core->asked_ns = s->confirm_asked_ns = clock_ns();
     s->confirming = master_link_read(s->link, ++s->confirm_context) == 0;
     if (s->confirming)
         COUNT(s, confirmations, 1);
@@ -76,10 +79,11 @@ void scribe_role_init(struct master_scribe *s)
 
 /* ---- leading -------------------------------------------------------------------------------------------------------- */
 
-/* Requests are served from the moment there is a root. */
+/* Requests are served from the moment there is a root, and counters are those of this incarnation. */
 void scribe_serve_if_formatted(struct master_scribe *s)
 {
-    if (s->core->leading || scribe_state(s) != SCRIBE_LEADING || !meta_is_formatted(s->core->meta))
+    if (s->core->leading || scribe_state(s) != SCRIBE_LEADING || !meta_is_formatted(s->core->meta) ||
+        meta_incarnation(s->core->meta) < s->core->incarnation)
         return;
     atomic_store_explicit(&s->core->leading, s->term, memory_order_release);
     uint64_t took_ns = clock_ns() - s->elected_ns;
@@ -253,6 +257,13 @@ static void on_attached(void *arg, const struct msg_link_welcome *w)
     s->batches.credit_bytes = s->batches.credit_entries = 0;
     s->core->incarnation = w->incarnation;
     s->core->node = w->node;
+    if (w->incarnation < meta_incarnation(s->core->meta)) {
+        log_error(-CV_WRONG_INCARNATION,
+                  "the state here is of incarnation %u, the journal of %u: that journal is of a cluster given up, "
+                  "let it rejoin (cv-journal rejoin)",
+                  meta_incarnation(s->core->meta), w->incarnation);
+        s->o.failed(s->o.arg, -CV_WRONG_INCARNATION);
+    }
     s->attached++;
     log_info("attached to the journal: term %llu, applied %llu of %llu", (unsigned long long)w->term,
              (unsigned long long)s->applied, (unsigned long long)w->commit);
@@ -337,20 +348,57 @@ void scribe_tell_applied(struct master_scribe *s)
         master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), !s->stopping);
 }
 
+/* Who has another state than the leader had must not lead, nor answer, nor be copied: it stops, for good. */
+static int compare_digest(struct master_scribe *s, struct text payload)
+{
+    struct master_digest_pair d;
+    char why[256];
+    int r = master_digests_check(&s->digests, payload, &d);
+    COUNT(s, digests_compared, 1);
+    if (r != -CV_LOG_DIVERGED)
+        return r;
+    snprintf(why, sizeof(why), "state at log index %llu: digest %016llx, the leader's is %016llx\n",
+             (unsigned long long)d.index, (unsigned long long)d.ours, (unsigned long long)d.theirs);
+    log_error(r, "alarm: this master stops and will not use its %s/%s again: %.*s", s->o.dir ? s->o.dir : "",
+              s->o.state ? s->o.state : "state", (int)strlen(why) - 1, why);
+    int e = s->o.dir ? master_dir_condemn(s->o.dir, s->o.state, why) : 0;
+    if (e < 0)
+        log_error(e, "note that in %s", s->o.dir);
+    return r;
+}
+
 static int apply_entry(struct master_scribe *s, const struct rec_link_entry *e, struct text payload)
 {
     /* What changes the name space and is not ours may not come while batches of ours are in flight: they would have been
      * cut, or committed before it. Others may: a configuration within our own term. */
     if (e->index != s->applied + 1 || (e->type == LINK_BATCH && s->batches.count))
         return -CV_LOG_DIVERGED;
-    int r = 0;
+    int r = e->type == LINK_DIGEST ? compare_digest(s, payload) : 0;
+    if (r < 0)
+        return r;
     master_core_write_lock(s->core);
     if (e->type == LINK_BATCH)
         r = meta_apply(s->core->meta, payload, e->index);
     else
         meta_skip(s->core->meta, e->index);
     master_core_unlock(s->core);
+    if (r == 0)
+        master_digests_note(&s->digests, e->index, meta_digest(s->core->meta));
     return r;
+}
+
+/* Say what is wrong and what to do, for those whom that helps. */
+static void explain(const struct rec_link_entry *e, struct text payload, int error)
+{
+    struct redo_reader r;
+    if (error != -CV_FORMAT_TOO_NEW)
+        log_error(error, "log entry %llu cannot be applied", (unsigned long long)e->index);
+    else if (e->type == LINK_BATCH && redo_reader_init(&r, payload) == 0)
+        log_error(error, "log entry %llu is of feature level %u, this program (%s) knows up to %u: upgrade it",
+                  (unsigned long long)e->index, r.header.feature_level, CV_VERSION, META_FEATURE_LEVEL);
+    else
+        log_error(error, "log entry %llu is of a newer version than this program (%s): upgrade it",
+                  (unsigned long long)e->index, CV_VERSION);
 }
 
 static int on_entry(void *arg, const struct rec_link_entry *e, struct text payload, bool more)
@@ -365,7 +413,7 @@ static int on_entry(void *arg, const struct rec_link_entry *e, struct text paylo
     }
     int r = apply_entry(s, e, payload);
     if (r < 0) {
-        log_error(r, "log entry %llu cannot be applied", (unsigned long long)e->index);
+        explain(e, payload, r);
         s->o.failed(s->o.arg, r);
         return r;
     }

@@ -76,8 +76,9 @@ struct meta_options {
 int meta_new(const struct meta_options *o, const struct meta_base *base, struct meta **ret);
 struct meta *meta_free(struct meta *m); /* nothing in flight, no sealed delta out. NULL is fine */
 
-bool meta_is_formatted(const struct meta *m); /* there is a root. [R] */
-uint64_t meta_applied(const struct meta *m);  /* highest log index applied, in memory. [R] */
+uint32_t meta_incarnation(const struct meta *m); /* as executed. [R] */
+bool meta_is_formatted(const struct meta *m);    /* there is a root. [R] */
+uint64_t meta_applied(const struct meta *m);     /* highest log index applied, in memory. [R] */
 
 /* --- requests -------------------------------------------------------------------------------------------------- */
 
@@ -104,6 +105,7 @@ enum meta_class {
 // clang-format off
 #define META_INNER_OPS_(INNER)                                                                                         \
     INNER(format)      /* arg: incarnation. Make the root. -EEXIST: there is one */                                    \
+    INNER(incarnation) /* arg: the cluster's, later than the state's: ids and epochs begin above what was given before */   \
     INNER(grant)       /* ask for more ids; happens by itself in other requests while half a grant is left */          \
     INNER(end_session) /* arg: session. As session_close: it did not renew in time */                                  \
     INNER(import)      /* names of an under file system: meta_request_import() */                                      \

@@ -498,10 +498,11 @@ struct meta_payload *meta_batch_close(struct meta *m)
     b->payload->op_count = o->op_count;
     b->totals = m->now;
     b->time_ns = m->time_ns;
-    b->feature_level = m->options.feature_level;
+    b->feature_level = max(m->options.feature_level, m->state.feature_level);
+    b->incarnation = m->incarnation;
     b->rows_at = REDO_HEADER_SIZE + (uint32_t)o->ops.n;
     const struct redo_header h = {
-        .feature_level = m->options.feature_level,
+        .feature_level = b->feature_level,
         .op_count = o->op_count,
         .row_count = o->row_count,
         .incarnation = m->incarnation,
@@ -578,7 +579,7 @@ static void batch_absorb(struct meta *m, struct batch *b, uint64_t index)
     m->state.orphans = b->totals.orphans;
     m->state.bytes = b->totals.bytes;
     m->state.applied = index;
-    m->state.incarnation = m->incarnation;
+    m->state.incarnation = b->incarnation;
     m->state.feature_level = b->feature_level;
     delta_hold(m->delta, b->payload, b->memory, b->payload->op_count);
 }
@@ -690,6 +691,8 @@ void meta_batch_undo(struct meta *m, uint64_t from)
     if (!list_empty(&m->inflight))
         now = list_entry(m->inflight.prev, struct batch, link)->totals;
     m->now = now;
+    m->incarnation =
+        list_empty(&m->inflight) ? m->state.incarnation : list_entry(m->inflight.prev, struct batch, link)->incarnation;
     uint8_t key[META_KEY_MAX];
     struct text k = key_of(key, meta_key_inode(META_ROOT, key));
     m->has_root = m->root_committed || layers_find(m, META_TABLE_inode, k, row_hash(META_TABLE_inode, k));
@@ -776,6 +779,7 @@ int meta_apply(struct meta *m, struct text payload, uint64_t index)
     m->time_ns = b->time_ns;
     m->incarnation = r.header.incarnation;
     b->feature_level = r.header.feature_level;
+    b->incarnation = m->incarnation;
     batch_absorb(m, b, index);
     m->has_root = m->root_committed;
     return 0;

@@ -197,7 +197,7 @@ void cut_put(struct run *u, struct meta_inode *i, struct cut *c)
     uint32_t inside = (uint32_t)(c->size & ((1ull << block_shift_of(i)) - 1));
     cut_inline(u, i, c);
     if (i->flags & INODE_HAS_EXTENTS) {
-        i->epoch = next_epoch(i);
+        i->epoch = next_epoch(u, i);
         int r = c->rows ? cut_rows(u, i, c, true) : 0;
         assert(r == 0);
         if (c->has_boundary) {

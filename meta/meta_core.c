@@ -283,6 +283,11 @@ bool meta_is_formatted(const struct meta *m)
     return m->has_root;
 }
 
+uint32_t meta_incarnation(const struct meta *m)
+{
+    return m->incarnation;
+}
+
 uint64_t meta_applied(const struct meta *m)
 {
     return m->state.applied;

@@ -30,6 +30,14 @@
 #include "meta/meta_session.h"
 #include "meta/meta_kept.h"
 
+/* Counters of a later incarnation begin above anything an earlier one can have reached that the state it began from does
+ * not know of (design section 5). */
+#define INCARNATION_STEP (1ull << 36)
+static inline uint64_t incarnation_base(uint32_t incarnation)
+{
+    return incarnation > 1 ? (incarnation - 1ull) * INCARNATION_STEP : 0;
+}
+
 struct totals {
     uint64_t inodes, directories, orphans, bytes;
 };
@@ -41,7 +49,7 @@ struct batch {
     struct row *rows;
     uint32_t row_count;
     uint32_t rows_at; /* where the rows begin in the payload */
-    uint32_t feature_level;
+    uint32_t feature_level, incarnation;
     struct totals totals;
     uint64_t time_ns;
     uint64_t memory; /* of the block */
@@ -327,9 +335,10 @@ static inline uint32_t block_shift_of(const struct meta_inode *i)
 /* Bytes of the block that are base content. */
 uint32_t base_length_of(const struct meta_inode *i, uint32_t block);
 /* The epoch of the next grant or cut: above all before, and above base_version, since it becomes a version. */
-static inline uint64_t next_epoch(const struct meta_inode *i)
+static inline uint64_t next_epoch(const struct run *u, const struct meta_inode *i)
 {
-    return max(i->epoch, i->base_version) + 1;
+    uint64_t newest = max(i->epoch, i->base_version);
+    return max(newest, incarnation_base(u->m->incarnation)) + 1;
 }
 
 /* All of a layout but extents and inline data. writer: it goes to the caller's session for writing. */

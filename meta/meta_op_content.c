@@ -105,7 +105,7 @@ static void grant_put(struct grant *g, struct handle *h, uint64_t from)
 {
     struct run *u = g->u;
     struct meta_inode *i = &g->inode;
-    i->epoch = next_epoch(i);
+    i->epoch = next_epoch(u, i);
     for (uint32_t k = 0; k < g->count; k++) {
         if (g->blocks[k].ours)
             continue;
@@ -232,7 +232,7 @@ int inner_fence(struct run *u)
         r = buf_append(&u->m->fences, &u->q->fence, sizeof(u->q->fence));
     if (r < 0)
         return r;
-    i.epoch = next_epoch(&i);
+    i.epoch = next_epoch(u, &i);
     r = fence_rows(u, &i, true, &rows);
     assert(r == 0);
     put_inode(u, &i);

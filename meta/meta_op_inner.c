@@ -98,6 +98,26 @@ int inner_format(struct run *u)
     return 0;
 }
 
+/* The state is of an earlier incarnation: it may have lost what came after it. No id and no epoch given then is given
+ * again; epochs: next_epoch(). */
+int inner_incarnation(struct run *u)
+{
+    struct meta *m = u->m;
+    uint8_t key[4], value[16];
+    if (u->dry || u->q->arg <= m->incarnation)
+        return 0;
+    int r = put_reserve(u, 2, 64);
+    if (r < 0)
+        return r;
+    uint64_t steps = u->q->arg - m->incarnation;
+    m->incarnation = (uint32_t)u->q->arg;
+    m->next_id = max(m->id_asked, m->next_id) + steps * INCARNATION_STEP;
+    put_grant(u);
+    put_row(u, META_TABLE_grant, key_of(key, meta_key_grant(1, key)),
+            key_of(value, meta_limit_encode(m->mount_next + (steps << 16), value)));
+    return 0;
+}
+
 int inner_grant(struct run *u)
 {
     struct meta *m = u->m;

@@ -46,6 +46,7 @@ struct fake_journal {
     bool hold;         /* append, but commit nothing */
     bool swallow;      /* take no notice of proposals: they came while the role changed */
     _Atomic uint64_t swallowed;
+    uint32_t incarnation;
     uint64_t lease_until_ns; /* told while it leads */
     bool hold_reads;         /* answer no link_read */
     uint64_t read_contexts[64];
@@ -139,7 +140,7 @@ static void fj_attach(struct fake_journal *j, struct rpc_conn *c, const struct m
                                  .first = 1,
                                  .last = j->last,
                                  .cluster = uuid_bytes(&j->cluster),
-                                 .incarnation = 1};
+                                 .incarnation = j->incarnation};
     if (!uuid_equal(uuid_from_bytes(a->cluster), j->cluster))
         w.error = CV_WRONG_CLUSTER;
     fj_send(j, MSG_link_welcome, &w);
@@ -255,6 +256,7 @@ static struct fake_journal *fake_journal_new(const char *socket, struct uuid clu
     j->cluster = cluster;
     j->term = 1;
     j->role = LINK_LEADER;
+    j->incarnation = 1;
     j->lease_until_ns = UINT64_MAX;
     fj_append(j, LINK_NOOP, NULL, 0, 0);
     j->commit = 1;

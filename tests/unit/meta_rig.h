@@ -349,7 +349,7 @@ static void UNUSED rig_init(struct rig *g, const struct meta_options *o)
     ck_assert_int_eq(meta_new(&g->options, &g->base, &g->m), 0);
     meta_on_place(g->m, rig_place, NULL);
     meta_lead(g->m, ++g->epoch);
-    ck_assert_int_eq(rig_inner(g, META_OP_format, 7), 0);
+    ck_assert_int_eq(rig_inner(g, META_OP_format, 1), 0);
     rig_commit(g);
     rig_open_session(g, 0);
 }

@@ -188,3 +188,118 @@ TEST(lead_answers_everybody_while_leases_come_and_go)
     }
     cluster_fini(&k);
 }
+
+/* ---- states that must be equal --------------------------------------------------------------------------------------- */
+
+static int file_count(const char *dir, const char *suffix)
+{
+    char command[256];
+    snprintf(command, sizeof(command), "ls %s | grep -c '%s$' >/dev/null", dir, suffix);
+    return system(command) == 0;
+}
+
+/* A master whose state comes from the log of another one. */
+static void start_from_log(struct cluster *k, const char *dir)
+{
+    snprintf(k->dir, sizeof(k->dir), "%s/%s", k->run_dir, dir);
+    ck_assert_int_eq(master_dir_format(k->dir, CLUSTER), 0);
+    cluster_start_master(k);
+}
+
+static uint64_t entries_of(const struct fake_journal *j, enum link_entry_type type, uint64_t *ret_last)
+{
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < j->last; i++)
+        if (j->log[i].type == type) {
+            n++;
+            *ret_last = i;
+        }
+    return n;
+}
+
+static void leave_a_log(struct cluster *k)
+{
+    cluster_init(k);
+    k->options.digest_entries = 4;
+    cluster_start(k);
+    for (int i = 0; i < 20; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "f%d", i);
+        ck_assert_int_eq(create(k->c, name), 0);
+    }
+    k->master = master_free(k->master);
+}
+
+TEST(lead_lets_all_compare_their_state)
+{
+    struct cluster k;
+    uint64_t at = 0;
+    leave_a_log(&k);
+    ck_assert_uint_ge(entries_of(k.journal, LINK_DIGEST, &at), 4);
+    start_from_log(&k, "second");
+    until(lookup(k.c, "f19") == 0);
+    ck_assert_int_eq(k.failed, 0);
+    ck_assert(!file_count(k.dir, "[.]diverged"));
+    cluster_fini(&k);
+}
+
+TEST(lead_is_not_for_who_has_another_state)
+{
+    struct cluster k;
+    struct master_dir d;
+    uint64_t at = 0;
+    leave_a_log(&k);
+    ck_assert_uint_ge(entries_of(k.journal, LINK_DIGEST, &at), 4);
+    k.journal->log[at].payload[16] ^= 1; /* as if the leader had had another */
+    start_from_log(&k, "second");
+    until(k.failed == -CV_LOG_DIVERGED);
+    ck_assert_int_ne(lookup(k.c, "f19"), 0);
+    k.master = master_free(k.master);
+    ck_assert(file_count(k.dir, "[.]diverged"));
+    ck_assert_int_eq(master_dir_open(k.dir, &d), -CV_LOG_DIVERGED); /* nor after a restart */
+    cluster_fini(&k);
+}
+
+TEST(lead_refuses_entries_of_a_later_feature_level)
+{
+    struct cluster k;
+    uint64_t at = 0;
+    leave_a_log(&k);
+    entries_of(k.journal, LINK_BATCH, &at);
+    k.journal->log[at].payload[4]++;
+    start_from_log(&k, "second");
+    until(k.failed == -CV_FORMAT_TOO_NEW);
+    ck_assert_int_ne(lookup(k.c, "f19"), 0);
+    k.master = master_free(k.master);
+    cluster_fini(&k);
+}
+
+/* A state that came from a backup, or a cluster that lost its majority: what was given since is not known. */
+TEST(lead_of_a_later_incarnation_gives_nothing_twice)
+{
+    struct cluster k;
+    cluster_init(&k);
+    cluster_start(&k);
+    ck_assert_int_eq(create(k.c, "before"), 0);
+    uint64_t session = k.c->session;
+    k.master = master_free(k.master);
+    k.journal->incarnation = 3;
+    cluster_start_master(&k);
+    until(lookup(k.c, "before") == 0);
+    open_session(k.c);
+    ck_assert_uint_gt(k.c->session, session + (2ull << 36));
+    k.master = master_free(k.master);
+    k.journal->incarnation = 3; /* once only */
+    cluster_start_master(&k);
+    session = k.c->session;
+    until(lookup(k.c, "before") == 0);
+    open_session(k.c);
+    ck_assert_uint_lt(k.c->session, session + (1ull << 36));
+    ck_assert_int_eq(k.failed, 0);
+    k.master = master_free(k.master);
+    k.journal->incarnation = 2; /* of a cluster that was given up */
+    cluster_start_master(&k);
+    until(k.failed == -CV_WRONG_INCARNATION);
+    k.master = master_free(k.master);
+    cluster_fini(&k);
+}

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "meta/master_batches.h"
+#include "meta/master_digest.h"
 #include "meta/master_sessions.h"
 #include "tests/unit/unit.h"
 
@@ -120,6 +121,64 @@ TEST(batches_keep_to_credit_and_size)
     master_batches_fini(&b);
     for (int i = 0; i < 3; i++)
         free(p[i]);
+}
+
+/* What is no batch has a place of its own in the order, and nobody waits for it. */
+TEST(batches_take_small_things_between_them)
+{
+    struct master_batches b;
+    ck_assert_int_eq(master_batches_init(&b, 4), 0);
+    b.credit_bytes = 1000;
+    b.credit_entries = 10;
+    struct meta_payload *p[2];
+    struct master_request q[2] = {0};
+    struct master_chain out = {0};
+    uint64_t sequence = 0;
+    close_one(&b, p[0] = payload(3, 100));
+    master_batches_add(&b, LINK_DIGEST, "digest", 6);
+    wait_for(&b, 3, &q[0]);
+    close_one(&b, p[1] = payload(4, 100));
+    ck_assert_uint_eq(b.bytes, 206);
+    propose_all(&b, &sequence);
+    ck_assert_uint_eq(sequence, 3);
+    master_batches_indexed(&b, 1, 10, 3);
+    ck_assert_uint_eq(release(&b, 10, &out), 3);
+    ck_assert_uint_eq(out.n, 1);
+    ck_assert_uint_eq(master_batches_committed(&b, 11)->type, LINK_BATCH);
+    master_batches_drop(&b);
+    ck_assert_uint_eq(master_batches_committed(&b, 11)->type, LINK_DIGEST);
+    ck_assert_uint_eq(master_batches_undo(&b, 0, &out), 4); /* the core knows of batches only */
+    master_batches_fini(&b);
+    for (int i = 0; i < 2; i++)
+        free(p[i]);
+}
+
+/* ---- digests -------------------------------------------------------------------------------------------------------- */
+
+static int check_digest(const struct master_digests *d, uint64_t index, uint64_t digest, uint32_t n)
+{
+    uint8_t bytes[MASTER_DIGEST_SIZE + 1] = {0};
+    struct master_digest_pair pair;
+    master_digest_encode(index, digest, bytes);
+    return master_digests_check(d, (struct text){(const char *)bytes, n}, &pair);
+}
+
+TEST(digests_of_equal_indexes_are_compared)
+{
+    struct master_digests *d = calloc(1, sizeof(*d));
+    for (uint64_t i = 100; i < 100 + 2 * MASTER_DIGESTS; i++)
+        master_digests_note(d, i, i * 7);
+    uint64_t last = 99 + 2 * MASTER_DIGESTS;
+    ck_assert_int_eq(check_digest(d, last, last * 7, MASTER_DIGEST_SIZE), 0);
+    ck_assert_int_eq(check_digest(d, last, last * 7 + 1, MASTER_DIGEST_SIZE), -CV_LOG_DIVERGED);
+    ck_assert_int_eq(check_digest(d, last - MASTER_DIGESTS + 1, 0, MASTER_DIGEST_SIZE), -CV_LOG_DIVERGED);
+    ck_assert_int_eq(check_digest(d, last - MASTER_DIGESTS, 0, MASTER_DIGEST_SIZE), 0); /* not known any more */
+    ck_assert_int_eq(check_digest(d, last + 1, 0, MASTER_DIGEST_SIZE), 0);
+    ck_assert_int_eq(check_digest(d, last, last * 7, MASTER_DIGEST_SIZE - 1), -CV_BAD_FORMAT);
+    ck_assert_int_eq(check_digest(d, last, last * 7, MASTER_DIGEST_SIZE + 1), -CV_BAD_FORMAT);
+    struct master_digest_pair pair;
+    ck_assert_int_eq(master_digests_check(d, TEXT("\x02\0\0\0"), &pair), -CV_FORMAT_TOO_NEW);
+    free(d);
 }
 
 /* ---- sessions ------------------------------------------------------------------------------------------------------- */
