@@ -45,7 +45,7 @@ struct twin {
     struct journal_metrics metrics;
     struct journal_view view;
     struct rpc_conn conns[TWIN_CONNS], *conn; /* conn: the newest */
-    uint64_t lease_ns;                        /* the latest a living master was told */
+    uint64_t lease_ns, lease_term;            /* the latest a living master was told, in this term */
     struct twin_master master;
     bool attaching; /* somebody attaches at this moment */
     uint32_t depth; /* calls into the link under way */
@@ -217,12 +217,21 @@ void rpc_conn_finish(struct rpc_conn *c, int reason)
     c->reason = reason;
 }
 
+/* A lease of an earlier leadership that was lost in spite of it is the core's business, check_lease(). */
+static void check_role_sent(struct twin *t, const struct msg_link_role *m)
+{
+    if (m->term != t->lease_term)
+        t->lease_ns = 0;
+    t->lease_term = m->term;
+    t->lease_ns = max(t->lease_ns, m->lease_until_ns);
+}
+
 /* What is sent must be true at this moment. */
 static void check_sent(struct twin *t, uint16_t type, const void *record)
 {
     const struct node *n = t->n;
     if (type == MSG_link_role)
-        t->lease_ns = max(t->lease_ns, ((const struct msg_link_role *)record)->lease_until_ns);
+        check_role_sent(t, record);
     uint64_t durable = type == MSG_link_durable ? ((const struct msg_link_durable *)record)->index : 0;
     if (durable > n->out.durable)
         fail_harm(n->world, "link_early", "n%u: the link tells %llu as durable, the disk has %llu", n->slot,
@@ -372,6 +381,13 @@ int journal_driver_change(struct journal_driver *d, enum raft_conf_op op, const 
 int journal_driver_status(struct journal_driver *d, struct buf *out)
 {
     return -CV_STOPPING;
+}
+
+/* After an installed snapshot the twin rests. */
+uint64_t journal_driver_installed(const struct journal_driver *d, const char **ret_directory)
+{
+    *ret_directory = "";
+    return 0;
 }
 
 /* Dialing other journals is not part of it. */
