@@ -50,6 +50,7 @@ struct journal_driver {
     uint64_t loaded;                    /* last entry of ours that was on disk at the start, and still is */
     uint64_t applied, flushed;
     bool attached, can_lead, log_full, compacting;
+    bool told_low;   /* view.disk_low as the core was told */
     uint32_t warned; /* warnings that were logged */
 
     struct pool writes;    /* struct journal_write */
@@ -489,18 +490,28 @@ static void unpin_snapshots(struct journal_driver *d)
     }
 }
 
+/* The application's watermarks. With its disk nearly full a node takes no proposals: then another should lead. */
+static int step_app(struct journal_driver *d)
+{
+    struct raft_input in = {
+        .type = RAFT_IN_APP,
+        .app = {.applied = d->applied,
+                .flushed = d->flushed,
+                .can_lead = d->can_lead && !(d->view.disk_low && d->view.voters > 1),
+                .log_full = d->log_full},
+    };
+    return step(d, &in, NULL);
+}
+
 /* Delete the beginning of the log once enough of it is needed by nobody. */
 static void maybe_compact(struct journal_driver *d)
 {
     uint64_t bytes = journal_writer_log_bytes(d->writer);
     bool full = bytes > d->options.log_bytes_max;
-    if (full != d->log_full) {
+    if (full != d->log_full || d->view.disk_low != d->told_low) {
         d->log_full = full;
-        struct raft_input in = {
-            .type = RAFT_IN_APP,
-            .app = {.applied = d->applied, .flushed = d->flushed, .can_lead = d->can_lead, .log_full = full},
-        };
-        (void)step(d, &in, NULL);
+        d->told_low = d->view.disk_low;
+        (void)step_app(d);
     }
     if (bytes > d->options.log_bytes_max + d->options.log_bytes_max / PINNED_PART)
         unpin_snapshots(d);
@@ -559,11 +570,7 @@ int journal_driver_applied(struct journal_driver *d, uint64_t applied, uint64_t 
     d->applied = applied;
     d->flushed = flushed;
     d->can_lead = can_lead;
-    struct raft_input in = {
-        .type = RAFT_IN_APP,
-        .app = {.applied = applied, .flushed = flushed, .can_lead = can_lead, .log_full = d->log_full},
-    };
-    return step(d, &in, NULL);
+    return step_app(d);
 }
 
 void journal_driver_attached(struct journal_driver *d, bool attached)

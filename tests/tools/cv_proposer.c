@@ -4,7 +4,7 @@
  * told committed goes to a log that no daemon knows of. The journal may be killed under it at any time: it reconnects,
  * attaches with what it was told, and goes on.
  *
- *      cv-proposer --socket PATH --cluster UUID --log FILE [--window N] [--size BYTES] [--seconds S]
+ *      cv-proposer --socket PATH --cluster UUID --log FILE [--window N] [--size BYTES] [--rate PER_SECOND] [--seconds S]
  *
  * Log lines, one write each: "P <crc> <size>" before a proposal is sent, "C <index> <crc> <size>" when a batch was told
  * committed (own or, after a reconnect, as an entry). A log that exists is continued behind its last C line. Ends after
@@ -31,7 +31,7 @@ struct proposal {
 
 static const char *socket_path;
 static struct uuid cluster;
-static uint32_t window = 16, size_max = 8000;
+static uint32_t window = 16, size_max = 8000, rate; /* rate 0: as fast as it goes */
 static int log_fd = -1;
 static uint64_t applied; /* told committed, and noted */
 /* By sequence since the role was answered. */
@@ -155,11 +155,15 @@ static int run_connection(uint64_t until_ms)
         r = -(int)c.welcome.error;
     if (r == 0)
         r = link_client_lead(&c, 20000, on_entry, NULL);
+    uint64_t began = clock_ms();
     while (r == 0 && !stop && clock_ms() < until_ms) {
-        while (r == 0 && sent - noted < window)
+        uint64_t may = rate ? (clock_ms() - began) * rate / 1000 : UINT64_MAX;
+        while (r == 0 && sent - noted < window && sent < may)
             r = propose_one(&c);
         if (r == 0)
-            r = take(&c, 20000);
+            r = take(&c, rate ? 5 : 20000);
+        if (r == -ETIMEDOUT && rate)
+            r = 0;
     }
     /* Orderly end: everything sent is waited for. */
     while (r == 0 && noted < sent)
@@ -183,13 +187,9 @@ static void read_log(const char *path)
 
 int main(int argc, char **argv)
 {
-    static const struct option names[] = {{"socket", 1, NULL, 's'},
-                                          {"cluster", 1, NULL, 'c'},
-                                          {"log", 1, NULL, 'l'},
-                                          {"window", 1, NULL, 'w'},
-                                          {"size", 1, NULL, 'z'},
-                                          {"seconds", 1, NULL, 't'},
-                                          {0}};
+    static const struct option names[] = {
+        {"socket", 1, NULL, 's'}, {"cluster", 1, NULL, 'c'}, {"log", 1, NULL, 'l'},  {"window", 1, NULL, 'w'},
+        {"size", 1, NULL, 'z'},   {"seconds", 1, NULL, 't'}, {"rate", 1, NULL, 'r'}, {0}};
     const char *path = NULL;
     uint64_t seconds = 3600;
     for (int o; (o = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -202,6 +202,7 @@ int main(int argc, char **argv)
         case 'l': path = optarg; break;
         case 'w': window = (uint32_t)atoi(optarg); break;
         case 'z': size_max = (uint32_t)atoi(optarg); break;
+        case 'r': rate = (uint32_t)atoi(optarg); break;
         case 't': seconds = strtoull(optarg, NULL, 10); break;
         default: return 2;
         }
