@@ -26,7 +26,9 @@ load_begin() {
 
 # The load ends and judges itself; its figures are shown.
 load_end() {
-    stop load || { cat load.log; false; }
+    kill "${started[load]}"
+    until_ok 120 gone "${started[load]}" || { cat load.log; false; }
+    stop load
     sed 's/^/# /' load.log >&3
     [ "$stopped" = 0 ]
     grep -q '^ok:' load.log
@@ -95,24 +97,31 @@ another_leads() {
     load_end
 }
 
-@test "a mount stays busy while leaders are killed" {
+@test "a mount stays busy while leaders are killed, and files without a name stay open" {
     needs_fuse
     mkdir mnt
     cluster_up --masters 3
     start oracle "$CV_ROOT/tests/tools/content-oracle" run mnt acks --threads 4 --seconds 7200
+    start held "$CV_ROOT/tests/tools/held-open" mnt rounds
     until_ok 30 test -s acks
+    until_ok 30 test -s rounds
     for ((round = 0; round < (FAILOVERS + 2) / 3; round++)); do
         until_ok 60 whole
-        lines=$(wc -l < acks)
         led KILL "$(by_turns $round)"
-        until_ok 60 more_lines
+        for pid in "${hit[@]}"; do until_ok 10 gone "$pid"; done
+        acks=$(wc -l < acks) rounds=$(wc -l < rounds)
+        until_ok 60 go_on
         alive oracle
+        alive held
         run -0 cv local up --dir "$CLUSTER" 3>&-
     done
-    stop oracle || { cat oracle.log; false; }
-    [ "$stopped" = 0 ]
+    for name in oracle held; do
+        stop $name || { cat $name.log; false; }
+        cat $name.log
+        [ "$stopped" = 0 ]
+    done
 }
 
-more_lines() {
-    [ "$(wc -l < acks)" -gt $((lines + 20)) ]
+go_on() {
+    [ "$(wc -l < acks)" -gt $((acks + 20)) ] && [ "$(wc -l < rounds)" -gt $((rounds + 2)) ]
 }

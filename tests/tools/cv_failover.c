@@ -436,6 +436,7 @@ static int run(void)
         }
     }
     stop = true;
+    uint64_t stopped = clock_ns();
     for (unsigned i = 0; i < options.clients; i++) {
         struct client *c = &clients[i];
         pthread_join(c->thread, NULL);
@@ -444,7 +445,9 @@ static int run(void)
             *history_add(&all) = c->h.ops[k];
         curvine_close(c->cv);
     }
-    printf("%zu operations of %u clients in %.1f s\n", all.count, options.clients, (double)(clock_ns() - start) / 1e9);
+    printf("%zu operations of %u clients in %.1f s; the last one ended after %.1f s\n", all.count, options.clients,
+           (double)(stopped - start) / 1e9, (double)(clock_ns() - stopped) / 1e9);
+    fflush(stdout);
     r = history_write(&all, options.history);
     if (r < 0)
         fprintf(stderr, "%s: %s\n", options.history, cv_error_text(r));
