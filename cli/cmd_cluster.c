@@ -83,6 +83,7 @@ static void add_node(struct look *l, const struct rec_node_info *n, uint64_t ter
     add_number(o, n->started_ns && now > n->started_ns, (now - n->started_ns) / NS_PER_MS);
     add_number(o, n->capacity, n->capacity);
     add_number(o, n->capacity, n->used);
+    add_number(o, n->capacity, n->dirty);
     out_text_of(o, n->detail);
 }
 
@@ -163,6 +164,7 @@ static void make_table(struct look *l)
         {"up", OUT_DURATION},
         {"capacity", OUT_SIZE, .wide = true},
         {"used", OUT_SIZE, .wide = true},
+        {"dirty", OUT_SIZE, .wide = true},
         {"detail", OUT_TEXT, .wide = true},
     };
     const struct masters *m = &l->masters;

@@ -526,6 +526,7 @@ uint32_t master_workers_nodes(struct master_workers *w, uint64_t now_ns, struct 
             .started_ns = k->started_ns,
             .capacity = k->capacity,
             .used = k->used,
+            .dirty = k->dirty,
             .detail = text_of(k->trouble),
         };
         n += rec_node_info_append(list, &node) == 0;

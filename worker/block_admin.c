@@ -172,6 +172,35 @@ int block_store_list(struct block_store *s, struct block_cursor *cursor, struct 
     return r < 0 ? block_store_index_error(s, r) : n;
 }
 
+/* Charged for the chunks of one block that are younger than its base. */
+static int dirty_bytes(struct block_store *s, const struct block_info *b, uint64_t *bytes)
+{
+    struct block_row_key prefix = block_key_block(BLOCK_ROW_CHUNK, b->inode, b->index), key;
+    struct block_iter *i cleanup(block_iter_free_p) = NULL;
+    struct block_row_chunk row;
+    if (b->packed) {
+        *bytes += (uint64_t)block_packed_bytes(b->length);
+        return 0;
+    }
+    int r = block_iter_new(s->index, &prefix, NULL, &i);
+    while (r >= 0 && (r = block_iter_next(i, &key)) == 1) {
+        r = block_iter_row(i, &row, sizeof(row));
+        if (r >= 0 && row.block_version != b->base_version)
+            *bytes += (uint64_t)row.pages * BLOCK_PAGE;
+    }
+    return r;
+}
+
+int block_store_dirty(struct block_store *s, struct block_cursor *cursor, int max, uint64_t *bytes)
+{
+    struct block_info page[256];
+    int n = block_store_list(s, cursor, page, min(max, (int)array_size(page))), r = 0;
+    for (int k = 0; k < n && r >= 0; k++)
+        if (page[k].dirty)
+            r = dirty_bytes(s, &page[k], bytes);
+    return r < 0 ? block_store_index_error(s, r) : n;
+}
+
 /* Call visit with each block of an inode, claimed. */
 static int each_block(struct block_store *s, uint64_t inode, int (*visit)(struct block_store *, struct block *, void *),
                       void *arg)

@@ -127,6 +127,11 @@ struct block_info {
 };
 int block_store_list(struct block_store *s, struct block_cursor *cursor, struct block_info *out, int max);
 
+/* Look at up to max blocks behind *cursor and add what is charged for their written chunks to *bytes: the space of data that
+ * is nowhere else. Start with a cursor of zeros; a pass over everything gives the sum, as of about now. Returns the number of
+ * blocks looked at, 0 at the end. BLOCKING. */
+int block_store_dirty(struct block_store *s, struct block_cursor *cursor, int max, uint64_t *bytes);
+
 /* Forget an inode: all of it (its removal is committed), or only what is clean and not pinned (free). Descriptors
  * that are out keep their bytes charged. BLOCKING. Errors: -CV_BUSY something of it is being filled or written. */
 enum block_remove_what { BLOCK_REMOVE_ALL, BLOCK_REMOVE_CLEAN };

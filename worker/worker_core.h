@@ -22,6 +22,7 @@ struct worker_core {
     _Atomic uint64_t served_bytes;  /* any thread */
     _Atomic uint64_t written_bytes; /* any thread */
     _Atomic uint64_t filled_bytes;  /* any thread */
+    _Atomic uint64_t dirty_bytes;   /* written and nowhere else, by the keeper's last pass; any thread */
     _Atomic uint32_t works;         /* requests on file threads now; any thread */
     _Atomic uint32_t registered;    /* 1: known to the master that leads; any thread */
 };

@@ -52,6 +52,7 @@ static void fill_gauges(void *arg, void *gauges)
     g->used_bytes = (int64_t)s.used_bytes;
     g->reserved_bytes = (int64_t)s.reserved_bytes;
     g->left_bytes = (int64_t)s.left_bytes;
+    g->dirty_bytes = (int64_t)w->core.dirty_bytes;
     g->open_files = (int64_t)s.open_files;
     g->memory_state_bytes = (int64_t)s.memory_bytes;
     g->evicted_bytes = (int64_t)s.evicted_bytes;
@@ -203,7 +204,7 @@ int worker_start(struct worker *w)
     if (r < 0)
         return log_error(r, "back loop");
     w->back_running = true;
-    r = worker_keeper_start(w->core.store, &w->keeper);
+    r = worker_keeper_start(&w->core, &w->keeper);
     if (r < 0)
         return log_error(r, "keeper thread");
     r = worker_server_start(w->server, w->socket);

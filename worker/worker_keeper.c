@@ -9,8 +9,12 @@
 #include "base/error.h"
 #include "base/log.h"
 
+#define DIRTY_PAGES 16 /* of 256 blocks, a second */
+
 struct worker_keeper {
-    struct block_store *store;
+    struct worker_core *core;
+    struct block_cursor dirty_at; /* how far this pass has got */
+    uint64_t dirty_bytes;
     pthread_t thread;
     pthread_mutex_t lock; /* guards stopping */
     pthread_cond_t stop;
@@ -31,12 +35,30 @@ static bool rest(struct worker_keeper *k)
     return go_on;
 }
 
+/* A part of a pass; at its end the sum is published. */
+static int count_dirty(struct worker_keeper *k)
+{
+    for (int i = 0; i < DIRTY_PAGES; i++) {
+        int n = block_store_dirty(k->core->store, &k->dirty_at, 256, &k->dirty_bytes);
+        if (n < 0)
+            return n;
+        if (n == 0) {
+            k->core->dirty_bytes = k->dirty_bytes;
+            k->dirty_at = (struct block_cursor){0};
+            k->dirty_bytes = 0;
+            break;
+        }
+    }
+    return 0;
+}
+
 static void *run(void *arg)
 {
     struct worker_keeper *k = arg;
     int before = 0;
     while (rest(k)) {
-        int r = block_store_maintain(k->store);
+        int r = block_store_maintain(k->core->store);
+        r = r < 0 ? r : count_dirty(k);
         if (r < 0 && r != before)
             log_error(r, "housekeeping of the block store");
         before = r;
@@ -44,13 +66,13 @@ static void *run(void *arg)
     return NULL;
 }
 
-int worker_keeper_start(struct block_store *s, struct worker_keeper **ret)
+int worker_keeper_start(struct worker_core *core, struct worker_keeper **ret)
 {
     struct worker_keeper *k = calloc(1, sizeof(*k));
     pthread_condattr_t attr;
     if (!k)
         return -ENOMEM;
-    k->store = s;
+    k->core = core;
     pthread_mutex_init(&k->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

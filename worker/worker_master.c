@@ -297,6 +297,7 @@ static void beat(struct worker_master *m)
         .dropped = m->dropped,
         .damaged_chunks = s.damaged_chunks,
         .lost_blocks = s.lost_blocks,
+        .dirty_bytes = c->dirty_bytes,
         .filled_bytes = c->filled_bytes,
         .served_bytes = c->served_bytes,
         .written_bytes = c->written_bytes,

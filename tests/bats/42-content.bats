@@ -136,3 +136,32 @@ no_leftovers() {
         [ -z "$(ls -A out)" ]
     fi
 }
+
+@test "what is written and nowhere else is told: node list and cluster status say how much" {
+    dirty() {
+        c node list -o json | jq '[.[] | select(.role == "worker") | .dirty] | add'
+    }
+    told() { # that it is what it was, and that much more
+        local more=$(($(dirty) - before))
+        [ "$more" -ge "$1" ] && [ "$more" -le $(($1 + (1 << 20))) ]
+    }
+    settled() { # what tests before this one wrote and removed is told
+        before=$(dirty)
+        sleep 5 # more than a heartbeat and a pass of the worker's
+        [ "$(dirty)" = "$before" ]
+    }
+    until_ok 30 settled
+    head -c 5000000 /dev/urandom > one
+    c fs put one :/dirty
+    until_ok 15 told 5000000
+    [ "$(c cluster status -o json | jq '[.nodes[] | select(.role == "worker") | .dirty] | add')" = "$(dirty)" ]
+    # What came from an under file system is not dirty, also when it is cached.
+    mkdir src
+    head -c 9000000 /dev/urandom > src/clean
+    c mount "file://$PWD/src" :/clean
+    [ "$(c fs cat :/clean/clean | sha256sum)" = "$(sha256sum <src/clean)" ]
+    until_ok 15 told 5000000
+    c umount -y :/clean
+    c fs rm :/dirty
+    until_ok 15 told 0
+}

@@ -142,6 +142,18 @@ TEST(block_write_cuts_to_the_valid_length_and_what_follows_is_zeros)
     block_store_free(s);
 }
 
+/* What is charged for data that is nowhere else. */
+static uint64_t dirty_of(struct block_store *s)
+{
+    struct block_cursor cursor = {0};
+    uint64_t bytes = 0;
+    int n;
+    while ((n = block_store_dirty(s, &cursor, 1, &bytes)) > 0)
+        ;
+    ck_assert_int_eq(n, 0);
+    return bytes;
+}
+
 TEST(block_write_seals_and_becomes_clean_only_at_its_own_version_and_epoch)
 {
     struct block_store *s = test_new(64 * MIB);
@@ -154,6 +166,7 @@ TEST(block_write_seals_and_becomes_clean_only_at_its_own_version_and_epoch)
     struct block_presence p = presence_of(s, 5, 0);
     ck_assert_uint_eq(p.sealed, 7);
     ck_assert(p.dirty);
+    ck_assert_uint_eq(dirty_of(s), 2 * MIB + 4096);
     uint32_t crc[BLOCK_CHUNK_UNITS], length;
     ck_ok(block_read_crcs(s, &k, 2, true, crc, &length));
     ck_assert_uint_eq(length, 100);
@@ -168,6 +181,7 @@ TEST(block_write_seals_and_becomes_clean_only_at_its_own_version_and_epoch)
     ck_ok(block_write_clean(s, &k, 7));
     p = presence_of(s, 5, 0);
     ck_assert(!p.dirty);
+    ck_assert_uint_eq(dirty_of(s), 0);
     ck_assert_uint_eq(p.sealed, 0xf);
     ck_ok(check(s, k, 3 * MIB + 50));
     ck_error(write_pattern(s, k, 7, 0, 10), -CV_STALE_EPOCH); /* the under file system has this version */
