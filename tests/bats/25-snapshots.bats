@@ -29,3 +29,62 @@ load snapshots
     run_masters "$first"
     until_ok 20 caught_up "$first"
 }
+
+# Three nodes whose third was away; it is back, and fetches slowly. $lagging, $source, $leader are set, and $total bytes.
+slow_fetch() {
+    found_masters 3 "snapshot_rate: 128KiB"
+    run_masters 1 2 3
+    until_ok 20 leading
+    leader=$(leading)
+    lagging=$(follower)
+    source=$((6 - leader - lagging))
+    make_names a 40
+    stop_master "$lagging"
+    make_bulk 12
+    until_ok 20 compacted_past "$lagging"
+    run_masters "$lagging"
+    until_ok 30 fetching "$lagging" 150000
+    total=$(snapshot_of "$lagging" fetch_bytes)
+    [ "$(snapshot_of "$source" give)" = ready ]
+    [ "$total" -gt 400000 ]
+}
+
+fetching() {
+    [ "$(snapshot_of "$1" fetch)" = running ] && [ "$(snapshot_of "$1" fetched_bytes)" -ge "$2" ]
+}
+
+# The state is there, and hardly a byte came twice: pieces on their way when somebody died are lost, no more.
+arrived_once() {
+    local sent
+    until_ok 60 installed "$lagging" 1
+    sent=$(($(snapshot_of "$lagging" fetched_bytes) + ${1:-0}))
+    echo "$total bytes of state, $sent came over the wire"
+    [ "$sent" -lt $((total * 3 / 2)) ]
+    until_ok 30 caught_up "$lagging"
+    same_names
+}
+
+@test "the receiver of a snapshot is killed: it goes on from where it was" {
+    slow_fetch
+    before=$(snapshot_of "$lagging" fetched_bytes)
+    stop_master "$lagging" KILL
+    run_masters "$lagging"
+    arrived_once "$before"
+    grep -q "bytes of the snapshot are here already" j"$lagging".log
+}
+
+@test "the source of a snapshot is killed: the receiver goes on when it is back" {
+    slow_fetch
+    stop_master "$source" KILL
+    run_masters "$source"
+    arrived_once
+    grep -q "bytes of the snapshot are here already" j"$lagging".log
+}
+
+@test "the leader is killed while a follower fetches a snapshot: the next leader lets it finish" {
+    slow_fetch
+    stop_master "$leader" KILL
+    until_ok 60 installed "$lagging" 1
+    run_masters "$leader"
+    arrived_once
+}

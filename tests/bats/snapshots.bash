@@ -8,6 +8,7 @@
 #   follower                       a node that follows
 #   journal_of N FILTER            from its journal's status; snapshot_of N FIELD of its part "snapshots"
 #   make_names NAME COUNT          COUNT directories :/NAME/...
+#   make_bulk COUNT                COUNT times 200 long names
 #   same_names                     whichever node leads shows the same names
 #   compacted_past N               the leader's log begins behind the end of N's, which is stopped
 
@@ -104,6 +105,15 @@ make_names() {
     for ((i = 0; i < $2; i += 20)); do
         end=$((i + 19))
         cv fs mkdir $(seq -f ":/$1/d%06g" "$i" "$end")
+    done
+}
+
+# COUNT times 200 names of 200 random letters, so that they take some room on disk.
+make_bulk() {
+    local i
+    cv fs mkdir -p :/bulk
+    for i in $(seq "$1"); do
+        cv fs mkdir $(tr -dc a-zA-Z0-9 </dev/urandom | head -c 40000 | fold -w 200 | sed "s|^|:/bulk/|")
     done
 }
 
