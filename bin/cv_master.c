@@ -11,6 +11,7 @@
  *      health       tells the journal every 100 ms that this process runs
  *      file threads of the loops (rows from disk), RocksDB's (flush, compaction), one of the HTTP port
  */
+#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -47,15 +48,46 @@ static const struct daemon_program program = {
     .sections = curvine_sections,
     .own = own_sections,
     .healthy = loops_turn,
-    .arguments = "[format --cluster UUID|new [--dir DIR]]",
+    .arguments = "[format --cluster UUID|new [--dir DIR] | restore --cluster UUID --from BACKUP [--dir DIR]]",
     .ready = is_ready,
     .status = status_page,
 };
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: cv-master [OPTIONS] [format --cluster UUID|new [--dir DIR]]\n");
+    fprintf(stderr, "usage: cv-master [OPTIONS] [format --cluster UUID|new [--dir DIR] |\n"
+                    "                 restore --cluster UUID --from BACKUP [--dir DIR]]\n");
     return DAEMON_USAGE;
+}
+
+/* restore --cluster UUID --from BACKUP [--dir DIR]: the same with the names of a backup. Prints the log entry the journal
+ * goes on behind. */
+static int restore(const struct master_options *o, int count, char **arguments)
+{
+    static const struct option names[] = {{"cluster", required_argument, NULL, 'C'},
+                                          {"from", required_argument, NULL, 'f'},
+                                          {"dir", required_argument, NULL, 'd'},
+                                          {0}};
+    const char *dir = o->dir, *id = NULL, *from = NULL;
+    optind = 0; /* begin anew: daemon_new() has used it */
+    for (int c; (c = getopt_long(count, arguments, "d:", names, NULL)) != -1;) {
+        if (c == '?')
+            return usage();
+        *(c == 'd' ? &dir : c == 'f' ? &from : &id) = optarg;
+    }
+    struct uuid cluster;
+    if (arguments[optind] || !id || !from || uuid_parse(id, &cluster) < 0)
+        return usage();
+    struct buf why cleanup(buf_fini) = {0};
+    uint64_t index = 0;
+    int r = master_dir_restore(dir, cluster, from, &why, &index);
+    if (r < 0) {
+        fprintf(stderr, "cv-master: cannot restore '%s' from '%s': %.*s%s (%s)\n", dir, from, (int)why.n,
+                why.n ? (const char *)why.p : "", cv_error_text(r), cv_error_name(r));
+        return DAEMON_FAILED;
+    }
+    printf("%llu\n", (unsigned long long)index);
+    return DAEMON_OK;
 }
 
 /* Make a data directory; "new" begins a cluster. Prints the cluster's id, for the other members. */
@@ -88,7 +120,7 @@ int main(int argc, char **argv)
     const struct master_options *o = config_options(daemon_config(d), master);
     char **arguments = daemon_arguments(d);
     if (arguments[0])
-        return format(o, (int)(argv + argc - arguments), arguments);
+        return (strcmp(arguments[0], "restore") == 0 ? restore : format)(o, (int)(argv + argc - arguments), arguments);
 
     struct master_config config = {
         .options = o,

@@ -36,6 +36,7 @@ struct master_admin {
     uint64_t received_ns;
     uint64_t context; /* of link_admin; 0: waits for a flush */
     uint64_t flushed_to;
+    bool backup; /* and then a checkpoint, see meta/master_scribe_backup.c */
 
     int result;      /* nobody could be asked */
     uint32_t error;  /* the journal's */
@@ -50,5 +51,8 @@ struct msg_link_admin_answer;
 void master_scribe_admin(struct master_scribe *s, struct master_admin *a); /* any thread */
 void scribe_admin_answered(struct master_scribe *s, const struct msg_link_admin_answer *answer);
 void scribe_admin_flushed(struct master_scribe *s);
+bool scribe_backup_is(const struct master_admin *a);
+void scribe_backup_asked(struct master_scribe *s, struct master_admin *a);   /* from the network */
+void scribe_backup_flushed(struct master_scribe *s, struct master_admin *a); /* the state is on disk */
 bool scribe_admin_wants_flush(const struct master_scribe *s);
 void scribe_admin_fail(struct master_scribe *s, int error, bool stopping);

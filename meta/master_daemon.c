@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "io/loop.h"
+#include "meta/master_checkpoint.h"
 #include "meta/master_core.h"
 #include "meta/master_dir.h"
 #include "meta/master_import_core.h"
@@ -72,6 +73,7 @@ static int open_state(struct master *m)
             o->dir);
     if (r < 0)
         return log_error(r, "data directory '%s'", o->dir);
+    master_checkpoint_remove_all(m->dir.path, MASTER_BACKUP_PREFIX); /* nobody copies them any more */
     struct master_store_options so = {.path = m->dir.rows, .cache_bytes = o->cache_bytes};
     r = master_store_open(&so, m->dir.cluster, &m->store);
     if (r < 0)

@@ -21,8 +21,12 @@
 #include "conf/dir_lock.h"
 #include "meta/master_format.h"
 #include "meta/master_store.h"
+#include "wire/link.h"
+#include "wire/manifest.h"
 
-#define NEW ".new" /* of what is being made: never live, free to be removed */
+/* Ids are handed out from so far above those of a backup: nobody grants so many between it and its loss. */
+#define RESTORE_JUMP (1ull << 36)
+#define NEW          ".new" /* of what is being made: never live, free to be removed */
 
 static int lock_directory(const char *path, int *ret)
 {
@@ -121,6 +125,55 @@ int master_dir_format(const char *path, struct uuid cluster)
     int lock_fd cleanup(closep) = -1;
     int r = lock_directory(path, &lock_fd);
     return r < 0 ? r : format_locked(path, dir_fd, cluster);
+}
+
+/* ---- from a backup ---- */
+
+static int restore_locked(const char *path, int dir_fd, struct uuid cluster, const char *backup, struct buf *why,
+                          uint64_t *ret_index)
+{
+    struct master_ident id;
+    int r = ident_read(dir_fd, &id);
+    if (r != -CV_NOT_FORMATTED)
+        return r < 0 ? r : -CV_ALREADY_FORMATTED;
+    r = check_empty(dir_fd);
+    if (r < 0)
+        return r;
+    struct manifest m cleanup(manifest_fini) = {.id = 0};
+    const char *bad = MANIFEST_FILE;
+    char *rows cleanup(freep) = NULL;
+    if (asprintf(&rows, "%s/%s", path, MASTER_FILE_ROWS NEW) < 0)
+        return -ENOMEM;
+    r = manifest_read(backup, &m);
+    if (r == 0 && m.state_version > LINK_STATE_VERSION)
+        r = -CV_FORMAT_TOO_NEW;
+    if (r == 0)
+        r = manifest_remove_dir(rows);
+    if (r == 0 && mkdir(rows, 0700) < 0)
+        r = -errno;
+    if (r == 0)
+        r = manifest_copy(backup, rows, &m, NULL, NULL, &bad);
+    if (r < 0)
+        (void)buf_printf(why, "%s/%s: ", backup, bad);
+    if (r == 0)
+        r = master_store_refound(rows, m.cluster, cluster, RESTORE_JUMP, ret_index);
+    if (r == 0 && unlinkat(dir_fd, MASTER_FILE_ROWS NEW "/" MANIFEST_FILE, 0) < 0)
+        r = -errno;
+    if (r == 0 && (renameat(dir_fd, MASTER_FILE_ROWS NEW, dir_fd, MASTER_FILE_ROWS) < 0 || fsync(dir_fd) < 0))
+        r = -errno;
+    return r == 0 ? ident_write(dir_fd, cluster) : r;
+}
+
+int master_dir_restore(const char *path, struct uuid cluster, const char *backup, struct buf *why, uint64_t *ret_index)
+{
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return -errno;
+    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return -errno;
+    int lock_fd cleanup(closep) = -1;
+    int r = lock_directory(path, &lock_fd);
+    return r < 0 ? r : restore_locked(path, dir_fd, cluster, backup, why, ret_index);
 }
 
 /* A name in the directory, nothing else. */

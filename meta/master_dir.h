@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "base/text.h"
 #include "base/uuid.h"
 
 struct master_dir {
@@ -24,6 +25,11 @@ struct master_dir {
 /* Make path (whose parent must exist) the data directory of a master of this cluster, with an empty name space.
  * Errors: -CV_ALREADY_FORMATTED; -ENOTEMPTY something else is in it; -CV_LOCKED. */
 int master_dir_format(const char *path, struct uuid cluster);
+
+/* Make path the data directory of a master of this new cluster, with the name space of a backup (a directory with
+ * MANIFEST.cv, which is verified while it is copied). *ret_index: the log entry its log must go on behind; why gets the cause.
+ * Errors: as master_dir_format(); -CV_BAD_CHECKSUM, -CV_BAD_FORMAT the backup is damaged. */
+int master_dir_restore(const char *path, struct uuid cluster, const char *backup, struct buf *why, uint64_t *ret_index);
 
 /* Lock it and read who it is. Close with master_dir_close().
  * Errors: -CV_NOT_FORMATTED; -CV_LOCKED; -CV_BAD_CHECKSUM, -CV_BAD_FORMAT ident is damaged; -CV_FORMAT_TOO_NEW;

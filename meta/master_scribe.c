@@ -585,7 +585,8 @@ static void link_stopped(void *arg)
 
 static void stop_step(struct master_scribe *s)
 {
-    if (s->link_stopped || s->inner_fetching || io_op_busy(&s->snapshot.op) || atomic_load(&s->queued) > 0)
+    if (s->link_stopped || s->inner_fetching || io_op_busy(&s->snapshot.op) || io_op_busy(&s->backup.op) ||
+        atomic_load(&s->queued) > 0)
         return;
     if (s->batches.count && !s->grace_over)
         return;

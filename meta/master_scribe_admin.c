@@ -26,7 +26,11 @@ void scribe_admin_flushed(struct master_scribe *s)
     uint64_t flushed = master_store_flushed(s->core->store);
     list_for_each_safe (e, &s->admins) {
         struct master_admin *a = list_entry(e, struct master_admin, link);
-        if (!a->context && flushed >= a->flushed_to)
+        if (a->context || flushed < a->flushed_to)
+            continue;
+        if (a->backup)
+            scribe_backup_flushed(s, a);
+        else
             answer_flushed(a, flushed);
     }
 }
@@ -34,7 +38,8 @@ void scribe_admin_flushed(struct master_scribe *s)
 bool scribe_admin_wants_flush(const struct master_scribe *s)
 {
     list_for_each (e, &s->admins)
-        if (!list_entry(e, struct master_admin, link)->context)
+        if (!list_entry(e, struct master_admin, link)->context &&
+            list_entry(e, struct master_admin, link)->flushed_to > master_store_flushed(s->core->store))
             return true;
     return false;
 }
@@ -60,6 +65,8 @@ static void admin_run(struct loop_job *job)
     struct master_admin *a = container_of(job, struct master_admin, job);
     struct master_scribe *s = a->scribe;
     list_push_back(&s->admins, &a->link);
+    if (!s->stopping && scribe_backup_is(a))
+        return scribe_backup_asked(s, a);
     if (s->stopping)
         return finish(a, -CV_STOPPING);
     if (text_equal(a->message.command, TEXT("snapshot"))) {
@@ -99,7 +106,7 @@ void scribe_admin_fail(struct master_scribe *s, int error, bool stopping)
 {
     list_for_each_safe (e, &s->admins) {
         struct master_admin *a = list_entry(e, struct master_admin, link);
-        if (a->context || stopping)
+        if ((a->context || stopping) && a != s->backup.admin)
             finish(a, error);
     }
 }

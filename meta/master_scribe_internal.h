@@ -101,6 +101,11 @@ struct master_scribe {
     uint32_t expired_count;
 
     struct scribe_snapshot snapshot;
+    struct { /* one backup at a time: master_scribe_backup.c */
+        struct io_op op;
+        struct master_admin *admin; /* on a file thread */
+        struct manifest manifest;
+    } backup;
     struct list admins; /* struct master_admin: waiting for the journal, or a flush */
     uint64_t admin_context;
 

@@ -117,7 +117,15 @@ static int write_founding(struct journal_store *s, const struct journal_format *
                                   .data_crc = crc32c(0, format->conf, format->conf_size)};
     struct journal_entry *entries[] = {&entry};
     struct journal_unit unit = {.term = 0};
-    if (format->conf)
+    struct journal_install restored = {.index = format->behind,
+                                       .term = 1,
+                                       .conf_index = format->behind,
+                                       .conf = format->conf,
+                                       .conf_size = format->conf_size,
+                                       .directory = ""};
+    if (format->conf && format->behind)
+        unit = (struct journal_unit){.term = 1, .install = &restored};
+    else if (format->conf)
         unit = (struct journal_unit){.term = 1, .entries = entries, .count = 1};
     int r = journal_store_add(s, &unit);
     return r < 0 ? r : journal_store_sync(s, clock_ns());

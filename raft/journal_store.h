@@ -59,6 +59,7 @@ struct journal_format {
     /* raft_conf_encode() of the founding members: entry 1, term 1, the same on all. NULL: join, wait to be added. */
     const uint8_t *conf;
     uint32_t conf_size;
+    uint64_t behind; /* conf is in force behind this entry, whose state a restored master has; 0: from the first */
 };
 
 /* Make the log of a new member in dir, which is created if its parent is there. Never implicit: only a person says

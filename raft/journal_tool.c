@@ -187,6 +187,7 @@ static int run_format(struct tool *t)
             return TOOL_USAGE;
         format.conf = encoded;
         format.conf_size = (uint32_t)raft_conf_encode(&conf, encoded);
+        format.behind = t->behind;
     } else {
         format.node = random_u64();
     }
@@ -350,14 +351,23 @@ static const struct {
 };
 
 static const struct option long_options[] = {
-    {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
-    {"dir", required_argument, NULL, 'd'},    {"cluster", required_argument, NULL, 'C'},
-    {"single", no_argument, NULL, '1'},       {"peers", required_argument, NULL, 'p'},
-    {"self", required_argument, NULL, 'S'},   {"from", required_argument, NULL, 'f'},
-    {"to", required_argument, NULL, 't'},     {"json", no_argument, NULL, 'j'},
-    {"keep", required_argument, NULL, 'k'},   {"yes", required_argument, NULL, 'y'},
-    {"repair-tail", no_argument, NULL, 'r'},  {"journal-only", required_argument, NULL, 'J'},
-    {"help", no_argument, NULL, 'h'},         {0},
+    {"config", required_argument, NULL, 'c'},
+    {"set", required_argument, NULL, 's'},
+    {"dir", required_argument, NULL, 'd'},
+    {"cluster", required_argument, NULL, 'C'},
+    {"single", no_argument, NULL, '1'},
+    {"peers", required_argument, NULL, 'p'},
+    {"self", required_argument, NULL, 'S'},
+    {"from", required_argument, NULL, 'f'},
+    {"behind", required_argument, NULL, 'b'},
+    {"to", required_argument, NULL, 't'},
+    {"json", no_argument, NULL, 'j'},
+    {"keep", required_argument, NULL, 'k'},
+    {"yes", required_argument, NULL, 'y'},
+    {"repair-tail", no_argument, NULL, 'r'},
+    {"journal-only", required_argument, NULL, 'J'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
 };
 
 static void print_help(void)
@@ -396,6 +406,7 @@ static int parse(struct tool *t, int argc, char **argv)
         case '1': t->single = true; break;
         case 'p': t->peers = optarg; break;
         case 'S': t->self = optarg; break;
+        case 'b': good = parse_number(optarg, &t->behind); break;
         case 'f': good = parse_number(optarg, &t->from); break;
         case 't': good = parse_number(optarg, &t->to); break;
         case 'j': t->json = true; break;

@@ -91,6 +91,12 @@ int manifest_check_prefix(const char *dir, const struct manifest_file *f, uint64
  * wrong. Errors: -CV_BAD_CHECKSUM; -ENOENT; errno. */
 int manifest_verify(const char *dir, const struct manifest *m, const char **ret_bad);
 
+/* Copy all files from one directory to another, which is empty, and the manifest behind them; each chunk is held against
+ * the manifest on its way. copied (may be NULL) hears of bytes. Everything survives a power cut when it returns.
+ * Errors: -CV_BAD_CHECKSUM; errno. *ret_bad as above. */
+int manifest_copy(const char *from, const char *to, const struct manifest *m, void (*copied)(void *arg, uint64_t bytes),
+                  void *arg, const char **ret_bad);
+
 /* Make what was written to the files and to the directory itself survive a power cut. */
 int manifest_sync(const char *dir, const struct manifest *m);
 

@@ -238,6 +238,52 @@ int manifest_verify(const char *dir, const struct manifest *m, const char **ret_
     return 0;
 }
 
+static int copy_file(const char *from, const char *to, const struct manifest_file *f,
+                     void (*copied)(void *arg, uint64_t bytes), void *arg)
+{
+    int in cleanup(closep) = open_in(from, f->name, O_RDONLY);
+    int out cleanup(closep) = in < 0 ? -1 : open_in(to, f->name, O_WRONLY | O_CREAT | O_EXCL);
+    uint8_t *chunk cleanup(freep) = malloc(MANIFEST_CHUNK);
+    if (in < 0 || out < 0)
+        return in < 0 ? in : out;
+    if (!chunk)
+        return -ENOMEM;
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < manifest_chunks(f->size); i++) {
+        size_t n = (size_t)min((uint64_t)MANIFEST_CHUNK, f->size - at);
+        ssize_t got = read_at(in, chunk, n, at);
+        if (got < 0)
+            return (int)got;
+        if ((size_t)got < n || crc32c(0, chunk, n) != f->crcs[i])
+            return -CV_BAD_CHECKSUM;
+        for (size_t done = 0; done < n;) {
+            ssize_t w = write(out, chunk + done, n - done);
+            if (w < 0 && errno != EINTR)
+                return -errno;
+            done += w > 0 ? (size_t)w : 0;
+        }
+        at += n;
+        if (copied)
+            copied(arg, n);
+    }
+    return 0;
+}
+
+int manifest_copy(const char *from, const char *to, const struct manifest *m, void (*copied)(void *arg, uint64_t bytes),
+                  void *arg, const char **ret_bad)
+{
+    for (uint32_t i = 0; i < m->file_count; i++) {
+        int r = copy_file(from, to, &m->files[i], copied, arg);
+        if (r < 0) {
+            if (ret_bad)
+                *ret_bad = m->files[i].name;
+            return r;
+        }
+    }
+    int r = manifest_sync(to, m);
+    return r == 0 ? manifest_write(to, m) : r;
+}
+
 int manifest_sync(const char *dir, const struct manifest *m)
 {
 #ifndef CV_TEST_NO_FSYNC /* a build that must fail the power cut tests */
