@@ -2,11 +2,11 @@
 # Build the rpm packages of what is committed (HEAD), into build/rpm (RPM_OUT: elsewhere). On Debian (for trying them) with its rpmbuild.
 set -eu
 cd "$(dirname "$0")/../.."
-command -v rpmbuild >/dev/null || {
+command -v rpmbuild >/dev/null && { command -v dnf || command -v eu-strip; } >/dev/null || {
     as_root=
     [ "$(id -u)" = 0 ] || as_root=sudo
     if command -v dnf >/dev/null; then $as_root dnf install -y -q rpm-build
-    else DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends rpm; fi
+    else DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends rpm elfutils; fi
 }
 packaging/deps.sh build
 
@@ -34,11 +34,15 @@ files=$(sed -n 's/^curvine-[a-z]*\|^libcurvine[a-z0-9-]*/&/p' packaging/files.li
     libcurvine-dev) echo "%files -n libcurvine-devel" ;;
     *) echo "%files -n $package" ;;
     esac
+    doc=
     PREFIX=/usr LIBDIR=$libdir SYSCONFDIR=/etc packaging/install.sh --list "$package" | while read -r file; do
         case $file in
         /etc/*) echo "%dir $(dirname "$file")"; echo "%config(noreplace) $file" ;;
         /usr/share/man/*) echo "$file*" ;;
-        /usr/share/doc/*) echo "%doc $file" ;;
+        /usr/share/doc/*)
+            [ "$doc" = "$(dirname "$file")" ] || echo "%dir $(dirname "$file")"
+            doc=$(dirname "$file")
+            echo "%doc $file" ;;
         *) echo "$file" ;;
         esac
     done

@@ -79,11 +79,11 @@ in_tree() {
     RPM_OUT=$BATS_TEST_TMPDIR/again packaging/rpm/build.sh
     diff <(sums build/rpm rpm) <(sums "$BATS_TEST_TMPDIR/again" rpm)
     for p in $(awk '!/^(#|$)/ { print $1 }' packaging/files.list | sort -u); do
-        rpm -qpl build/rpm/"${p/libcurvine-dev/libcurvine-devel}"-0*.rpm | grep -vE '^/etc/curvine$|/licenses/|/.build-id' | sed 's/\.gz$//' | sort > "$BATS_TEST_TMPDIR/has"
+        rpm -qpl build/rpm/"${p/libcurvine-dev/libcurvine-devel}"-0*.rpm | grep -vE '^/etc/curvine$|^/usr/share/doc/[^/]*$|/licenses/|/.build-id' | sed 's/\.gz$//' | sort > "$BATS_TEST_TMPDIR/has"
         diff <(listed "$p" lib64 | sed 's/\.gz$//') "$BATS_TEST_TMPDIR/has"
     done
-    ls build/rpm/*debuginfo*.rpm
-    ! rpm -qpc build/rpm/curvine-common-*.rpm | grep -v '^/etc/curvine/curvine.yaml$'
+    rpm -qpl build/rpm/curvine-debuginfo-*.rpm | grep '/usr/bin/cv-master.*\.debug$'
+    [ "$(rpm -qpc build/rpm/curvine-common-*.rpm)" = /etc/curvine/curvine.yaml ]
     rpm -qp --qf '[%{FILENAMES} %{FILEFLAGS:fflags}\n]' build/rpm/curvine-common-*.rpm | grep -x '/etc/curvine/curvine.yaml cn'
 }
 
