@@ -17,7 +17,8 @@ load lib
         program=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$unit")
         [ -x "root$program" ]
         [ -s "root/usr/share/man/man8/$(basename "$program").8" ]
-        grep -qx 'User=curvine' "$unit"
+        # Only what mounts is root.
+        [ "$(basename "$program")" = cv-fuse ] || grep -qx 'User=curvine' "$unit"
         grep -qx 'Type=notify' "$unit"
     done
     grep -q '^u curvine ' root/usr/lib/sysusers.d/curvine.conf
