@@ -197,6 +197,8 @@ static const char *member_settled(struct world *w, const struct node *leader, co
         what = "still fetches a snapshot";
     else if (!n->journal_only && (!n->master.up || n->master.state.applied != leader->out.commit))
         what = "has a master that has not applied everything";
+    else if (!n->journal_only && n->master.next_batch != n->master.first_batch)
+        what = "has a master with batches that are neither committed nor undone";
     if (!what)
         return NULL;
     snprintf(text, sizeof(text), "n%u %s", n->slot, what);
