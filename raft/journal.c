@@ -2,6 +2,7 @@
 #include "raft/journal.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -244,7 +245,9 @@ static int begin_handover(void *arg)
 {
     struct journal *j = arg;
     const struct journal_view *v = journal_driver_view(j->driver);
-    return v->role == RAFT_LEADER && v->voters > 1 ? journal_driver_transfer(j->driver, 0) : -CV_NOT_LEADER;
+    if (v->role != RAFT_LEADER || v->voters <= 1)
+        return -CV_NOT_LEADER;
+    return journal_link_let_go(j->link) ? journal_driver_transfer(j->driver, 0) : -EAGAIN;
 }
 
 static int leads(void *arg)
@@ -256,7 +259,11 @@ static int leads(void *arg)
 /* A leader that stops names its successor, so that nobody has to find out by waiting (3.10). */
 static void hand_over(struct journal *j)
 {
-    if (loop_call(j->loop, begin_handover, j) < 0)
+    uint64_t leased = clock_ms() + j->config.options->election_ms;
+    int r;
+    while ((r = loop_call(j->loop, begin_handover, j)) == -EAGAIN && clock_ms() < leased)
+        usleep(2000);
+    if (r < 0)
         return;
     uint64_t until = clock_ms() + j->config.options->election_ms; /* then the core has given it up */
     while (loop_call(j->loop, leads, j) && clock_ms() < until)

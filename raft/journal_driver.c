@@ -50,7 +50,6 @@ struct journal_driver {
     uint64_t loaded;                    /* last entry of ours that was on disk at the start, and still is */
     uint64_t applied, flushed;
     bool attached, can_lead, log_full, compacting;
-    bool told_low;   /* view.disk_low as the core was told */
     uint32_t warned; /* warnings that were logged */
 
     struct pool writes;    /* struct journal_write */
@@ -490,15 +489,12 @@ static void unpin_snapshots(struct journal_driver *d)
     }
 }
 
-/* The application's watermarks. With its disk nearly full a node takes no proposals: then another should lead. */
+/* The application's watermarks. */
 static int step_app(struct journal_driver *d)
 {
     struct raft_input in = {
         .type = RAFT_IN_APP,
-        .app = {.applied = d->applied,
-                .flushed = d->flushed,
-                .can_lead = d->can_lead && !(d->view.disk_low && d->view.voters > 1),
-                .log_full = d->log_full},
+        .app = {.applied = d->applied, .flushed = d->flushed, .can_lead = d->can_lead, .log_full = d->log_full},
     };
     return step(d, &in, NULL);
 }
@@ -508,9 +504,8 @@ static void maybe_compact(struct journal_driver *d)
 {
     uint64_t bytes = journal_writer_log_bytes(d->writer);
     bool full = bytes > d->options.log_bytes_max;
-    if (full != d->log_full || d->view.disk_low != d->told_low) {
+    if (full != d->log_full) {
         d->log_full = full;
-        d->told_low = d->view.disk_low;
         (void)step_app(d);
     }
     if (bytes > d->options.log_bytes_max + d->options.log_bytes_max / PINNED_PART)

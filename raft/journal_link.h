@@ -60,6 +60,10 @@ int journal_link_directory(const struct journal_link *l, const char **ret_direct
  * Errors: -CV_CLOSED none is attached. */
 int journal_link_checkpoint(struct journal_link *l, uint64_t context, uint64_t index);
 
+/* Leadership is about to be given away: may the core hear of it? Not while a lease the master was told may be in use (T_min
+ * at most): ask again. No lease is told in this term any more. */
+bool journal_link_let_go(struct journal_link *l);
+
 /* The log goes on behind a state that was installed: the master is told to use it. */
 void journal_link_installed(struct journal_link *l);
 

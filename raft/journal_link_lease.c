@@ -2,7 +2,8 @@
 /*
  * The end of leases. The master answers reads by itself until the lease it was told runs out, and it learns of a shorter
  * one only when it comes to that message. So whatever ends this leader's promise to be the only one (a transfer, its own
- * demotion or removal, leadership given away because the master is silent, or was disconnected by us) reaches the core
+ * demotion or removal, a stop, leadership given away because the master is silent, or was disconnected by us, or because
+ * the disk is nearly full) reaches the core
  * only when no lease that was ever told can be in use (6.4.1): from the first wish on the master is told none in this
  * term, and the wish waits until those it has are over, T_min at most. Meanwhile it leads on, and asks a majority for
  * each read.
@@ -38,6 +39,11 @@ bool link_lease_end(struct journal_link *l)
             link_tell_role(l);
     }
     return loop_now(l->options.loop) > l->lease_told_ns;
+}
+
+bool journal_link_let_go(struct journal_link *l)
+{
+    return link_lease_end(l);
 }
 
 /* ---- wishes of people ---- */
@@ -87,10 +93,17 @@ static void look_at_wish(struct journal_link *l)
 
 /* ---- the master is gone, silent, or says that it cannot lead ---- */
 
+/* With its disk nearly full a node takes no proposals: then another should lead. */
+static bool should_lead(const struct journal_link *l)
+{
+    const struct journal_view *v = journal_driver_view(l->driver);
+    return l->session.can_lead && !l->session.silent && !(v->disk_low && v->voters > 1);
+}
+
 int link_tell_app(struct journal_link *l)
 {
     struct link_session *s = &l->session;
-    bool can_lead = s->can_lead && !s->silent;
+    bool can_lead = should_lead(l);
     if (can_lead || link_lease_end(l))
         s->core_can_lead = can_lead;
     return journal_driver_applied(l->driver, s->applied, s->flushed, s->core_can_lead);
@@ -109,7 +122,7 @@ void link_look_at_leases(struct journal_link *l)
 {
     struct link_session *s = &l->session;
     look_at_wish(l);
-    if (link_has_master(l) && s->core_can_lead && (!s->can_lead || s->silent) && link_lease_end(l))
+    if (link_has_master(l) && s->core_can_lead != should_lead(l) && (!s->core_can_lead || link_lease_end(l)))
         (void)link_tell_app(l);
     if (l->letting_go && (l->master || link_lease_end(l))) {
         l->letting_go = false;
