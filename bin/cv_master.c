@@ -48,7 +48,8 @@ static const struct daemon_program program = {
     .sections = curvine_sections,
     .own = own_sections,
     .healthy = loops_turn,
-    .arguments = "[format --cluster UUID|new [--dir DIR] | restore --cluster UUID --from BACKUP [--dir DIR]]",
+    .arguments = "[format --cluster UUID|new [--dir DIR] | restore --cluster UUID --from BACKUP [--dir DIR] |"
+                 " rejoin [--yes UUID] [--dir DIR]]",
     .ready = is_ready,
     .status = status_page,
 };
@@ -56,7 +57,8 @@ static const struct daemon_program program = {
 static int usage(void)
 {
     fprintf(stderr, "usage: cv-master [OPTIONS] [format --cluster UUID|new [--dir DIR] |\n"
-                    "                 restore --cluster UUID --from BACKUP [--dir DIR]]\n");
+                    "                 restore --cluster UUID --from BACKUP [--dir DIR] |\n"
+                    "                 rejoin [--yes UUID] [--dir DIR]]\n");
     return DAEMON_USAGE;
 }
 
@@ -111,6 +113,56 @@ static int format(const struct master_options *o, int count, char **arguments)
     return DAEMON_OK;
 }
 
+static bool confirmed(struct uuid cluster, const char *yes)
+{
+    char id[UUID_STRING], typed[128] = "";
+    struct uuid u;
+    uuid_format(cluster, id);
+    if (!yes) {
+        fprintf(stderr, "Type the id of the cluster to go on (%s): ", id);
+        yes = fgets(typed, sizeof(typed), stdin) ? typed : "";
+        typed[strcspn(typed, "\r\n")] = '\0';
+    }
+    if (uuid_parse(yes, &u) == 0 && uuid_equal(u, cluster))
+        return true;
+    fprintf(stderr, "\ncv-master: not confirmed, nothing was changed. Without a terminal: --yes %s\n", id);
+    return false;
+}
+
+/* Throw this master's state away: it gets another one by its journal, which is a new member. */
+static int rejoin(const struct master_options *o, int count, char **arguments)
+{
+    static const struct option names[] = {
+        {"yes", required_argument, NULL, 'y'}, {"dir", required_argument, NULL, 'd'}, {0}};
+    const char *dir = o->dir, *yes = NULL;
+    struct uuid cluster;
+    optind = 0;
+    for (int c; (c = getopt_long(count, arguments, "d:y:", names, NULL)) != -1;) {
+        if (c == '?')
+            return usage();
+        *(c == 'd' ? &dir : &yes) = optarg;
+    }
+    if (arguments[optind])
+        return usage();
+    int r = master_dir_cluster(dir, &cluster);
+    if (r == 0) {
+        fprintf(stderr,
+                "%s: the namespace in it is thrown away. The others have it all if a majority of them runs (cv raft "
+                "status says so);\notherwise it is LOST.\n",
+                dir);
+        if (!confirmed(cluster, yes))
+            return DAEMON_FAILED;
+        r = master_dir_rejoin(dir);
+    }
+    if (r < 0) {
+        fprintf(stderr, "cv-master: cannot rejoin with '%s': %s (%s)%s\n", dir, cv_error_text(r), cv_error_name(r),
+                r == -CV_LOCKED ? ": stop it first (systemctl stop cv-master)" : "");
+        return DAEMON_FAILED;
+    }
+    printf("%s: empty, filled by the journal beside it when that is a member (cv raft add, replace)\n", dir);
+    return DAEMON_OK;
+}
+
 int main(int argc, char **argv)
 {
     struct daemon *d cleanup(daemon_free_p) = NULL;
@@ -120,7 +172,9 @@ int main(int argc, char **argv)
     const struct master_options *o = config_options(daemon_config(d), master);
     char **arguments = daemon_arguments(d);
     if (arguments[0])
-        return (strcmp(arguments[0], "restore") == 0 ? restore : format)(o, (int)(argv + argc - arguments), arguments);
+        return (strcmp(arguments[0], "restore") == 0  ? restore
+                : strcmp(arguments[0], "rejoin") == 0 ? rejoin
+                                                      : format)(o, (int)(argv + argc - arguments), arguments);
 
     struct master_config config = {
         .options = o,

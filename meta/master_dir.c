@@ -5,6 +5,8 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
+#include <inttypes.h>
 #include <stddef.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -285,4 +287,109 @@ void master_dir_close(struct master_dir *d)
     free(d->state);
     close_fd(d->lock_fd);
     *d = MASTER_DIR_NONE;
+}
+
+/* ---- the journal beside it -------------------------------------------------------------------------------------------- */
+
+static int journal_write(int dir_fd, uint64_t journal)
+{
+    char text[18];
+    int n = snprintf(text, sizeof(text), "%016" PRIx64 "\n", journal);
+    int fd cleanup(closep) = openat(dir_fd, MASTER_FILE_JOURNAL NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    if (write(fd, text, (size_t)n) != n)
+        return -EIO;
+    return fsync(fd) < 0 || renameat(dir_fd, MASTER_FILE_JOURNAL NEW, dir_fd, MASTER_FILE_JOURNAL) < 0 ||
+                   fsync(dir_fd) < 0
+               ? -errno
+               : 0;
+}
+
+int master_dir_bind(const char *path, uint64_t journal, uint64_t applied)
+{
+    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return -errno;
+    int fd cleanup(closep) = openat(dir_fd, MASTER_FILE_JOURNAL, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? journal_write(dir_fd, journal) : -errno;
+    char text[32] = "", *end;
+    if (read(fd, text, sizeof(text) - 1) != 17)
+        return -CV_BAD_FORMAT;
+    uint64_t was = strtoull(text, &end, 16);
+    if (end != text + 16 || *end != '\n')
+        return -CV_BAD_FORMAT;
+    if (was == journal)
+        return 0;
+    return applied ? -CV_WRONG_INCARNATION : journal_write(dir_fd, journal);
+}
+
+/* ---- throwing it away --------------------------------------------------------------------------------------------------- */
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+/* All but who we are: a rejoin that is cut short is begun again. */
+static int remove_state(const char *path)
+{
+    DIR *d = opendir(path);
+    if (!d)
+        return -errno;
+    int r = 0;
+    for (struct dirent *e; r == 0 && (e = readdir(d));) {
+        const char *kept[] = {".", "..", "lost+found", MASTER_FILE_LOCK, MASTER_FILE_IDENT};
+        bool keep = false;
+        for (size_t i = 0; i < array_size(kept); i++)
+            keep |= !strcmp(e->d_name, kept[i]);
+        char *name cleanup(freep) = NULL;
+        if (keep)
+            continue;
+        if (asprintf(&name, "%s/%s", path, e->d_name) < 0)
+            r = -ENOMEM;
+        else if (nftw(name, remove_entry, 16, FTW_DEPTH | FTW_PHYS) < 0)
+            r = -errno;
+    }
+    closedir(d);
+    return r;
+}
+
+int master_dir_cluster(const char *path, struct uuid *ret)
+{
+    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return errno == ENOENT ? -CV_NOT_FORMATTED : -errno;
+    struct master_ident id;
+    int r = ident_read(dir_fd, &id);
+    if (r == 0)
+        *ret = id.cluster;
+    return r;
+}
+
+int master_dir_rejoin(const char *path)
+{
+    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return errno == ENOENT ? -CV_NOT_FORMATTED : -errno;
+    struct master_ident id;
+    int r = ident_read(dir_fd, &id);
+    if (r < 0)
+        return r;
+    int lock_fd cleanup(closep) = -1;
+    r = lock_directory(path, &lock_fd);
+    if (r == 0)
+        r = remove_state(path);
+    if (r < 0)
+        return r;
+    char *rows cleanup(freep) = NULL;
+    if (asprintf(&rows, "%s/%s", path, MASTER_FILE_ROWS NEW) < 0)
+        return -ENOMEM;
+    r = master_store_create(rows, id.cluster);
+    if (r < 0)
+        return r;
+    if (renameat(dir_fd, MASTER_FILE_ROWS NEW, dir_fd, MASTER_FILE_ROWS) < 0 || fsync(dir_fd) < 0)
+        return -errno;
+    return ident_write(dir_fd, id.cluster);
 }

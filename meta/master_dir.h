@@ -41,6 +41,18 @@ void master_dir_close(struct master_dir *d);
  * a power cut when it returns. */
 int master_dir_condemn(const char *path, const char *state, const char *why);
 
+/* The state here goes on beside this journal: noted the first time, held against that later. A journal that was thrown away
+ * comes back under another id, and what its log will say need not begin with what is here. applied: of the state; without
+ * one any journal will do. Errors: -CV_WRONG_INCARNATION another journal's; -CV_BAD_FORMAT; errno. */
+int master_dir_bind(const char *path, uint64_t journal, uint64_t applied);
+
+/* Which cluster a directory belongs to, without the lock. Errors: as master_dir_open(). */
+int master_dir_cluster(const char *path, struct uuid *ret);
+
+/* Throw the state away and make path the directory of a new master of the same cluster, with an empty name space. Can be
+ * repeated when it was cut short. Errors: -CV_NOT_FORMATTED; -CV_LOCKED; those of master_dir_open(). */
+int master_dir_rejoin(const char *path);
+
 /* From the next open on the database is the one in directory name. Survives a power cut when it returns. Errors: -EINVAL
  * not a plain name; -ENOENT there is none. */
 int master_dir_switch(const char *path, const char *name);

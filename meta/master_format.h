@@ -5,6 +5,8 @@
  *      ident   whose directory this is (below); written once, by format
  *      lock    empty; flock()ed by the process that uses the directory
  *      rows/   the metadata RocksDB: families and keys are meta/meta.h's, but for the keys declared here
+ *      journal the id of the journal this state was made beside, 16 hex digits with a final newline: written when the first
+ *              journal attached this master. Another one may know another history
  *      current the name of the directory that is used instead of rows/, with a final newline: a state that was installed
  *              from another master, meta-<index>-<id>. Replaced in one step; not there: rows/
  *      <state>.diverged   the state in that directory differs from the cluster's, and why: it is not used any more
@@ -24,6 +26,7 @@
 #define MASTER_FILE_IDENT "ident"
 #define MASTER_FILE_LOCK  "lock"
 #define MASTER_FILE_ROWS  "rows"
+#define MASTER_FILE_JOURNAL "journal"
 #define MASTER_FILE_STATE "current"
 #define MASTER_DIVERGED   ".diverged"
 #define MASTER_STATE_MAX  63 /* bytes of a state's name */

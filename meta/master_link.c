@@ -216,8 +216,7 @@ static int handle_welcome(struct master_link *l, const uint8_t *body, size_t n)
     l->said = false;
     l->wait_ms = 0;
     atomic_fetch_add_explicit(&l->connects, 1, memory_order_relaxed);
-    l->events->attached(l->events->arg, &m);
-    return 0;
+    return l->events->attached(l->events->arg, &m);
 }
 
 /* Decode the body as message name and tell event with what follows. */

@@ -30,7 +30,8 @@ struct master_link_events {
     void *arg;
     /* What the journal must know to attach us: fill in applied, flushed and can_lead. */
     void (*attaching)(void *arg, struct msg_link_attach *attach);
-    void (*attached)(void *arg, const struct msg_link_welcome *welcome);
+    /* Returns 0, or an error: this is not our journal, and the link goes down. */
+    int (*attached)(void *arg, const struct msg_link_welcome *welcome);
     void (*role)(void *arg, const struct msg_link_role *role);
     void (*proposed)(void *arg, const struct msg_link_proposed *proposed);
     void (*rejected)(void *arg, const struct msg_link_rejected *rejected);
@@ -47,7 +48,7 @@ struct master_link_events {
     void (*snapshot_request)(void *arg, const struct msg_link_snapshot_request *request);
     void (*install)(void *arg, const struct msg_link_install *install);
     /* The connection is gone, if there was one: everything proposed and not committed has an unknown outcome. error:
-     * why; -CV_WRONG_CLUSTER and -CV_LOG_DAMAGED will not go away by themselves. */
+     * why; -CV_WRONG_CLUSTER, -CV_WRONG_INCARNATION and -CV_LOG_DAMAGED will not go away by themselves. */
     void (*lost)(void *arg, int error);
 };
 

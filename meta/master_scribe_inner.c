@@ -25,6 +25,13 @@ static int inner_work(void *arg)
     return meta_fetch(&s->core->base, &s->inner, false);
 }
 
+static bool every_session(void *arg, uint64_t session, const struct meta_session_row *row, uint32_t handles)
+{
+    struct master_scribe *s = arg;
+    s->expired[s->expired_count++] = session;
+    return s->expired_count < SCRIBE_EXPIRE_MAX;
+}
+
 /* The next one worth running. */
 static bool inner_next(struct master_scribe *s)
 {
@@ -34,8 +41,13 @@ static bool inner_next(struct master_scribe *s)
     meta_request_reset(&s->inner);
     if (!meta_is_formatted(m)) {
         meta_request_inner(&s->inner, META_OP_format, s->core->incarnation);
-    } else if (s->core->incarnation > meta_incarnation(m)) {
-        meta_request_inner(&s->inner, META_OP_incarnation, s->core->incarnation);
+    } else if (meta_incarnation(m) < s->core->incarnation && !s->expired_count) {
+        /* Sessions of before may know slots and handles that this log does not: they end first. */
+        meta_sessions(m, every_session, s);
+        if (s->expired_count)
+            meta_request_inner(&s->inner, META_OP_end_session, s->expired[--s->expired_count]);
+        else
+            meta_request_inner(&s->inner, META_OP_incarnation, s->core->incarnation);
     } else if (s->expired_count) {
         meta_request_inner(&s->inner, META_OP_end_session, s->expired[--s->expired_count]);
         COUNT(s, sessions_expired, 1);

@@ -246,9 +246,18 @@ static void on_attaching(void *arg, struct msg_link_attach *attach)
     attach->state = text_of(s->o.state);
 }
 
-static void on_attached(void *arg, const struct msg_link_welcome *w)
+static int on_attached(void *arg, const struct msg_link_welcome *w)
 {
     struct master_scribe *s = arg;
+    int r = s->o.dir ? master_dir_bind(s->o.dir, w->node, s->applied) : 0;
+    if (r == -CV_WRONG_INCARNATION)
+        return log_error(
+            r,
+            "the state in %s was made beside another journal than %016llx, which may know another history. "
+            "If that journal is a new member, throw the state away: cv-master rejoin",
+            s->o.dir, (unsigned long long)w->node);
+    if (r < 0)
+        return log_error(r, "note the journal in %s", s->o.dir);
     assert(s->batches.count == 0);
     s->state = SCRIBE_FOLLOWING;
     s->role = 0;
@@ -267,6 +276,7 @@ static void on_attached(void *arg, const struct msg_link_welcome *w)
     s->attached++;
     log_info("attached to the journal: term %llu, applied %llu of %llu", (unsigned long long)w->term,
              (unsigned long long)s->applied, (unsigned long long)w->commit);
+    return 0;
 }
 
 static void lead_if_caught_up(struct master_scribe *s)
@@ -467,7 +477,7 @@ static void on_lost(void *arg, int error)
     struct master_scribe *s = arg;
     scribe_step_down(s, true);
     scribe_admin_fail(s, -CV_UNREACHABLE, false);
-    if (error == -CV_WRONG_CLUSTER || error == -CV_LOG_DAMAGED) {
+    if (error == -CV_WRONG_CLUSTER || error == -CV_LOG_DAMAGED || error == -CV_WRONG_INCARNATION) {
         log_error(error, "this master and the journal at %s do not belong together", s->o.journal_socket);
         s->o.failed(s->o.arg, error);
     }

@@ -91,6 +91,8 @@ int inner_format(struct run *u)
     put_inode(u, &root);
     tree_set_complete(&m->tree, META_ROOT, true);
     put_op(u, REDO_format, META_ROOT, u->q->arg, 0);
+    /* Of a later incarnation: an earlier one may have had a namespace that this log knows nothing of. */
+    m->next_id = m->id_asked = max(max(m->id_asked, m->next_id), incarnation_base((uint32_t)u->q->arg));
     put_grant(u);
     m->now = (struct totals){.inodes = 1, .directories = 1};
     m->incarnation = (uint32_t)u->q->arg;

@@ -130,7 +130,8 @@ static int check_attach(struct journal_link *l, const struct msg_link_attach *m,
     if (r == -CV_LOG_DAMAGED)
         (void)buf_printf(why,
                          "the master's state is at entry %" PRIu64 " and the log ends at %" PRIu64
-                         ": the log lost entries, or this is another log",
+                         ": the log lost entries, or this is another log (beside a new member a master begins empty: "
+                         "cv-master rejoin)",
                          m->applied, v->last);
     return r;
 }

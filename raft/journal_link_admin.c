@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "raft/journal_link_internal.h"
+#include "raft/journal_status.h"
 
 /* ---- reads: the core knows them by a number of ours, which also names the attached master ---- */
 
@@ -144,6 +145,11 @@ static int admin_identify(struct journal_link *l, const struct msg_link_admin *m
 {
     if (m->address.n == 0 || m->address.n >= RAFT_ADDRESS_SIZE)
         return -EINVAL;
+    const struct raft_conf *conf = journal_driver_conf(l->driver);
+    const struct raft_member *self = conf ? raft_conf_find(conf, l->options.node) : NULL;
+    char node[17];
+    if (self && text_equal(m->address, text_of(self->raft_address)))
+        return buf_printf(out, "{\"node\":\"%s\"}", journal_node_text(self->id, node));
     int r = link_identify(l, m);
     return r < 0 ? r : -EINPROGRESS;
 }

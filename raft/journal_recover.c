@@ -176,7 +176,7 @@ static int remove_tree(const char *dir, const char *name)
 }
 
 /* Whose log it is, as far as it can be read. */
-static int read_old(const char *dir, struct buf *why, struct uuid *cluster, uint64_t *node)
+static int read_old(const char *dir, struct buf *why, struct uuid *cluster, uint64_t *node, uint32_t *incarnation)
 {
     char path[4200];
     if (snprintf(path, sizeof(path), "%s/log", dir) >= (int)sizeof(path))
@@ -188,6 +188,7 @@ static int read_old(const char *dir, struct buf *why, struct uuid *cluster, uint
     if (r == 0)
         r = journal_state_load_ident(&db, &scratch, &state);
     *node = state.node;
+    *incarnation = *incarnation ? *incarnation : state.incarnation;
     if (!uuid_is_none(*cluster))
         return 0;
     if (r < 0)
@@ -211,8 +212,8 @@ static int exchange(int dir_fd)
     return 0;
 }
 
-static int rejoin_locked(const char *dir, int dir_fd, struct uuid *cluster, struct buf *why, uint64_t *ret_old,
-                         uint64_t *ret_node)
+static int rejoin_locked(const char *dir, int dir_fd, struct uuid *cluster, uint32_t incarnation, struct buf *why,
+                         uint64_t *ret_old, uint64_t *ret_node)
 {
     /* An attempt that was cut short: its old log is still the one that says who we are. */
     bool has_log = faccessat(dir_fd, "log", F_OK, 0) == 0;
@@ -231,13 +232,13 @@ static int rejoin_locked(const char *dir, int dir_fd, struct uuid *cluster, stru
         return -CV_NOT_FORMATTED;
     }
     *ret_old = 0;
-    r = read_old(dir, why, cluster, ret_old);
+    r = read_old(dir, why, cluster, ret_old, &incarnation);
     if (r < 0)
         return r;
     char fresh[4200];
     if (snprintf(fresh, sizeof(fresh), "%s/" NEW, dir) >= (int)sizeof(fresh))
         return -ENAMETOOLONG;
-    struct journal_format format = {.cluster = *cluster, .node = random_u64()};
+    struct journal_format format = {.cluster = *cluster, .node = random_u64(), .incarnation = incarnation};
     r = journal_store_format(fresh, &format, why);
     if (r == 0)
         r = exchange(dir_fd);
@@ -248,8 +249,8 @@ static int rejoin_locked(const char *dir, int dir_fd, struct uuid *cluster, stru
     return remove_tree(dir, OLD);
 }
 
-int journal_rejoin(const char *dir, struct uuid cluster, struct buf *why, struct uuid *ret_cluster, uint64_t *ret_old,
-                   uint64_t *ret_node)
+int journal_rejoin(const char *dir, struct uuid cluster, uint32_t incarnation, struct buf *why,
+                   struct uuid *ret_cluster, uint64_t *ret_old, uint64_t *ret_node)
 {
     int lock_fd cleanup(closep) = -1;
     pid_t holder = 0;
@@ -261,7 +262,7 @@ int journal_rejoin(const char *dir, struct uuid cluster, struct buf *why, struct
     int dir_fd cleanup(closep) = open(dir, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
     if (dir_fd < 0)
         return -errno;
-    r = rejoin_locked(dir, dir_fd, &cluster, why, ret_old, ret_node);
+    r = rejoin_locked(dir, dir_fd, &cluster, incarnation, why, ret_old, ret_node);
     *ret_cluster = cluster;
     return r;
 }

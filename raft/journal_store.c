@@ -102,7 +102,7 @@ struct journal_store *journal_store_free(struct journal_store *s)
 static int write_founding(struct journal_store *s, const struct journal_format *format, uint64_t node)
 {
     struct journal_ident_row ident = {.version = JOURNAL_FORMAT_VERSION,
-                                      .incarnation = 1,
+                                      .incarnation = format->incarnation ? format->incarnation : 1,
                                       .cluster = format->cluster,
                                       .node = node,
                                       .created_ns = clock_wall_ns()};

@@ -55,7 +55,8 @@ struct journal_unit {
 
 struct journal_format {
     struct uuid cluster;
-    uint64_t node; /* 0: a random one */
+    uint64_t node;        /* 0: a random one */
+    uint32_t incarnation; /* of the cluster; 0: 1 */
     /* raft_conf_encode() of the founding members: entry 1, term 1, the same on all. NULL: join, wait to be added. */
     const uint8_t *conf;
     uint32_t conf_size;

@@ -190,6 +190,7 @@ static int run_format(struct tool *t)
         format.behind = t->behind;
     } else {
         format.node = random_u64();
+        format.incarnation = (uint32_t)t->incarnation;
     }
     r = journal_store_format(t->dir, &format, &why);
     if (r < 0)
@@ -339,12 +340,12 @@ static const struct {
 } tools[] = {
     {"format", run_format, "--cluster UUID|new --single | --peers A,B,C [--self A] [--journal-only C]",
      "make the log of a founding voter"},
-    {"join", run_format, "--cluster UUID", "make an empty log of a member that will be added"},
+    {"join", run_format, "--cluster UUID [--incarnation N]", "make an empty log of a member that will be added"},
     {"check", run_check, "[--json] [--repair-tail [--yes UUID]]",
      "hold every entry and row against their checksums; cut a damaged end that nobody was told of"},
     {"compare", tool_compare, "DIR DIR...", "which of several logs is the furthest, and where they part"},
     {"dump", run_dump, "[--from N] [--to N] [--json]", "list the entries of a stopped journal"},
-    {"rejoin", tool_rejoin, "[--cluster UUID] [--yes UUID]",
+    {"rejoin", tool_rejoin, "[--incarnation N] [--cluster UUID] [--yes UUID]",
      "throw this log away and wait to be added as a new member"},
     {"force-new-cluster", tool_force_new_cluster, "--keep NODE [--yes UUID]",
      "quorum is gone for good: go on with this log alone"},
@@ -363,6 +364,7 @@ static const struct option long_options[] = {
     {"to", required_argument, NULL, 't'},
     {"json", no_argument, NULL, 'j'},
     {"keep", required_argument, NULL, 'k'},
+    {"incarnation", required_argument, NULL, 'i'},
     {"yes", required_argument, NULL, 'y'},
     {"repair-tail", no_argument, NULL, 'r'},
     {"journal-only", required_argument, NULL, 'J'},
@@ -411,6 +413,7 @@ static int parse(struct tool *t, int argc, char **argv)
         case 't': good = parse_number(optarg, &t->to); break;
         case 'j': t->json = true; break;
         case 'k': t->keep = optarg; break;
+        case 'i': good = parse_number(optarg, &t->incarnation) && t->incarnation < UINT32_MAX; break;
         case 'y': t->yes = optarg; break;
         case 'r': t->repair_tail = true; break;
         case 'J': t->journal_only = optarg; break;

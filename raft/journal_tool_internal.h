@@ -18,7 +18,7 @@ struct tool {
     const char *dir;
     const char *cluster, *peers, *self, *journal_only, *keep, *yes;
     bool single, json, repair_tail;
-    uint64_t from, to, behind;
+    uint64_t from, to, behind, incarnation;
     char **arguments; /* of compare: the directories */
     int argument_count;
 };

@@ -181,18 +181,20 @@ static void say_force(const struct tool *t, const struct journal_store *s)
                     m->raft_address, m->id == st->node ? "  (this one)" : "");
         }
     }
-    fprintf(stderr,
-            "What this does, for ever:\n"
-            "  - this node becomes the only voter: incarnation %u, term %" PRIu64 "\n"
-            "  - entries up to %" PRIu64 " count as committed, also those behind %" PRIu64
-            " that perhaps were not: operations that\n"
-            "    nobody was told are done may turn out to be done\n"
-            "  - LOST is what the others committed behind entry %" PRIu64
-            ", if anything; nobody here can tell. If a disk of\n"
-            "    theirs is left, hold its log against this one first: cv-journal compare %s OTHER_DIR\n"
-            "  - the others' logs are refused from now on: on each, when it is back, cv-journal rejoin\n"
-            "  - sessions of clients end; ids go on far above everything that can have been given out\n",
-            st->incarnation + 1, st->term + JOURNAL_FORCE_TERMS, st->last, st->commit, st->last, t->dir);
+    fprintf(
+        stderr,
+        "What this does, for ever:\n"
+        "  - this node becomes the only voter: incarnation %u, term %" PRIu64 "\n"
+        "  - entries up to %" PRIu64 " count as committed, also those behind %" PRIu64
+        " that perhaps were not: operations that\n"
+        "    nobody was told are done may turn out to be done\n"
+        "  - LOST is what the others committed behind entry %" PRIu64
+        ", if anything; nobody here can tell. If a disk of\n"
+        "    theirs is left, hold its log against this one first: cv-journal compare %s OTHER_DIR\n"
+        "  - the others' logs are refused from now on: on each, when it is back, cv-journal rejoin --incarnation %u\n"
+        "  - sessions of clients end; ids go on far above everything that can have been given out\n",
+        st->incarnation + 1, st->term + JOURNAL_FORCE_TERMS, st->last, st->commit, st->last, t->dir,
+        st->incarnation + 1);
 }
 
 /* Everything that speaks against it. 0: nothing. */
@@ -232,11 +234,11 @@ static void say_forced(const struct tool *t, const struct journal_state *s, bool
                s->incarnation, s->term, s->last);
     else
         printf("node %s is the only voter of cluster %s, incarnation %u%s\n"
-               "next: start cv-journal and cv-master here; then, on each other node: cv-journal rejoin, cv-master "
-               "rejoin,\n"
-               "start both, and here: cv raft add HOST:PORT\n",
+               "next: start cv-journal and cv-master here; then, on each other node:\n"
+               "  cv-journal rejoin --incarnation %u && cv-master rejoin\n"
+               "start both there, and: cv raft add HOST:PORT\n",
                journal_node_text(s->node, node), uuid_format(s->cluster, cluster), s->incarnation,
-               changed ? "" : " already: nothing was changed");
+               changed ? "" : " already: nothing was changed", s->incarnation);
 }
 
 int tool_force_new_cluster(struct tool *t)
@@ -314,7 +316,7 @@ int tool_rejoin(struct tool *t)
         status = confirm(t, cluster);
     if (status != TOOL_OK)
         return status;
-    int r = journal_rejoin(t->dir, cluster, &why, &cluster, &old, &node);
+    int r = journal_rejoin(t->dir, cluster, (uint32_t)t->incarnation, &why, &cluster, &old, &node);
     if (r < 0)
         return tool_failed(t, r, &why);
     journal_node_text(node, text);

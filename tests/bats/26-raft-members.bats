@@ -61,3 +61,151 @@ stop_writer() {
     more
     stop_writer
 }
+
+grow_to_three() {
+    local n
+    make_nodes "${1:-3}"
+    format_single 1
+    start_node 1
+    until_ok 20 raft status
+    for n in 2 3; do
+        join $n
+        start_node $n
+        raft add 127.0.0.1:"${jport[$n]}" --clients 127.0.0.1:"${mport[$n]}" --timeout 60s
+    done
+    until_ok 20 raft status
+}
+
+@test "a wiped node is replaced by one command; the same address, a new member" {
+    grow_to_three
+    start_writer
+    more
+    old=$(id_of 3)
+    kill_node 3
+    rm -rf n3/journal n3/master
+    more
+    until_ok 10 bash -c "! cv --config $PWD/n1/node.yaml raft status"
+    run -3 raft status
+    has "cv raft replace $old"
+    join 3
+    start_node 3
+    run -1 raft add 127.0.0.1:"${jport[3]}" --clients 127.0.0.1:"${mport[3]}"
+    has "cv raft replace $old"
+    run -0 raft replace "$old" 127.0.0.1:"${jport[3]}" --clients 127.0.0.1:"${mport[3]}" --timeout 60s
+    has "remove $old"
+    run -0 raft replace "$old" 127.0.0.1:"${jport[3]}" --clients 127.0.0.1:"${mport[3]}"
+    has "already so"
+    more
+    until_ok 20 raft status
+    [ "$(raft_json | jq .voters)" = 3 ]
+    [ "$(id_of 3)" != "$old" ]
+    stop_writer
+}
+
+@test "the leader itself is removed, and rejoins" {
+    grow_to_three
+    start_writer
+    more
+    l=$(leads)
+    id=$(id_of "$l")
+    run -0 raft remove "$id"
+    has "have another one lead instead of $id"
+    more
+    [ "$(raft_json | jq '.members | length')" = 2 ]
+    [ "$(leads)" != "$l" ]
+    run -3 raft status
+    has "two voters"
+    # Going on to one is for those who say so.
+    other=$(raft_json | jq -r '.leader as $l | .members[] | select(.node != $l).node')
+    run -1 raft remove "$other"
+    has "--force"
+    stop_node "$l"
+    run -0 cv-journal rejoin -c "n$l/node.yaml" --yes $CLUSTER
+    start_journal_of "$l"
+    # The state beside the old log is refused by the new one: it may be of another history.
+    start_master_of "$l"
+    until_ok 20 grep -q "cv-master rejoin" "m$l.log"
+    stop "m$l"
+    run -0 cv-master --config "n$l/node.yaml" rejoin --yes $CLUSTER
+    start_master_of "$l"
+    run -0 raft add 127.0.0.1:"${jport[$l]}" --clients 127.0.0.1:"${mport[$l]}" --timeout 60s
+    until_ok 20 raft status
+    more
+    stop_writer
+}
+
+@test "membership changes under kill -9: whatever dies, typing it again ends as wanted" {
+    grow_to_three 4
+    start_writer
+    join 4
+    start_node 4
+    for round in 1 2 3; do
+        start change cv --config "$PWD/n1/node.yaml" raft add 127.0.0.1:"${jport[4]}" --clients 127.0.0.1:"${mport[4]}" --timeout 60s
+        sleep 0.$((RANDOM % 4))
+        l=$(leads) || l=1
+        kill_node "$l"
+        start_node "$l"
+        stop change KILL || true
+        run -0 raft add 127.0.0.1:"${jport[4]}" --clients 127.0.0.1:"${mport[4]}" --timeout 60s
+        [ "$(raft_json | jq .voters)" = 4 ]
+        more
+        start change cv --config "$PWD/n1/node.yaml" raft demote 127.0.0.1:"${jport[4]}" --timeout 60s
+        sleep 0.$((RANDOM % 4))
+        l=$(leads) || l=1
+        kill_node "$l"
+        start_node "$l"
+        stop change KILL || true
+        run -0 raft demote 127.0.0.1:"${jport[4]}" --timeout 60s
+        [ "$(raft_json | jq .voters)" = 3 ]
+        more
+    done
+    stop_writer
+}
+
+@test "quorum is gone: the survivor goes on alone, nothing acknowledged before is lost, no id is given out twice" {
+    grow_to_three
+    cvc fs mkdir :/a
+    cvc fs touch :/a/before
+    l=$(leads)
+    a=$((l % 3 + 1)) b=$((a % 3 + 1))
+    until_ok 20 raft wait-caught-up
+    # The two who die have something the third never heard of, ids among it.
+    stop_node "$l"
+    until_ok 20 leads
+    cvc fs mkdir :/lost
+    given=$(cvc fs stat :/lost --json | jq .inode)
+    kill_node "$a"
+    kill_node "$b"
+    kept=$l
+    run -0 cv-journal compare n1/journal n2/journal n3/journal
+    id=$(cv-journal check -d "n$kept/journal" --json | jq -r .node)
+    start_node "$kept"
+    until_ok 20 bash -c "cv --config $PWD/n1/node.yaml raft status | grep -q 'quorum is gone'"
+    run -4 raft status
+    stop_node "$kept"
+    run -0 cv-journal force-new-cluster -c "n$kept/node.yaml" --keep "$id" --yes $CLUSTER
+    start_node "$kept"
+    until_ok 20 raft status
+    [ "$(raft_json | jq .incarnation)" = 2 ]
+    cvc fs stat :/a/before
+    cvc fs mkdir :/new
+    now=$(cvc fs stat :/new --json | jq .inode)
+    [ "$now" -gt "$((given + 1000000000))" ]
+
+    # The others' logs are of another history: refused until they rejoin.
+    start_node "$a"
+    run -1 raft add 127.0.0.1:"${jport[$a]}" --timeout 5s
+    has "incarnation"
+    stop_node "$a"
+    for n in $a $b; do
+        run -0 cv-journal rejoin -c "n$n/node.yaml" --incarnation 2 --yes $CLUSTER
+        run -0 cv-master --config "n$n/node.yaml" rejoin --yes $CLUSTER
+        start_node "$n"
+        run -0 raft add 127.0.0.1:"${jport[$n]}" --clients 127.0.0.1:"${mport[$n]}" --timeout 60s
+    done
+    until_ok 20 raft status
+    [ "$(raft_json | jq .voters)" = 3 ]
+    run -0 raft transfer
+    cvc fs stat :/new
+    run ! cvc fs stat :/lost
+}

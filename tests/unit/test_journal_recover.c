@@ -217,7 +217,7 @@ static int rejoin(const char *dir, struct uuid cluster, uint64_t *old, uint64_t 
 {
     struct buf why = {0};
     struct uuid got;
-    int r = journal_rejoin(dir, cluster, &why, &got, old, node);
+    int r = journal_rejoin(dir, cluster, 0, &why, &got, old, node);
     if (r == 0)
         ck_assert(uuid_equal(got, test_cluster));
     buf_fini(&why);
@@ -237,6 +237,15 @@ TEST(rejoining_leaves_an_empty_log_under_a_new_id)
     ck_assert_int_eq(rejoin(dir, (struct uuid){{0}}, &old, &again), 0);
     ck_assert_uint_eq(old, node);
     expect_joined(dir, again);
+    struct uuid got;
+    ck_assert_int_eq(journal_rejoin(dir, test_cluster, 4, NULL, &got, &old, &node), 0);
+    struct journal_store *s = open_log(dir);
+    ck_assert_uint_eq(journal_store_state(s)->incarnation, 4);
+    journal_store_free(s);
+    ck_assert_int_eq(rejoin(dir, (struct uuid){{0}}, &old, &node), 0); /* as the old one was */
+    s = open_log(dir);
+    ck_assert_uint_eq(journal_store_state(s)->incarnation, 4);
+    journal_store_free(s);
 }
 
 TEST(rejoining_begins_again_wherever_it_was_cut_short)

@@ -285,8 +285,9 @@ TEST(lead_of_a_later_incarnation_gives_nothing_twice)
     k.master = master_free(k.master);
     k.journal->incarnation = 3;
     cluster_start_master(&k);
-    until(lookup(k.c, "before") == 0);
+    until(lookup(k.c, "before") == -CV_SESSION_ENDED); /* its slots may be further than this log knows */
     open_session(k.c);
+    ck_assert_int_eq(lookup(k.c, "before"), 0);
     ck_assert_uint_gt(k.c->session, session + (2ull << 36));
     k.master = master_free(k.master);
     k.journal->incarnation = 3; /* once only */
