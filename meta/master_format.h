@@ -23,13 +23,13 @@
 #define MASTER_IDENT_MAGIC   0x5453414d56430a0dull /* "\r\nCVMAST" */
 #define MASTER_IDENT_VERSION 1
 
-#define MASTER_FILE_IDENT "ident"
-#define MASTER_FILE_LOCK  "lock"
-#define MASTER_FILE_ROWS  "rows"
+#define MASTER_FILE_IDENT   "ident"
+#define MASTER_FILE_LOCK    "lock"
+#define MASTER_FILE_ROWS    "rows"
 #define MASTER_FILE_JOURNAL "journal"
-#define MASTER_FILE_STATE "current"
-#define MASTER_DIVERGED   ".diverged"
-#define MASTER_STATE_MAX  63 /* bytes of a state's name */
+#define MASTER_FILE_STATE   "current"
+#define MASTER_DIVERGED     ".diverged"
+#define MASTER_STATE_MAX    63 /* bytes of a state's name */
 
 struct master_ident {
     uint64_t magic;

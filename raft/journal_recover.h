@@ -44,8 +44,8 @@ int journal_force(struct journal_store *s, const struct raft_conf *conf);
  * *ret_node: the new id; *ret_old: the one that is gone, 0 if nobody can tell.
  * Errors: -CV_LOCKED; -CV_NOT_FORMATTED there never was a log; -CV_LOG_DAMAGED the old log cannot be read and no cluster
  * is given; errno. */
-int journal_rejoin(const char *dir, struct uuid cluster, uint32_t incarnation, struct buf *why, struct uuid *ret_cluster, uint64_t *ret_old,
-                   uint64_t *ret_node);
+int journal_rejoin(const char *dir, struct uuid cluster, uint32_t incarnation, struct buf *why,
+                   struct uuid *ret_cluster, uint64_t *ret_old, uint64_t *ret_node);
 
 /* ---- a damaged end ---- */
 

@@ -97,8 +97,12 @@ void raft_leader_tick(struct raft *r)
     }
     for (uint32_t i = 0; i < r->peer_count; i++) {
         struct raft_peer *p = &r->peers[i];
-        if (p->match < p->target && r->now_ms - p->target_ms >= r->options.election_ms)
+        /* A round lasted too long: not while it is under way; and who has it all is near, also where nothing is appended
+         * that a shorter round could be measured by. */
+        if (r->now_ms - p->target_ms >= r->options.election_ms && p->match < p->target)
             p->caught_up = false;
+        else if (r->now_ms - p->target_ms >= r->options.election_ms && p->match == r->log.last)
+            p->caught_up = true;
     }
     if (r->now_ms >= r->heartbeat_ms) {
         if (r->peer_count && r->peers[r->peer_count - 1].leaving_ms)

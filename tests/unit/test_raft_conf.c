@@ -271,6 +271,22 @@ TEST(raft_promotes_only_learners_that_caught_up)
     cluster_stop(&c);
 }
 
+TEST(raft_a_late_learner_of_an_idle_cluster_catches_up_too)
+{
+    cluster_start(&c, 3);
+    cluster_elect(&c, 1);
+    settle(&c);
+    join_node(&c, 4);
+    isolate(&c, 4, true);
+    ck_assert_int_eq(change_conf(&c, 1, RAFT_ADD_LEARNER, learner(4)), 0);
+    run_ms(&c, 2000);
+    ck_assert_int_eq(change_conf(&c, 1, RAFT_PROMOTE, member(4)), -EAGAIN);
+    heal(&c);
+    run_ms(&c, 1500); /* nobody proposes anything */
+    ck_assert_int_eq(change_conf(&c, 1, RAFT_PROMOTE, member(4)), 0);
+    cluster_stop(&c);
+}
+
 TEST(raft_changes_need_the_new_majority_to_answer)
 {
     cluster_start(&c, 3);
