@@ -89,10 +89,10 @@ static inline bool master_core_leads(const struct master_core *c)
  * asks; -CV_NOT_LEADER. What was committed needs no such proof: the commit is one. */
 static inline int master_core_certain(const struct master_core *c, uint64_t term, uint64_t executed_ns, uint64_t now_ns)
 {
+    bool certain = now_ns < atomic_load_explicit(&c->lease_until_ns, memory_order_acquire) ||
+                   executed_ns <= atomic_load_explicit(&c->confirmed_ns, memory_order_acquire);
+    /* Last: those of another term are written when this one is over. */
     if (atomic_load_explicit(&c->leading, memory_order_acquire) != term || !term)
         return -CV_NOT_LEADER;
-    return now_ns < atomic_load_explicit(&c->lease_until_ns, memory_order_relaxed) ||
-                   executed_ns <= atomic_load_explicit(&c->confirmed_ns, memory_order_relaxed)
-               ? 0
-               : -CV_BUSY;
+    return certain ? 0 : -CV_BUSY;
 }

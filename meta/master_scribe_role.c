@@ -289,10 +289,12 @@ static void on_role(void *arg, const struct msg_link_role *m)
 {
     struct master_scribe *s = arg;
     master_core_set_leader(s->core, m->leader, m->term, m->leader_address);
-    s->core->lease_until_ns = m->lease_until_ns;
-    if (m->term == s->term && m->role == s->role)
+    if (m->term == s->term && m->role == s->role) {
+        s->core->lease_until_ns = m->lease_until_ns;
         return;
+    }
     scribe_step_down(s, false);
+    s->core->lease_until_ns = m->lease_until_ns; /* not before the lead of another term is over */
     s->term = m->term;
     s->role = m->role;
     s->start_index = m->start_index;
