@@ -131,6 +131,7 @@ static int complete_answer(struct net_request *q, struct buf *texts)
     case MASTER_OP_session_open:
         a->session_open.timeout_ms = (uint32_t)o->options->session_timeout_ms;
         a->session_open.incarnation = q->net->core->incarnation;
+        a->session_open.acks_early = o->options->ack_mode != ACK_QUORUM;
         return 0;
     case MASTER_OP_statfs:
         master_workers_get_stats(o->workers, clock_ns(), &w);

@@ -114,6 +114,7 @@ static void on_session(struct rpc_call *call, int result, const struct rpc_frame
     }
     cv->session = a.session;
     cv->lease_ms = max(a.lease_ms, 30u);
+    cv->acks_early = a.acks_early;
     reset_slots(cv, a.slots);
     ready(cv);
 }

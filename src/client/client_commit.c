@@ -5,7 +5,7 @@
  * second after the first write.
  *
  *      FLUSH     drain -> commit
- *      FSYNC     drain -> block_sync at all workers written to -> commit
+ *      FSYNC     drain -> block_sync at all workers written to -> commit -> a majority of the masters has it
  *      RELEASE   drain -> commit that closes the handle, or close
  *      SETATTR of a size, OPEN with O_TRUNC: nothing new begins; drain -> commit -> the request itself -> the new layout
  *
@@ -224,7 +224,7 @@ void client_commit_wait(struct client_io *io, uint64_t closing, void (*resume)(s
 
 /* ---- FLUSH, FSYNC, RELEASE -------------------------------------------------------------------------------------------------- */
 
-enum flush_state { FLUSH_DRAIN, FLUSH_SYNC, FLUSH_COMMIT, FLUSH_COMMITTED, FLUSH_CLOSE };
+enum flush_state { FLUSH_DRAIN, FLUSH_SYNC, FLUSH_COMMIT, FLUSH_COMMITTED, FLUSH_DURABLE, FLUSH_CLOSE };
 
 struct client_sync {
     struct client_io *io;
@@ -327,6 +327,35 @@ static void sync_start(struct client_io *io)
     sync_ended(y);
 }
 
+static void on_durable(struct client_master_call *m, int result)
+{
+    struct client_io *io = m->user;
+    client_master_call_fini(m);
+    free(m);
+    if (!io->error)
+        io->error = result;
+    io->state = FLUSH_DURABLE + 1;
+    flush_go(io);
+}
+
+/* The master answers before a majority has what it did: wait until one has all of this file, its name included. */
+static void wait_durable(struct client_io *io)
+{
+    struct client_inode *in = io->inode;
+    struct client_master_call *m = calloc(1, sizeof(*m));
+    if (!m) {
+        io->error = -ENOMEM;
+        io->state = FLUSH_CLOSE;
+        flush_go(io);
+        return;
+    }
+    struct msg_getattr q = {.inode = in->inode};
+    client_head(in, &q.head);
+    q.head.flags = OP_DURABLE;
+    m->user = io;
+    client_master_call(io->cv, m, MSG_getattr, false, false, msg_getattr_desc(), &q, io->deadline_ns, on_durable);
+}
+
 static void on_closed(struct client_master_call *m, int result)
 {
     struct client_io *io = m->user;
@@ -411,6 +440,11 @@ static void flush_go(struct client_io *io)
             return;
         }
         case FLUSH_COMMITTED: continue;
+        case FLUSH_DURABLE:
+            if (op != CURVINE_FSYNC || !io->cv->acks_early)
+                continue;
+            wait_durable(io);
+            return;
         case FLUSH_CLOSE:
             if (op == CURVINE_RELEASE)
                 client_reopen_forget(f);

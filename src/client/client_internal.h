@@ -75,6 +75,7 @@ struct curvine {
 
     uint64_t session; /* 0: none */
     uint32_t lease_ms;
+    bool acks_early; /* what is answered may not be replicated yet: fsync asks until it is */
     struct rpc_call session_call, renew_call;
     struct loop_timer renew;
     struct client_slot slots[CLIENT_SLOTS_MAX];

@@ -80,6 +80,8 @@ struct rig {
     struct rig_worker workers[RIG_WORKERS];
     unsigned worker_count, replicas;
     uint64_t sessions, handles, map_version;
+    bool acks_early;
+    _Atomic int durable_asked; /* getattr that waits for a majority */
     _Atomic uint64_t log_index;
     _Atomic int asked[0x100]; /* of the master, by the low byte */
     _Atomic int refuse_commit;
@@ -454,7 +456,8 @@ static inline void rig_master_request(struct rpc_request *q, void *user)
         return;
     }
     case MSG_session_open: {
-        struct msg_session_open_answer a = {.session = ++g->sessions, .slots = 64, .lease_ms = 3000};
+        struct msg_session_open_answer a = {
+            .session = ++g->sessions, .slots = 64, .lease_ms = 3000, .acks_early = g->acks_early};
         rpc_answer(q, 0, 0, msg_session_open_answer_desc(), &a);
         return;
     }
@@ -480,6 +483,7 @@ static inline void rig_master_request(struct rpc_request *q, void *user)
         struct msg_getattr m;
         ck_assert_int_eq(msg_getattr_decode(q->body, q->header.body_len, &m), 0);
         struct msg_getattr_answer a = {.attr = rig_attr(g, m.inode), .lease_ms = 1000};
+        g->durable_asked += (m.head.flags & OP_DURABLE) != 0;
         rpc_answer(q, 0, g->log_index, msg_getattr_answer_desc(), &a);
         return;
     }

@@ -417,6 +417,27 @@ TEST(files_are_opened_again_for_a_leader_that_knows_no_handles)
     rig_stop(&rig);
 }
 
+TEST(fsync_asks_for_a_majority_where_answers_leave_before_it)
+{
+    for (int early = 0; early < 2; early++) {
+        rig_start(&rig, 1, 1, true);
+        rig.acks_early = early;
+        struct curvine *cv = rig_client(&rig);
+        struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+        char bytes[10000] = {1};
+        ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+        ck_assert_int_eq(curvine_fsync(f), 0);
+        ck_assert_int_eq(rig.durable_asked, early);
+        ck_assert_int_eq(curvine_fsync(f),
+                         0); /* nothing was written: the last answer may not be durable all the same */
+        ck_assert_int_eq(rig.durable_asked, 2 * early);
+        ck_assert_int_eq(curvine_file_close(f), 0);
+        ck_assert_int_eq(rig.durable_asked, 2 * early); /* closing promises nothing */
+        curvine_close(cv);
+        rig_stop(&rig);
+    }
+}
+
 TEST(a_refused_commit_is_reported)
 {
     rig_start(&rig, 1, 1, true);
