@@ -4,6 +4,9 @@
  * (io_work); reading goes in pieces through the loop. Paths are resolved beneath the directory (openat2,
  * RESOLVE_BENEATH), so a symlink in it cannot lead out. The identity is inode number, mtime and size; it is read again
  * after the last byte, because a file may change while it is read.
+ *
+ * A directory is read and sorted as a whole. When a listing stops at its max, what it has read is kept for the one that goes
+ * on behind the last key: a listing in pages reads each directory once.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -13,15 +16,14 @@
 #include <sys/syscall.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/random.h"
 #include "ufs/ufs_impl.h"
 
 #define PIECE_BYTES (1u << 20)
-
-struct file_ufs {
-    int dir_fd;
-};
+#define KEPT_MAX    4 /* listings that may go on */
+#define KEPT_MS     60000
 
 /* A name of a directory as read, sorted by key. */
 struct file_name {
@@ -37,11 +39,24 @@ struct file_level {
     size_t count, at;
 };
 
+/* A listing that stopped at its max. */
+struct file_kept {
+    struct file_level *level; /* NULL: none */
+    char *prefix, *after;     /* after: the last key given */
+    bool recursive;
+    uint64_t until_ns;
+};
+
+struct file_ufs {
+    int dir_fd;
+    struct file_kept kept[KEPT_MAX];
+};
+
 struct file_job {
     struct ufs_op *op;
     struct io_op io;
     bool cancelled;
-    char *key, *after;
+    char *key, *after, *last; /* last: the key given when max was reached */
     struct ufs_identity want; /* of get and put */
     bool has_want;
     uint64_t offset, left;
@@ -72,6 +87,7 @@ static void job_free(struct file_job *j)
     free(j->piece);
     free(j->key);
     free(j->after);
+    free(j->last);
     free(j);
 }
 
@@ -543,6 +559,57 @@ static bool all_before(const char *directory, const char *after)
     return strcmp(directory, after) < 0 && strncmp(directory, after, strlen(directory)) != 0;
 }
 
+static struct file_kept *kept_drop(struct file_kept *k)
+{
+    while (k->level)
+        k->level = level_free(k->level);
+    free(k->prefix);
+    free(k->after);
+    *k = (struct file_kept){0};
+    return k;
+}
+
+/* In the place of the one that waits longest. Without memory: read again, then. */
+static void keep(struct file_job *j)
+{
+    struct file_ufs *f = j->op->ufs->impl;
+    struct file_kept *to = &f->kept[0];
+    for (int i = 1; i < KEPT_MAX; i++)
+        if (f->kept[i].until_ns < to->until_ns)
+            to = &f->kept[i];
+    if (!j->last)
+        return;
+    *kept_drop(to) = (struct file_kept){.level = take(j->level),
+                                        .prefix = take(j->key),
+                                        .after = take(j->last),
+                                        .recursive = j->recursive,
+                                        .until_ns = clock_ns() + KEPT_MS * NS_PER_MS};
+}
+
+/* What an earlier listing had read behind `after`, or NULL. What nobody came back for goes. */
+static struct file_level *take_kept(struct file_job *j)
+{
+    struct file_ufs *f = j->op->ufs->impl;
+    struct file_level *level = NULL;
+    uint64_t now = clock_ns();
+    for (int i = 0; i < KEPT_MAX; i++) {
+        struct file_kept *k = &f->kept[i];
+        if (!k->level)
+            continue;
+        bool its = k->recursive == j->recursive && strcmp(k->prefix, j->key) == 0 && strcmp(k->after, j->after) == 0;
+        if (its && !level)
+            level = take(k->level);
+        if (its || now > k->until_ns)
+            kept_drop(k);
+    }
+    return level;
+}
+
+static int go_on(void *arg)
+{
+    return 0;
+}
+
 /* Give entries until a directory has to be read or the end. Returns 1 when reading goes on. */
 static int list_walk(struct file_job *j)
 {
@@ -557,7 +624,9 @@ static int list_walk(struct file_job *j)
         bool directory = S_ISDIR(n->st.st_mode);
         if (strcmp(n->key, j->after) > 0) {
             if (j->max && j->given >= j->max) {
+                l->at--;
                 op->more = true;
+                keep(j);
                 return 0;
             }
             struct ufs_entry e;
@@ -566,7 +635,8 @@ static int list_walk(struct file_job *j)
             int r = op->each(op, &e);
             if (r < 0)
                 return r;
-            j->given++;
+            if (++j->given == j->max)
+                j->last = strdup(n->key);
         }
         if (directory && j->recursive && !all_before(n->key, j->after)) {
             int r = list_enter(j, n->key);
@@ -592,7 +662,9 @@ static void file_list(struct ufs *u, struct ufs_op *op, struct text prefix, stru
         abort();
     j->max = max;
     j->recursive = recursive;
-    if (list_enter(j, j->key) < 0)
+    if ((j->level = take_kept(j)))
+        io_work(u->loop, &j->io, go_on, j, list_level_done);
+    else if (list_enter(j, j->key) < 0)
         io_work(u->loop, &j->io, nothing, j, no_memory_done);
 }
 
@@ -604,7 +676,7 @@ static int file_open(struct ufs *u, struct text authority, char *message, size_t
         snprintf(message, size, "'%s': a file URI has no host: write file:///%.*s...", u->uri, TEXT_ARG(authority));
         return -EINVAL;
     }
-    struct file_ufs *f = malloc(sizeof(*f));
+    struct file_ufs *f = calloc(1, sizeof(*f));
     if (!f)
         return -ENOMEM;
     const char *path = u->uri + strlen("file://");
@@ -623,6 +695,8 @@ static int file_open(struct ufs *u, struct text authority, char *message, size_t
 static void file_close(struct ufs *u)
 {
     struct file_ufs *f = u->impl;
+    for (int i = 0; i < KEPT_MAX; i++)
+        kept_drop(&f->kept[i]);
     close_fd(f->dir_fd);
     free(f);
 }

@@ -173,3 +173,20 @@ refused() {
     c umount -y :/odd
     c umount -y :/single
 }
+
+@test "a directory of many names is read once, though it is listed in pages" {
+    requests() {
+        local port
+        port=$(awk '/^master:/ { mine = 1 } /^[a-z]/ && !/^master:/ { mine = 0 } mine && /http_port:/ { print $2 }' "$CLUSTER/curvine.yaml")
+        curl -sSf "http://127.0.0.1:$port/metrics" | awk '$1 ~ /^curvine_master_ufs_requests/ { sum += $2 } END { print sum + 0 }'
+    }
+    mkdir src
+    (cd src && seq 45000 | xargs touch)
+    c mount "file://$PWD/src" :/many
+    before=$(requests)
+    [ "$(c fs ls :/many -o json | jq length)" = 45000 ]
+    after=$(requests)
+    echo "$((after - before)) requests"
+    [ $((after - before)) -le 2 ] # three pages, one pass; a look-up before it
+    c umount -y :/many
+}
