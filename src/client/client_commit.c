@@ -577,6 +577,7 @@ static void on_tick(struct loop_timer *timer)
             tick_inode(list_entry(e, struct client_inode, link), now);
     if (c->backing_count)
         client_backings_sweep(cv, false);
+    client_workers_probe(cv);
     if (c->inode_count || c->backing_count)
         loop_timer_start(cv->loop, &c->tick, now + CLIENT_TICK_MS * NS_PER_MS);
 }

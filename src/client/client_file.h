@@ -74,6 +74,7 @@ struct client_worker {
     bool in, up;
     uint32_t weight;
     struct rpc_client *tcp, *unix_socket;
+    struct rpc_call tcp_ping, unix_ping;
     uint64_t socket_failed_until_ns; /* TCP till then */
     uint32_t opens;                  /* block_open in flight */
     struct buf released;             /* files to say block_release of; the first `releasing` bytes are being said */
@@ -326,6 +327,7 @@ void client_map_refresh(struct curvine *cv);
 struct client_worker *client_worker_find(struct curvine *cv, uint64_t id);
 bool client_worker_is_local(struct client_worker *w);                            /* its unix socket is worth trying */
 struct rpc_client *client_worker_conn(struct client_worker *w, bool local_only); /* NULL: none */
+void client_workers_probe(struct curvine *cv);                                   /* every CLIENT_TICK_MS */
 bool client_worker_error(int r);                                                 /* try another, or later */
 
 /* ---- blocks of this host ---- */

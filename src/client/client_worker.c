@@ -22,6 +22,8 @@
 #define MAP_DEADLINE_MS 5000
 #define ASK_AGAIN_MS    20
 #define WORKERS_MAX     4096
+#define PROBE_MS        2000 /* silence, then a ping */
+#define SILENT_MS       5000 /* silence that is too long */
 
 /* ---- the map ------------------------------------------------------------------------------------------------------- */
 
@@ -209,6 +211,36 @@ struct rpc_client *client_worker_conn(struct client_worker *w, bool local_only)
     if (!w->tcp)
         w->tcp = make_client(w, w->address, false);
     return w->tcp;
+}
+
+/* The answer, or the end of the connection: either will do. */
+static void on_ping(struct rpc_call *call, int result, const struct rpc_frame *f)
+{
+}
+
+/* A worker that is slow (a disk, an under file system) still answers pings; one that does not is stopped, or its host is gone
+ * without a word. Its calls end, and are tried elsewhere or under a new grant. */
+static void probe(struct client_worker *w, struct rpc_client *conn, struct rpc_call *ping)
+{
+    uint64_t silent_ms = conn ? rpc_client_silent_ms(conn) : 0;
+    if (silent_ms >= SILENT_MS && rpc_call_busy(ping)) {
+        log_warn(0, "worker %016llx is silent for %llu ms: closing the connection", (unsigned long long)w->id,
+                 (unsigned long long)silent_ms);
+        rpc_client_drop(conn);
+    } else if (silent_ms >= PROBE_MS && !rpc_call_busy(ping)) {
+        struct msg_ping m = {.sent_ns = clock_ns()};
+        ping->done = on_ping;
+        rpc_client_call(conn, ping, MSG_ping, msg_ping_desc(), &m, UINT64_MAX);
+    }
+}
+
+void client_workers_probe(struct curvine *cv)
+{
+    for (unsigned i = 0; i < cv->content->worker_count; i++) {
+        struct client_worker *w = cv->content->workers[i];
+        probe(w, w->tcp, &w->tcp_ping);
+        probe(w, w->unix_socket, &w->unix_ping);
+    }
 }
 
 bool client_worker_error(int r)

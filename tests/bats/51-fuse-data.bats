@@ -203,3 +203,18 @@ second" ]
     exec 7>&- || true
     [ "$(cv --dir "$CLUSTER" fs cat ":/test-$BATS_TEST_NUMBER/kept")" = "written, not closed" ]
 }
+
+@test "a worker that is stopped, connected and silent, is noticed in seconds; when it goes on, so does the writer" {
+    local worker size=30000000 noticed="is silent for .* closing the connection"
+    worker=$(cv local status --dir "$CLUSTER" -o json | jq -r '.[] | select(.daemon == "cv-worker") | .pid')
+    random_file "$BATS_TEST_TMPDIR/a" $size
+    dd if="$BATS_TEST_TMPDIR/a" of=b bs=1000000 count=10 status=none
+    kill -STOP "$worker"
+    start writer dd if="$BATS_TEST_TMPDIR/a" of=b bs=1000000 skip=10 seek=10 conv=notrunc status=none
+    until_ok 9 grep -q "$noticed" "$CLUSTER/fuse.log" || { kill -CONT "$worker"; return 1; }
+    kill -CONT "$worker"
+    until_ok 20 gone "${started[writer]}"
+    stop writer
+    forget
+    cmp "$BATS_TEST_TMPDIR/a" b
+}
