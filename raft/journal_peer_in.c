@@ -17,10 +17,9 @@ enum { HELLO_NS = 3 * NS_PER_S, HELLO_BODY_MAX = 4096, REFUSED_LOG_NS = 60 * NS_
 
 /* ---- frames ---- */
 
-/* A message as decoded, or why the connection cannot be trusted. */
-static int decode(struct peer *peer, const struct rpc_frame *f, struct raft_entry *entries, struct raft_message *ret)
+int peer_decode(const struct journal_self *self, uint64_t from, const struct rpc_frame *f, struct raft_entry *entries,
+                struct raft_message *ret)
 {
-    const struct journal_self *self = &peer->p->options.self;
     struct msg_peer_raft m;
     if (f->header.type != MSG_peer_raft || f->header.incarnation != self->incarnation)
         return -CV_BAD_MESSAGE;
@@ -28,12 +27,12 @@ static int decode(struct peer *peer, const struct rpc_frame *f, struct raft_entr
     if (r < 0)
         return r;
     const uint8_t *head = (const uint8_t *)m.head.p;
-    if (head + m.head.n != f->body + f->header.body_len) /* the payloads follow at once */
+    if (m.head.n == 0 || head + m.head.n != f->body + f->header.body_len) /* the payloads follow at once */
         return -CV_BAD_MESSAGE;
     if (crc32c(0, f->data, f->header.data_len) != f->header.aux)
         return -CV_BAD_CHECKSUM;
     r = raft_message_decode(head, m.head.n + f->header.data_len, entries, ret);
-    if (r == 0 && (ret->from != peer->id || ret->to != self->node))
+    if (r == 0 && (ret->from != from || ret->to != self->node))
         r = -CV_BAD_MESSAGE; /* forged, or of a node that is no longer here */
     return r;
 }
@@ -49,7 +48,7 @@ void peer_on_frame(struct peer *peer, enum peer_channel channel, struct rpc_conn
     peer->figures.messages_in++;
     counter_add(&metrics->peer_bytes_in, bytes);
     counter_add(&metrics->peer_messages_in, 1);
-    int r = decode(peer, f, entries, &m);
+    int r = peer_decode(&p->options.self, peer->id, f, entries, &m);
     if (r == -CV_UNKNOWN_MESSAGE)
         return; /* of a newer version: any message may be lost */
     if (r == 0)

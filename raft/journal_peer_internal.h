@@ -109,6 +109,10 @@ uint32_t peers_silent_ms(const struct journal_peers *p);
 /* ---- journal_peer_in.c ---- */
 void peers_start_accept(struct journal_peers *p);
 void peers_close_late(struct journal_peers *p, uint64_t now);
+/* A message of node from, as it came in a frame; entries (RAFT_APPEND_ENTRIES_MAX of them) borrow from the frame. Errors:
+ * -CV_BAD_MESSAGE, -CV_BAD_CHECKSUM the connection cannot be trusted; -CV_UNKNOWN_MESSAGE of a newer version. */
+int peer_decode(const struct journal_self *self, uint64_t from, const struct rpc_frame *f, struct raft_entry *entries,
+                struct raft_message *ret);
 /* A frame of a connection whose ends know each other. */
 void peer_on_frame(struct peer *peer, enum peer_channel channel, struct rpc_conn *c, const struct rpc_frame *f);
 

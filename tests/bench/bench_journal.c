@@ -3,14 +3,17 @@
  * What the journal costs: a real log on the file system of the directory given (default: a new one in /var/tmp), the
  * real threads, and one master's connection made of plain calls, in one process.
  *
- *      bench_journal [directory]
+ *      bench_journal [-3] [directory]      -3: only what follows last: one journal and three, connected over loopback
  *
  * Limits in the same run and on the same file system, taken in turns with what they are compared with: append + fsync
  * of 4 KiB (and of the bytes of a group); figures are medians, rates are of whole rounds, ratios are what lasts.
  */
+#include <arpa/inet.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <sys/resource.h>
 
 #include "base/log.h"
@@ -256,17 +259,178 @@ static void bench_link(void)
     metrics_free(m);
 }
 
+/* ---- one journal and three ---- */
+
+enum { NODES = 3, SMALL = 200, PROPOSALS = 6000 };
+
+struct bench_node {
+    char dir[320], socket[320];
+    struct journal_options options;
+    struct metrics *metrics;
+    struct journal *journal;
+};
+
+static uint16_t free_port(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof(a);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    check(bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 ? -errno : 0, "bind");
+    check(getsockname(fd, (struct sockaddr *)&a, &n) < 0 ? -errno : 0, "getsockname");
+    close(fd);
+    return ntohs(a.sin_port);
+}
+
+static void start_nodes(struct bench_node *nodes, uint32_t count)
+{
+    struct raft_conf conf = {.count = 0};
+    for (uint32_t i = 0; i < count; i++) {
+        struct bench_node *n = &nodes[i];
+        snprintf(n->dir, sizeof(n->dir), "%s/of%u-%u", dir, count, i);
+        snprintf(n->socket, sizeof(n->socket), "%s/sock%u-%u", dir, count, i);
+        n->options = (struct journal_options){.dir = n->dir,
+                                              .listen = (char *)(uintptr_t) "127.0.0.1",
+                                              .port = free_port(),
+                                              .socket = n->socket,
+                                              .tick_ms = 10,
+                                              .heartbeat_ms = 50,
+                                              .election_ms = 500,
+                                              .uncommitted_bytes = 64 << 20,
+                                              .cache_bytes = 64 << 20,
+                                              .memtable_bytes = 16 << 20,
+                                              .keep_entries = 100000,
+                                              .log_bytes_max = 16ull << 30};
+        struct raft_member m = {.id = 10 + i, .role = RAFT_VOTER};
+        snprintf(m.raft_address, sizeof(m.raft_address), "127.0.0.1:%u", n->options.port);
+        check(raft_conf_put(&conf, &m), "member");
+    }
+    uint8_t encoded[RAFT_CONF_ENCODED_MAX];
+    struct journal_format f = {.cluster = cluster, .conf = encoded};
+    f.conf_size = (uint32_t)raft_conf_encode(&conf, encoded);
+    for (uint32_t i = 0; i < count; i++) {
+        struct bench_node *n = &nodes[i];
+        f.node = 10 + i;
+        check(journal_store_format(n->dir, &f, NULL), "format");
+        check(metrics_new(&n->metrics), "metrics");
+        struct journal_config config = {.options = &n->options, .run_dir = dir, .metrics = n->metrics};
+        check(journal_start(&config, &n->journal), "start");
+    }
+}
+
+static _Atomic bool healthy;
+
+static void *run_health(void *socket)
+{
+    struct link_client c;
+    check(link_client_connect(&c, socket), "connect");
+    for (uint64_t beat = 1; healthy; usleep(LINK_HEALTH_MS * 1000)) {
+        struct msg_link_health m = {.beat = beat++, .master = 1 + (uint64_t)getpid()};
+        check(link_client_send(&c, MSG_link_health, &m, NULL, 0), "health");
+    }
+    link_client_close(&c);
+    return NULL;
+}
+
+/* As pump(), with the time each proposal took until the client saw it committed. */
+static uint64_t pump_timed(struct link_client *c, uint64_t *sequence, uint32_t window, uint64_t *ret_ns)
+{
+    static uint64_t at[PROPOSALS];
+    uint64_t begin = clock_ns(), base = c->committed;
+    uint32_t sent = 0, done = 0;
+    while (done < PROPOSALS) {
+        for (; sent < PROPOSALS && sent - done < window; sent++) {
+            at[sent] = clock_ns();
+            check(link_client_propose(c, c->role.term, (*sequence)++, data, SMALL, 1), "propose");
+        }
+        struct link_frame f;
+        check(link_client_receive(c, 30000, &f), "receive");
+        check(link_client_take(c, &f, NULL, NULL), "take");
+        if (c->rejected_from)
+            log_fatal(-(int)c->rejected_error, "rejected");
+        for (uint64_t now = clock_ns(); done < c->committed - base; done++)
+            ret_ns[done] = now - at[done];
+    }
+    return clock_ns() - begin;
+}
+
+/* CPU of the threads of one name, in seconds. */
+static double thread_seconds(const char *name)
+{
+    double sum = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    for (struct dirent *e; tasks && (e = readdir(tasks));) {
+        char path[300], line[600] = "", *rest;
+        unsigned long user = 0, system = 0;
+        snprintf(path, sizeof(path), "/proc/self/task/%s/stat", e->d_name);
+        FILE *f = fopen(path, "r");
+        if (!f)
+            continue;
+        if (fgets(line, sizeof(line), f) && strstr(line, name) && (rest = strrchr(line, ')')) &&
+            sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) == 2)
+            sum += (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+        fclose(f);
+    }
+    if (tasks)
+        closedir(tasks);
+    return sum;
+}
+
+static void bench_nodes(uint32_t count)
+{
+    static struct bench_node nodes[NODES];
+    static uint64_t ns[PROPOSALS];
+    memset(nodes, 0, sizeof(nodes));
+    start_nodes(nodes, count);
+    struct link_client c;
+    pthread_t health;
+    uint64_t sequence = 1;
+    check(link_client_attach(&c, nodes[0].socket, cluster, 0), "attach"); /* only this one can lead */
+    healthy = true;
+    pthread_create(&health, NULL, run_health, nodes[0].socket);
+    check(link_client_lead(&c, 60000, NULL, NULL), "lead");
+    (void)pump_timed(&c, &sequence, 40, ns); /* warm */
+    static const uint32_t windows[] = {1, 40, 400};
+    for (uint32_t w = 0; w < array_size(windows); w++) {
+        uint64_t syncs = counter_of(nodes[0].metrics, "curvine_journal_syncs_total");
+        double cpu = cpu_seconds(), loops = thread_seconds("(journal)"), writers = thread_seconds("(log-writer)");
+        double seconds = (double)pump_timed(&c, &sequence, windows[w], ns) / 1e9;
+        cpu = cpu_seconds() - cpu;
+        syncs = counter_of(nodes[0].metrics, "curvine_journal_syncs_total") - syncs;
+        printf("%u journal%s, %3u in flight  %.0f proposals/s, %.0f us p50, %.0f us p99, %.1f entries a sync, %.0f us "
+               "CPU a "
+               "proposal (loops %.0f, log writers %.0f, client the rest)\n",
+               count, count > 1 ? "s" : " ", windows[w], PROPOSALS / seconds, quantile_us(ns, PROPOSALS, 0.5),
+               quantile_us(ns, PROPOSALS, 0.99), (double)PROPOSALS / (double)syncs, cpu * 1e6 / PROPOSALS,
+               (thread_seconds("(journal)") - loops) * 1e6 / PROPOSALS,
+               (thread_seconds("(log-writer)") - writers) * 1e6 / PROPOSALS);
+    }
+    healthy = false;
+    pthread_join(health, NULL);
+    link_client_close(&c);
+    for (uint32_t i = 0; i < count; i++) {
+        journal_stop(nodes[i].journal);
+        metrics_free(nodes[i].metrics);
+    }
+}
+
 int main(int argc, char **argv)
 {
+    bool only = argc > 1 && strcmp(argv[1], "-3") == 0;
+    argc -= only;
+    argv += only;
     log_set_level(LOG_LEVEL_WARN);
     snprintf(dir, sizeof(dir), "%s/cv-bench-XXXXXX", argc > 1 ? argv[1] : "/var/tmp");
     check(mkdtemp(dir) ? 0 : -errno, dir);
     snprintf(log_dir, sizeof(log_dir), "%s/journal", dir);
     snprintf(socket_path, sizeof(socket_path), "%s/sock", dir);
     memset(data, 'x', sizeof(data));
-    format();
-    bench_store();
-    bench_link();
+    if (!only) {
+        format();
+        bench_store();
+        bench_link();
+    }
+    bench_nodes(1);
+    bench_nodes(NODES);
     nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
     return 0;
 }
