@@ -18,6 +18,7 @@
 struct master {
     struct rpc_server *server;
     char address[160];
+    _Atomic bool stopped;
     _Atomic bool serves, silent; /* silent: answers nothing, like a stopped process */
     _Atomic int asked;
     struct list held;
@@ -60,6 +61,7 @@ static void master_stopped(void *arg)
 {
     struct master *m = arg;
     m->server = rpc_server_free(m->server);
+    m->stopped = true;
 }
 
 static int stop_master(void *arg)
@@ -147,7 +149,7 @@ static bool comes_true(bool (*is)(int), int arg)
 
 static bool is_stopped(int i)
 {
-    return *(struct rpc_server *volatile *)&t.masters[i].server == NULL;
+    return t.masters[i].stopped;
 }
 
 static void end(void)
