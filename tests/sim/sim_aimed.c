@@ -57,8 +57,8 @@ void nemesis_on_aimed(struct node *n, enum aimed what, uint64_t value)
 {
     struct world *w = n->world;
     uint32_t self = 1u << n->slot, rest = nemesis_alive(w) & ~self;
-    if (n->dead && what != AIMED_MEMBERS && what != AIMED_FORCE)
-        return; /* (these two are of the whole cluster) */
+    if (n->dead && what != AIMED_MEMBERS && what != AIMED_FORCE && what != AIMED_DUEL)
+        return; /* (these are of the whole cluster) */
     switch (what) {
     case AIMED_CLOCK_GOES:
         if (n->clock_rate == 0)

@@ -190,6 +190,13 @@ CASE(refused_snapshot, 1, "snapshots nobody waits for, or that cannot be")
     install.snapshot_install.conf = &l.conf;
     install.snapshot_install.term = 0;
     want(&l, lone_step(&l, install), -EINVAL, "a snapshot of term 0");
+    /* A fetch fails that nobody is told of: none was under way; the leader is gone. */
+    failed.snapshot_failed.peer = 0;
+    want(&l, lone_step(&l, failed), 0, "no fetch fails");
+    struct raft_message offer = {.type = RAFT_MSG_SNAPSHOT, .snapshot = {.index = 9, .index_term = 1, .source = 2}};
+    want(&l, lone_message(&l, 2, 2, offer), 0, "an offer");
+    want(&l, lone_message(&l, 3, 3, (struct raft_message){.type = RAFT_MSG_HEARTBEAT_REPLY}), 0, "a higher term");
+    want(&l, lone_step(&l, failed), 0, "a fetch fails without a leader");
     /* A learner is told to take over: it may not. */
     lone_fini(&l);
     lone_init(&l, w, 3);

@@ -35,7 +35,9 @@ static void cut(struct world *w, uint32_t a, uint32_t b)
 {
     struct duel *d = &w->nemesis->duel;
     int heal = nemesis_cut(w, a, b, true, 0);
-    if (heal >= 0)
+    if (heal >= 0 && d->cut_count == array_size(d->cuts))
+        nemesis_on_heal(w, (uint32_t)heal);
+    else if (heal >= 0)
         d->cuts[d->cut_count++] = (uint16_t)heal;
 }
 
@@ -88,8 +90,9 @@ void duel_turn(struct world *w, uint64_t number)
     if (number != d->number)
         return;
     mend(w);
-    if (d->turns == 0) {
+    if (d->turns == 0 || d->rivals[0]->dead || d->rivals[1]->dead) {
         d->begun = false;
+        d->turns = 0;
         return;
     }
     struct node *up = d->rivals[d->up], *away = d->rivals[!d->up];
