@@ -9,6 +9,8 @@
 #   raft ARGS                 cv raft with all masters named
 #   cvc ARGS                  cv with all masters named
 #   node_id N                 the id in its journal's directory (the journal must not run: locked otherwise)
+#   run_doc "TITLE" [N]       type the Nth block (1) of that section of docs/operations.md, as it stands; NODEn, UUID and nodeN are
+#                             what they are here (old[N]: the id NODEn means, if node n is not a member any more)
 #   leads                     the number of the node whose journal leads; fails without
 
 CLUSTER=0f8fad5b-d9cb-469f-a165-70867728950e
@@ -99,4 +101,41 @@ leads() {
 
 id_of() {
     raft status --json | jq -re --arg a "127.0.0.1:${jport[$1]}" '.members[] | select(.address == $a).node'
+}
+
+declare -gA old
+
+# One line of the document on node N.
+type_it() {
+    local n=$1 line=$2 words m
+    line=${line#runuser -u curvine -- }
+    line=${line//UUID/$CLUSTER}
+    for m in $(seq "$nodes"); do
+        [[ $line != *NODE$m* ]] || line=${line//NODE$m/${old[$m]:-$(id_of "$m")}}
+        line=${line//node$m:8996/127.0.0.1:${jport[$m]} --clients 127.0.0.1:${mport[$m]}}
+    done
+    read -ra words <<<"$line"
+    case "$line" in
+    "systemctl start "*) start_node "$n" ;;
+    "systemctl stop "*) [ -z "${started[j$n]:-}" ] || stop_node "$n" ;;
+    "cv-journal "*) "${words[@]}" -c "n$n/node.yaml" <<<$CLUSTER ;;
+    "cv-master "*) cv-master --config "n$n/node.yaml" "${words[@]:1}" <<<$CLUSTER ;;
+    "cv raft status") until_ok 20 cv --config "$PWD/n$n/node.yaml" raft status ;;
+    "cv raft "*) cv --config "$PWD/n$n/node.yaml" "${words[@]:1}" --timeout 60s ;;
+    *) echo "the document says what this test cannot type: $line"; return 1 ;;
+    esac
+}
+
+run_doc() {
+    local title=$1 which=${2:-1} line lines
+    mapfile -t lines < <(awk -v title="## $title" -v which="$which" '
+        /^## / { on = $0 == title; n = 0 }
+        /^```/ { inside = !inside; n += inside; next }
+        on && inside && n == which' "$CV_ROOT/docs/operations.md")
+    [ "${#lines[@]}" -gt 0 ] || { echo "no block $which under '$title'"; return 1; }
+    for line in "${lines[@]}"; do
+        echo "+ $line"
+        [[ $line =~ ^node([0-9])#\ (.*)$ ]] || { echo "which node? $line"; return 1; }
+        type_it "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" || { echo "failed: $line"; return 1; }
+    done
 }
