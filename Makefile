@@ -181,6 +181,10 @@ accept-short: all tools
 	@CV_BIN=$(abspath $(O))/bin ROUNDS=2 bats --print-output-on-failure tests/accept/members.bats
 	@CV_BIN=$(abspath $(O))/bin bats --print-output-on-failure -f '^(git|tar|SQLite|fio)' tests/accept/apps.bats
 
+.PHONY: soak
+soak: all ## what takes a machine of its own for hours: a snapshot of 5 GB under load
+	@CV_BIN=$(abspath $(O))/bin SNAPSHOT_MB=$(or $(SNAPSHOT_MB),5000) bats --print-output-on-failure tests/accept/snapshot.bats
+
 # The same programs built without fsync must fail there, or the tests show nothing: build/nosync.
 .PHONY: power
 power: all tools ## cut the power under the daemons, on loop-mounted file systems; as root (T=journal: one file)

@@ -223,6 +223,7 @@ static void sweep_done(struct io_op *op, int result)
 {
     struct journal_snapshots *s = container_of(op, struct journal_snapshots, sweep);
     free_sweep(s);
+    fetch_swept(s);
     snapshots_finish_stop(s);
 }
 

@@ -303,10 +303,18 @@ static void run(struct journal_snapshots *s)
         f->working = true;
         io_work(s->options.loop, &f->op, write_piece, s, piece_written);
     } else if (f->asked == 0 && f->ask_file == f->manifest.file_count) {
+        if (io_op_busy(&s->sweep))
+            return; /* it must not see the new directory, which nothing refers to yet: fetch_swept() */
         f->state = FETCH_VERIFY;
         f->working = true;
         io_work(s->options.loop, &f->op, verify, s, verified);
     }
+}
+
+void fetch_swept(struct journal_snapshots *s)
+{
+    if (s->fetch.state == FETCH_RUN && !s->stopping)
+        run(s);
 }
 
 int fetch_on_data(struct bulk *b, const struct msg_bulk_data *m, const struct rpc_frame *frame)

@@ -71,6 +71,7 @@ struct wants {
     uint64_t source, index; /* of the first of the queue */
     struct journal_dial dial;
     struct loop_timer late;
+    uint64_t warned_ns; /* when it was last said that there is none */
 };
 
 enum fetch_state {
@@ -181,6 +182,7 @@ void fetch_on_manifest(struct bulk *b, const struct msg_bulk_manifest *m, const 
 int fetch_on_data(struct bulk *b, const struct msg_bulk_data *m, const struct rpc_frame *f);
 void fetch_bulk_closed(struct bulk *b);
 void fetch_installed(struct journal_snapshots *s);
+void fetch_swept(struct journal_snapshots *s); /* the sweep has ended */
 void fetch_stop(struct journal_snapshots *s);
 bool fetch_busy(const struct journal_snapshots *s);
 void fetch_fini(struct fetch *f);

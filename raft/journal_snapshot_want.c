@@ -19,6 +19,7 @@
 
 #define PREPARE_NS (60 * NS_PER_S)
 #define HEARD_MS   2000
+#define WARN_NS    (30 * NS_PER_S)
 
 static void drop_first(struct wants *w)
 {
@@ -60,8 +61,11 @@ static void first_failed(struct journal_snapshots *s, int error)
         w->state = WANT_IDLE;
     } else {
         uint64_t id = want->peer;
-        log_warn(error, "no snapshot for node %s, which lags behind the log; trying again",
-                 journal_node_text(id, peer));
+        if (!w->warned_ns || clock_ns() > w->warned_ns + WARN_NS) {
+            w->warned_ns = clock_ns();
+            log_warn(error, "no snapshot for node %s, which lags behind the log; trying again",
+                     journal_node_text(id, peer));
+        }
         drop_first(w);
         (void)journal_driver_snapshot_failed(s->driver, id);
     }

@@ -366,11 +366,13 @@ int journal_store_chain(const struct journal_store *s, uint64_t index, uint64_t 
     rocksdb_pinnableslice_t *slice;
     struct text value;
     int r = journal_db_get(&s->db, JOURNAL_DEFAULT, JOURNAL_KEY_FIRST, strlen(JOURNAL_KEY_FIRST), &slice, &value);
-    if (r < 0)
-        return r;
-    struct journal_first_row first;
-    r = journal_row_open(JOURNAL_KEY_FIRST, strlen(JOURNAL_KEY_FIRST), value.p, value.n, &first, sizeof(first));
-    rocksdb_pinnableslice_destroy(slice);
+    struct journal_first_row first = {.first = 1}; /* no such row: nothing was ever compacted */
+    if (r == 0) {
+        r = journal_row_open(JOURNAL_KEY_FIRST, strlen(JOURNAL_KEY_FIRST), value.p, value.n, &first, sizeof(first));
+        rocksdb_pinnableslice_destroy(slice);
+    } else if (r == -ENOENT) {
+        r = 0;
+    }
     if (r < 0 || index + 1 == first.first) {
         if (r == 0)
             *ret = first.base_chain;

@@ -21,7 +21,8 @@ load snapshots
     until_ok 30 installed "$first" 1
     until_ok 30 caught_up "$first"
     [ "$(journal_of "$(leading)" .term)" = "$term" ]
-    kill $loader; wait $loader 2>/dev/null || true
+    touch load.end
+    wait $loader
     same_names
     # What is not in use is removed, and the directory of the new state is what it starts from.
     until_ok 10 only_states "$first" 'meta-*'

@@ -8,6 +8,7 @@
 #   follower                       a node that follows
 #   journal_of N FILTER            from its journal's status; snapshot_of N FIELD of its part "snapshots"
 #   make_names NAME COUNT          COUNT directories :/NAME/...
+#   load_names NAME                names in :/NAME until there is a file load.end
 #   make_bulk COUNT                COUNT times 200 long names
 #   same_names                     whichever node leads shows the same names
 #   compacted_past N               the leader's log begins behind the end of N's, which is stopped
@@ -119,7 +120,7 @@ make_bulk() {
 
 load_names() {
     local i=0
-    while :; do
+    while [ ! -e load.end ]; do
         cv fs mkdir -p $(seq -f ":/$1/$i-%g" 1 20) || echo "load: refused" >&2
         i=$((i + 1))
     done
