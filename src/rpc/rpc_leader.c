@@ -3,11 +3,14 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
 
 #define ASK_MS       1000 /* for one answer; then the question is asked again */
 #define AGAIN_MIN_MS 10   /* between questions while looking */
@@ -56,6 +59,25 @@ static void known(struct rpc_leader *l, struct seat *s)
     l->o.found(s->client, l->o.user);
 }
 
+static int add_seat(struct rpc_leader *l, const char *address);
+
+/* A follower names a leader at an address that is none of ours: the cluster has got other members than we were told. Where
+ * we talk over unix sockets the name is another one for a master we have. */
+static void learn(struct rpc_leader *l, struct text address)
+{
+    char name[256];
+    if (!address.n || address.n >= sizeof(name) || l->count == RPC_LEADER_MAX)
+        return;
+    snprintf(name, sizeof(name), TEXT_FMT, TEXT_ARG(address));
+    for (unsigned i = 0; i < l->count; i++) {
+        const char *ours = rpc_client_address(l->seats[i].client);
+        if (strcmp(ours, name) == 0 || strncmp(ours, "unix:", 5) == 0)
+            return;
+    }
+    if (add_seat(l, name) == 0)
+        log_info("asking the master at %s too", name);
+}
+
 static void on_asked(struct rpc_call *call, int result, const struct rpc_frame *f)
 {
     struct seat *s = container_of(call, struct seat, ask);
@@ -69,7 +91,11 @@ static void on_asked(struct rpc_call *call, int result, const struct rpc_frame *
         if (l->state == KNOWN)
             l->o.lost(-CV_DEADLINE, l->o.user);
         known(l, s);
-    } else if (l->state == LOOKING && l->o.missed && result != -CV_UNREACHABLE && result != -CV_CLOSED) {
+        return;
+    }
+    if (result == 0 && l->state == LOOKING)
+        learn(l, a.address);
+    if (l->state == LOOKING && l->o.missed && result != -CV_UNREACHABLE && result != -CV_CLOSED) {
         l->o.missed(rpc_client_address(s->client), result ? result : -CV_NOT_LEADER, "", l->o.user);
     }
 }

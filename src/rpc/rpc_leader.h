@@ -9,6 +9,8 @@
  *                     again after 10..50 ms     │ silent for SILENT_MS with calls in flight: the others are asked;
  *                                               └─ if one of them serves: lost(), its connection is dropped, found(other)
  *
+ * Who follows names the leader: a TCP address that is none of ours is asked too from then on.
+ *
  * No more than one master serves at any time: its lease has run out before another may be elected (raft.md 5.2). So
  * whoever says that it serves is believed, and a silent one is left only for one that does.
  *

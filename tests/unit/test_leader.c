@@ -21,6 +21,7 @@ struct master {
     _Atomic bool stopped;
     _Atomic bool serves, silent; /* silent: answers nothing, like a stopped process */
     _Atomic int asked;
+    const char *names; /* whom it names as the leader; NULL: nobody */
     struct list held;
 };
 
@@ -29,6 +30,8 @@ static struct {
     struct master masters[MASTERS];
     struct loop *own;
     struct rpc_leader *leader;
+    bool tcp;
+    int told; /* how many of the masters we are told of; 0: all */
     _Atomic(struct rpc_client *) found;
     _Atomic int founds, losts, missed, ended, result;
     struct rpc_call call;
@@ -39,7 +42,7 @@ static struct {
 static void on_request(struct rpc_request *q, void *user)
 {
     struct master *m = user;
-    const struct msg_leader_answer a = {.serving = m->serves};
+    const struct msg_leader_answer a = {.serving = m->serves, .address = text_of(m->names ? m->names : "")};
     if (q->header.type == MSG_leader)
         m->asked++;
     if (m->silent || q->header.type == MSG_session_renew)
@@ -54,7 +57,11 @@ static int start_master(void *arg)
     const struct rpc_server_options o = {
         .self = {.role = RPC_MASTER, .program = "test"}, .request = on_request, .user = m};
     int r = rpc_server_new(t.loop, &o, &m->server);
-    return r < 0 ? r : rpc_server_listen(m->server, m->address, 0, 0600);
+    if (r == 0)
+        r = rpc_server_listen(m->server, m->address, 0, 0600);
+    if (r == 0 && t.tcp)
+        snprintf(m->address, sizeof(m->address), "127.0.0.1:%u", rpc_server_port(m->server));
+    return r;
 }
 
 static void master_stopped(void *arg)
@@ -99,7 +106,7 @@ static int begin_here(void *arg)
         .self = {.role = RPC_CLIENT, .program = "test"}, .found = on_found, .lost = on_lost, .missed = on_missed};
     for (int i = 0; i < MASTERS; i++)
         addresses[i] = t.masters[i].address;
-    int r = rpc_leader_new(t.own, &o, addresses, MASTERS, &t.leader, NULL);
+    int r = rpc_leader_new(t.own, &o, addresses, t.told ? (unsigned)t.told : MASTERS, &t.leader, NULL);
     if (r == 0)
         rpc_leader_find(t.leader);
     return r;
@@ -112,7 +119,11 @@ static void begin(int serving)
     ck_assert_int_eq(loop_start(t.loop), 0);
     for (int i = 0; i < MASTERS; i++) {
         struct master *m = &t.masters[i];
-        snprintf(m->address, sizeof(m->address), "unix:%s/m%d", unit_tempdir(), i);
+        if (t.tcp)
+            snprintf(m->address, sizeof(m->address), "127.0.0.1:0");
+        else
+            snprintf(m->address, sizeof(m->address), "unix:%s/m%d", unit_tempdir(), i);
+        m->names = t.told ? t.masters[MASTERS - 1].address : NULL;
         list_init(&m->held);
         m->serves = i == serving;
         ck_assert_int_eq(loop_call(t.loop, start_master, m), 0);
@@ -251,6 +262,18 @@ TEST(a_master_that_is_gone_is_left_for_another)
     loop_call(t.loop, stop_master, &t.masters[0]);
     ck_assert(comes_true(is_found, 1));
     ck_assert_int_eq(t.losts, 1);
+    end();
+}
+
+TEST(a_leader_nobody_told_us_of_is_named_by_those_who_follow)
+{
+    t.tcp = true;
+    t.told = 1;
+    begin(2);
+    ck_assert(comes_true(is_found, 2));
+    lead(0); /* and still knows those it was told of */
+    loop_call(t.own, lost_here, NULL);
+    ck_assert(comes_true(is_found, 0));
     end();
 }
 
