@@ -339,6 +339,67 @@ identity_of() { # URI KEY
     has "check endpoint and that the service runs"
 }
 
+# tests/s3/checker on a free port; s3_params for it.
+checker_start() { # OPTION...
+    local port
+    port=$(free_port)
+    s3_params=(--param endpoint="http://${host:-127.0.0.1}:$port" --param region=eu-test-1 --param access_key=temporary
+        --param secret_key=secret-of-an-hour --param session_token="a/token+with=signs")
+    start checker "$CV_ROOT/tests/s3/checker" --listen "$port" --access temporary --secret secret-of-an-hour \
+        --token "a/token+with=signs" --region eu-test-1 "$@"
+    until_ok 20 grep -q ready checker.log
+}
+
+@test "temporary credentials: the session token goes along and is signed; pages and pieces use one connection" {
+    checker_start
+    run -0 --separate-stderr ufs --counters s3://data list dir/
+    [ "${#lines[@]}" = 6 ]
+    [[ ${lines[5]} = "file 12 e dir/object 5+" ]]
+    output=$stderr
+    [ "$(counted LIST)" = 3 ]
+    run -0 ufs --offset 8 --length 4 s3://data get "dir/object 3+"
+    [ "$output" = "of 3" ]
+    run -0 ufs s3://data stat "dir/object 3+"
+    has "file 12"
+    # Each run one connection, however many requests.
+    [ "$(awk 'NR > 1 { print $2 }' checker.log | sort -u | wc -l)" = 3 ]
+    [ "$(awk '$2 == 1' checker.log | wc -l)" = 3 ]
+    run -1 ufs --deadline 5 --param session_token=other s3://data list
+    has "InvalidToken"
+    has "check session_token"
+    lacks "secret-of-an-hour"
+    AWS_SESSION_TOKEN=a/token+with=signs run -0 "$CV_TOOLS/cv-ufs" "${s3_params[@]:0:8}" s3://data list dir/
+}
+
+@test "addressing=virtual: the bucket is in the host's name" {
+    local host=localhost
+    checker_start --virtual localhost
+    run -0 ufs --param addressing=virtual s3://data list dir/
+    [ "${#lines[@]}" = 6 ]
+    run -0 ufs --param addressing=virtual s3://data get "dir/object 0+"
+    [ "$output" = "content of 0" ]
+    grep -q " GET data.localhost:[0-9]* /dir/object%200%2B" checker.log
+    run -1 ufs --deadline 5 --param addressing=virtual s3://other list
+    has "NoSuchBucket"
+}
+
+@test "pauses between attempts grow, have a ceiling, and are not the same twice" {
+    local run n=5
+    for run in 1 2; do
+        checker_start --fail $n
+        run -0 ufs s3://data stat "dir/object 1+"
+        awk 'NR > 2 { printf "%.0f\n", ($1 - before) * 1000 } NR > 1 { before = $1 }' checker.log >pauses.$run
+        [ "$(wc -l <pauses.$run)" = $n ]
+        # At most 100, 200, 400 ... ms, and what a loaded machine adds.
+        awk '{ if ($1 > 50 * 2 ^ NR + 1500) bad = 1 } END { exit bad }' pauses.$run
+        stop checker
+        rm checker.log
+    done
+    run ! cmp pauses.1 pauses.2
+    # The last two of both runs: 1.2 s together on average; were they no longer than the first, 0.2 s.
+    [ "$(tail -qn 2 pauses.1 pauses.2 | awk '{ sum += $1 } END { print (sum > 300) }')" = 1 ]
+}
+
 @test "file:// answers the same questions" {
     mkdir top
     s3_params=()
