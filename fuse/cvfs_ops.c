@@ -42,9 +42,10 @@ static int parse(struct cvfs_request *r, size_t n)
     if (!op)
         return -ENOSYS;
     const char *p = (const char *)(in + 1), *end = (const char *)in + n;
-    if ((size_t)in->total_extlen * 8 > (size_t)(end - p))
+    size_t extensions = (size_t)cvfs_in_extlen(in) * 8;
+    if (extensions > (size_t)(end - p))
         return -EINVAL;
-    end -= (size_t)in->total_extlen * 8;
+    end -= extensions;
     if ((size_t)(end - p) < op->argument_bytes)
         return -EINVAL;
     r->op = op;

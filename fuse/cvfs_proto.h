@@ -6,6 +6,8 @@
 #pragma once
 
 #include <linux/fuse.h>
+#include <stdint.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 /* open_out.open_flags */
@@ -28,6 +30,15 @@
 
 /* Node id of the root: the directory that is mounted, whatever its inode number. */
 #define CVFS_ROOT_NODE 1
+
+/* Units of 8 bytes of extensions behind a request's arguments; since 6.2. In older headers the field is padding. */
+static inline uint16_t cvfs_in_extlen(const struct fuse_in_header *in)
+{
+    _Static_assert(sizeof(*in) == 40, "pid is followed by total_extlen and padding");
+    uint16_t n;
+    memcpy(&n, (const char *)in + 36, sizeof(n));
+    return n;
+}
 
 /* A request of the kernel without a name is at least this long in the buffer. */
 #define CVFS_HEADER_BYTES ((uint32_t)sizeof(struct fuse_in_header))
