@@ -31,8 +31,8 @@ uint64_t link_lease(struct journal_link *l)
 bool link_lease_end(struct journal_link *l)
 {
     const struct journal_view *v = journal_driver_view(l->driver);
-    if (v->role != RAFT_LEADER || v->voters <= 1)
-        return true;
+    if (v->role != RAFT_LEADER || v->members <= 1)
+        return true; /* (a learner may be a voter in a moment) */
     if (l->lease_over_term != v->term) {
         l->lease_over_term = v->term;
         if (link_has_master(l))

@@ -301,6 +301,7 @@ const struct journal_view *journal_driver_view(const struct journal_driver *d)
     };
     const struct raft_conf *conf = t->n->raft ? journal_driver_conf(d) : NULL;
     t->view.voters = conf ? raft_conf_voters(conf) : 0;
+    t->view.members = conf ? conf->count : 0;
     return &t->view;
 }
 
