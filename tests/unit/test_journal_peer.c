@@ -709,7 +709,7 @@ TEST(messages_that_no_member_sends_end_the_connection)
 
 static int channel_names(void)
 {
-    return strcmp(peer_channel_name(PEER_CONTROL), "control") | strcmp(peer_channel_name(200), "unknown");
+    return strcmp(peer_channel_name(PEER_CONTROL), "control") != 0 || strcmp(peer_channel_name(200), "unknown") != 0;
 }
 
 TEST(answers_that_do_not_fit_are_refused_by_the_dialer)
