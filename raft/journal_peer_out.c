@@ -116,8 +116,10 @@ static void dial_done(struct journal_dial *d, int result)
 static void dial(struct peer_out *o)
 {
     struct journal_peers *p = o->peer->p;
-    int r = journal_peers_dial(p, o->peer->id, o->channel, &o->dial);
-    assert(r == 0);
+    if (journal_peers_dial(p, o->peer->id, o->channel, &o->dial) < 0) {
+        snprintf(o->reason, sizeof(o->reason), "the configuration has no address for it");
+        return; /* until it has */
+    }
     o->dial.done = dial_done;
     o->dial.step_ms = DIAL_STEP_MS;
     o->dial.limits = (struct rpc_conn_limits){
