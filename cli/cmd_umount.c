@@ -16,6 +16,7 @@
 
 #define DETACH_MS  60000
 #define UNMOUNT_MS 30000
+#define LOOK_MS    2000 /* a cv-fuse that takes longer may be held by a mount elsewhere */
 
 /* ---- here --------------------------------------------------------------------------------------------------------------- */
 
@@ -47,9 +48,22 @@ int unmount_here(struct cli *cli, const char *point, const struct host_mount *m,
     if (r < 0)
         return cli_fail(cli, r, r == -EPERM ? "be root, or the user who mounted it" : NULL, "unmount '%s'", point);
     /* What was written is in the cluster when cv-fuse has ended. */
-    if (pid && how == UNMOUNT_NORMAL)
-        r = process_wait(pid, until);
-    else if (pid && how == UNMOUNT_FORCE)
+    if (pid && how == UNMOUNT_NORMAL) {
+        r = process_wait(pid, min(until, clock_ns() + LOOK_MS * NS_PER_MS));
+        pid_t other = r < 0 ? mounts_elsewhere(m) : 0;
+        if (other) {
+            fprintf(
+                stderr,
+                "cv umount: '%s' is unmounted here, but another mount namespace has it too, that of process %d, and\n"
+                "cv-fuse (pid %d) goes on to serve it\n"
+                "  try: end that process (a container? a service with mounts of its own?), or cv-fuse: kill %d\n",
+                point, (int)other, (int)pid, (int)pid);
+            return CLI_FAILED;
+        }
+        if (r < 0)
+            r = process_wait(pid, until);
+    }
+    if (pid && how == UNMOUNT_FORCE)
         r = process_stop(pid, until);
     if (r < 0)
         return cli_fail(cli, r, "look at its log; it ends when what was written is in the cluster",

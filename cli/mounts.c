@@ -258,6 +258,29 @@ unsigned mounts_holders(const char *point, struct buf *ret)
     return count;
 }
 
+pid_t mounts_elsewhere(const struct host_mount *m)
+{
+    char device[32];
+    pid_t found = 0;
+    DIR *d = opendir("/proc");
+    snprintf(device, sizeof(device), " 0:%u ", m->minor);
+    for (struct dirent *e; d && !found && (e = readdir(d));) {
+        char path[64], *line = NULL;
+        size_t room = 0;
+        snprintf(path, sizeof(path), "/proc/%.20s/mountinfo", e->d_name);
+        FILE *f = isdigit((unsigned char)e->d_name[0]) ? fopen(path, "re") : NULL;
+        while (f && !found && getline(&line, &room, f) > 0)
+            if (strstr(line, device) && strstr(line, m->type))
+                found = (pid_t)strtol(e->d_name, NULL, 10);
+        free(line);
+        if (f)
+            fclose(f);
+    }
+    if (d)
+        closedir(d);
+    return found;
+}
+
 /* ---- paths ---------------------------------------------------------------------------------------------------------------- */
 
 int mounts_absolute(const char *path, char *out, size_t size)

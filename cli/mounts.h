@@ -42,6 +42,10 @@ int mounts_abort(const struct host_mount *m);
  * many; those of other users are seen by root only. */
 unsigned mounts_holders(const char *point, struct buf *ret);
 
+/* A process that has the mount in a mount namespace of its own (a container, a service), where unmounting here does not
+ * reach; 0: none that we may see. */
+pid_t mounts_elsewhere(const struct host_mount *m);
+
 /* path made absolute, symbolic links resolved in all components but those below or at a mount of ours (which may hang).
  * Without a final '/'. Errors: -ENOENT, errno. */
 int mounts_absolute(const char *path, char *out, size_t size);

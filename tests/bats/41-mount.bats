@@ -125,6 +125,20 @@ teardown() {
     has "mount :/nowhere"
 }
 
+@test "unmounting here what another mount namespace has too: said at once, by whom" {
+    [ -w /dev/fuse ] && [ "$(id -u)" = 0 ] || skip "needs root and /dev/fuse"
+    cluster
+    c mount :/ mnt 3>&-
+    start other unshare --mount --propagation private sleep 100
+    until_ok 5 grep -q sleep "/proc/${started[other]}/comm"
+    run -1 cv --timeout 20s umount mnt
+    has "process ${started[other]}"
+    run ! mountpoint -q mnt
+    pid=$(sed -n 's/.*cv-fuse (pid \([0-9]*\)).*/\1/p' <<<"$output$stderr")
+    stop other KILL
+    [ -z "$pid" ] || until_ok 5 bash -c "! kill -0 $pid 2>/dev/null"
+}
+
 @test "down unmounts what was mounted of its cluster, and nothing else" {
     [ -w /dev/fuse ] || skip "no /dev/fuse"
     cluster
