@@ -12,6 +12,8 @@
  * cv-journal format, join, check, dump, compare, rejoin, force-new-cluster are tools for its directory: raft/journal_tool.h.
  */
 #include "bin/healthy.h"
+#include <stdio.h>
+
 #include "bin/sections.h"
 #include "conf/daemon.h"
 #include "raft/journal.h"
@@ -35,6 +37,7 @@ static const struct daemon_program program = {
     .sections = curvine_sections,
     .own = own_sections,
     .healthy = loops_turn,
+    .arguments = "[format|join|check|compare|dump|rejoin|force-new-cluster ...: each has --help]",
     .ready = is_ready,
     .status = write_status,
 };
@@ -52,6 +55,10 @@ int main(int argc, char **argv)
     int status = daemon_new(&program, argc, argv, &d);
     if (!d)
         return status;
+    if (daemon_arguments(d)[0]) {
+        fprintf(stderr, "cv-journal: unknown command '%s'\nTry: cv-journal --help\n", daemon_arguments(d)[0]);
+        return DAEMON_USAGE;
+    }
     const struct journal_options *o = config_options(daemon_config(d), journal);
     const struct cluster_options *cluster = config_options(daemon_config(d), cluster);
     struct journal_config config = {

@@ -198,19 +198,20 @@ static int dir_option(const struct config *config, const char *section, char *ou
     return r;
 }
 
-static int found_node(struct cli *cli, const char *from, const struct node_dirs *d, const char *cluster, uint64_t index,
-                      const char *self)
+static int found_node(struct cli *cli, const char *from, const struct node_dirs *d, const char *cluster,
+                      const struct manifest *m, const char *self)
 {
-    char master[4100], journal[4100], behind[24];
+    char master[4100], journal[4100], behind[24], incarnation[16];
     process_path("cv-master", master, sizeof(master));
     process_path("cv-journal", journal, sizeof(journal));
-    snprintf(behind, sizeof(behind), "%" PRIu64, index);
+    snprintf(behind, sizeof(behind), "%" PRIu64, m->index);
+    snprintf(incarnation, sizeof(incarnation), "%u", max(m->incarnation, 1u)); /* not before the state's */
     const char *config = cli_config_path(cli);
     const char *restore[] = {master,   "--set", "log.level=warn", "restore", "--cluster", cluster,
                              "--from", from,    "--dir",          d->master, NULL};
-    const char *format[SETS_MAX * 2 + 16] = {journal,    "format", "--cluster", cluster,   "--single",
-                                             "--behind", behind,   "--dir",     d->journal};
-    uint32_t n = 9;
+    const char *format[SETS_MAX * 2 + 16] = {journal, "format", "--cluster", cluster,         "--single", "--behind",
+                                             behind,  "--dir",  d->journal,  "--incarnation", incarnation};
+    uint32_t n = 11;
     if (config) {
         format[n++] = "--config";
         format[n++] = config;
@@ -271,7 +272,7 @@ int cmd_restore(struct cli *cli, int argc, char **argv)
     char cluster[UUID_STRING], old[UUID_STRING];
     uuid_format(uuid_new(), cluster);
     if (!dry_run)
-        r = found_node(cli, from, &d, cluster, m.index, self);
+        r = found_node(cli, from, &d, cluster, &m, self);
     if (r < 0)
         return cli_fail(cli, r, "remove what is in both directories and try again", "restore into '%s' and '%s'",
                         d.master, d.journal);

@@ -65,9 +65,7 @@ int journal_hello_check(const struct journal_self *self, const struct msg_peer_h
         reason = "the cluster was founded again without the dialer: it must rejoin as a new member";
     } else if (hello->incarnation > self->incarnation) {
         r = -CV_WRONG_INCARNATION;
-        reason =
-            "this journal belongs to an older incarnation of the cluster: it must rejoin as a new member of this one "
-            "(cv-journal rejoin --incarnation N)";
+        reason = "this journal belongs to an older incarnation of the cluster: it must rejoin as a new member";
     } else if (hello->to && hello->to != self->node) {
         r = -ENXIO;
         reason = "another node is at this address";

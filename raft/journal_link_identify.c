@@ -44,7 +44,9 @@ static void dialed(struct journal_dial *d, int result)
     struct journal_link *l = i->l;
     struct buf text cleanup(buf_fini) = {0};
     char node[17];
-    if (result < 0)
+    if (result == -CV_WRONG_INCARNATION)
+        (void)buf_printf(&text, "%s. There: cv-journal rejoin --incarnation %u", d->reason, l->options.incarnation);
+    else if (result < 0)
         (void)buf_printf(&text, "%s", d->reason);
     else
         (void)buf_printf(&text, "{\"node\":\"%s\"}", journal_node_text(d->node, node));

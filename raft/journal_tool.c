@@ -190,8 +190,8 @@ static int run_format(struct tool *t)
         format.behind = t->behind;
     } else {
         format.node = random_u64();
-        format.incarnation = (uint32_t)t->incarnation;
     }
+    format.incarnation = (uint32_t)t->incarnation;
     r = journal_store_format(t->dir, &format, &why);
     if (r < 0)
         return tool_failed(t, r, &why);

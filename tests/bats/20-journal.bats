@@ -75,7 +75,7 @@ proposer() {
 }
 
 @test "an unformatted directory and an unknown command are refused" {
-    run -1 cv-journal -s journal.dir="$PWD/none" -s journal.socket="$PWD/sock" -s journal.http_port=0
+    run -2 cv-journal -s journal.dir="$PWD/none" -s journal.socket="$PWD/sock" -s journal.http_port=0
     has "cv-journal format"
     test ! -e none
     run -2 cv-journal fromat

@@ -123,6 +123,38 @@ grow_to_three() {
     stop_writer
 }
 
+@test "two full masters and a journal-only voter survive the loss of any one" {
+    make_nodes 3
+    format_single 1
+    start_node 1
+    until_ok 20 raft status
+    join 2
+    start_node 2
+    raft add 127.0.0.1:"${jport[2]}" --clients 127.0.0.1:"${mport[2]}" --timeout 60s
+    run -3 raft status
+    has "may be --journal-only"
+    cv-journal join -c n3/node.yaml --cluster $CLUSTER
+    start_journal_of 3
+    run -0 raft add --journal-only 127.0.0.1:"${jport[3]}" --timeout 60s
+    until_ok 20 raft status
+    [ "$(raft_json | jq -r '.members[] | select(.kind == "journal-only").address')" = 127.0.0.1:"${jport[3]}" ]
+    run -1 raft transfer 127.0.0.1:"${jport[3]}"
+    has "journal-only"
+    run -1 raft remove 127.0.0.1:"${jport[2]}"
+    has "--force"
+    start_writer
+    more
+    for n in 1 2 3; do
+        kill_node $n
+        more
+        start_journal_of $n
+        [ $n = 3 ] || start_master_of $n
+        until_ok 30 raft status
+        more
+    done
+    stop_writer
+}
+
 @test "membership changes under kill -9: whatever dies, typing it again ends as wanted" {
     [ "${MEMBER_ROUNDS:-0}" -gt 0 ] || skip "in tests/accept/members.bats"
     grow_to_three 4
