@@ -425,6 +425,7 @@ int worker_master_new(struct loop *loop, const struct worker_master_options *o, 
     struct rpc_leader_options lo = {
         .default_port = 8995,
         .self = {.role = RPC_WORKER, .node = o->core->worker, .program = "cv-worker " CV_VERSION},
+        .watch = true, /* a new leader grants nothing here until we register with it */
         .found = on_found,
         .lost = on_lost,
         .missed = on_missed,

@@ -60,6 +60,7 @@ static void known(struct rpc_leader *l, struct seat *s)
 }
 
 static int add_seat(struct rpc_leader *l, const char *address);
+static void look(struct rpc_leader *l);
 
 /* A follower names a leader at an address that is none of ours: the cluster has got other members than we were told. Where
  * we talk over unix sockets the name is another one for a master we have. */
@@ -83,10 +84,17 @@ static void on_asked(struct rpc_call *call, int result, const struct rpc_frame *
     struct seat *s = container_of(call, struct seat, ask);
     struct rpc_leader *l = s->leader;
     struct msg_leader_answer a = {0};
-    if (l->state == CLOSING || (l->state == KNOWN && l->current == s))
+    if (l->state == CLOSING)
         return;
     if (result == 0)
         result = msg_leader_answer_decode(f->body, f->header.body_len, &a);
+    if (l->state == KNOWN && l->current == s) {
+        if (result == 0 && !a.serving) {
+            look(l);
+            l->o.lost(-CV_NOT_LEADER, l->o.user);
+        }
+        return;
+    }
     if (result == 0 && a.serving) {
         if (l->state == KNOWN)
             l->o.lost(-CV_DEADLINE, l->o.user);
@@ -100,16 +108,20 @@ static void on_asked(struct rpc_call *call, int result, const struct rpc_frame *
     }
 }
 
-static void ask(struct rpc_leader *l, const struct seat *but)
+static void ask_one(struct seat *s)
 {
     const struct msg_leader m = {0};
-    for (unsigned i = 0; i < l->count; i++) {
-        struct seat *s = &l->seats[i];
-        if (s == but || rpc_call_busy(&s->ask))
-            continue;
-        s->ask.done = on_asked;
-        rpc_client_call(s->client, &s->ask, MSG_leader, msg_leader_desc(), &m, clock_ns() + ASK_MS * NS_PER_MS);
-    }
+    if (rpc_call_busy(&s->ask))
+        return;
+    s->ask.done = on_asked;
+    rpc_client_call(s->client, &s->ask, MSG_leader, msg_leader_desc(), &m, clock_ns() + ASK_MS * NS_PER_MS);
+}
+
+static void ask(struct rpc_leader *l, const struct seat *but)
+{
+    for (unsigned i = 0; i < l->count; i++)
+        if (&l->seats[i] != but)
+            ask_one(&l->seats[i]);
 }
 
 static void ask_again(struct rpc_leader *l)
@@ -129,6 +141,8 @@ static void on_timer(struct loop_timer *timer)
     } else if (l->state == KNOWN) {
         if (rpc_client_silent_ms(l->current->client) >= SILENT_MS)
             ask(l, l->current);
+        if (l->o.watch)
+            ask_one(l->current);
         loop_timer_start(l->loop, &l->timer, clock_ns() + WATCH_MS * NS_PER_MS);
     }
 }

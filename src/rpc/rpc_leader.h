@@ -27,6 +27,7 @@ struct rpc_leader; /* opaque */
 struct rpc_leader_options {
     uint16_t default_port;
     struct rpc_self self; /* its texts stay the caller's */
+    bool watch; /* ask the one found four times a second whether it still serves: for who asks it little else */
 
     /* This one leads. Also when it is the same as before: it may know handles no more. */
     void (*found)(struct rpc_client *c, void *user);

@@ -30,7 +30,7 @@ static struct {
     struct master masters[MASTERS];
     struct loop *own;
     struct rpc_leader *leader;
-    bool tcp;
+    bool tcp, watch;
     int told; /* how many of the masters we are told of; 0: all */
     _Atomic(struct rpc_client *) found;
     _Atomic int founds, losts, missed, ended, result;
@@ -102,8 +102,11 @@ static void on_missed(const char *address, int error, const char *reason, void *
 static int begin_here(void *arg)
 {
     char *addresses[MASTERS];
-    const struct rpc_leader_options o = {
-        .self = {.role = RPC_CLIENT, .program = "test"}, .found = on_found, .lost = on_lost, .missed = on_missed};
+    const struct rpc_leader_options o = {.self = {.role = RPC_CLIENT, .program = "test"},
+                                         .watch = t.watch,
+                                         .found = on_found,
+                                         .lost = on_lost,
+                                         .missed = on_missed};
     for (int i = 0; i < MASTERS; i++)
         addresses[i] = t.masters[i].address;
     int r = rpc_leader_new(t.own, &o, addresses, t.told ? (unsigned)t.told : MASTERS, &t.leader, NULL);
@@ -251,6 +254,17 @@ TEST(a_master_that_leads_no_more_is_left_for_the_one_that_does)
     loop_call(t.own, lost_here, NULL);
     ck_assert(comes_true(is_found, 1));
     ck_assert_int_eq(t.losts, 0); /* who said so knows it */
+    end();
+}
+
+TEST(a_master_that_is_watched_is_left_without_being_asked_for_anything)
+{
+    t.watch = true;
+    begin(0);
+    ck_assert(comes_true(is_found, 0));
+    lead(1);
+    ck_assert(comes_true(is_found, 1));
+    ck_assert_int_eq(t.losts, 1);
     end();
 }
 
