@@ -19,6 +19,9 @@ struct node {
     bool stopped;
     uint64_t truncated, roles, read_index;
     uint32_t from_disk; /* messages whose entries were read from disk */
+    struct raft_snapshot_want want;
+    struct raft_snapshot_offer offer;
+    uint32_t installed;
 };
 
 struct wire_message {
@@ -31,6 +34,7 @@ struct wire_message {
 static struct loop *loop;
 static struct node nodes[NODES];
 static uint64_t cache_bytes = 16 << 20;
+static uint64_t keep_entries = 1000000;
 
 static uint64_t id_of(uint32_t at)
 {
@@ -144,6 +148,30 @@ static void on_read(void *arg, uint64_t context, uint64_t index, int result)
 
 static const struct journal_app app = {on_role, on_truncated, on_progress, on_read};
 
+/* ---- who moves snapshots: the tests ---- */
+
+static void on_want(void *arg, const struct raft_snapshot_want *want)
+{
+    ((struct node *)arg)->want = *want;
+}
+
+static void on_offer(void *arg, const struct raft_snapshot_offer *offer)
+{
+    ((struct node *)arg)->offer = *offer;
+}
+
+static void on_installed(void *arg)
+{
+    ((struct node *)arg)->installed++;
+}
+
+static int on_snapshot_status(void *arg, struct buf *out)
+{
+    return 0;
+}
+
+static const struct journal_snapshot_ops snapshots = {on_want, on_offer, on_installed, on_snapshot_status};
+
 /* ---- life: everything on the loop ---- */
 
 static int start_node(void *arg)
@@ -163,7 +191,10 @@ static int start_node(void *arg)
         .tick_ms = 10,
         .heartbeat_ms = 30,
         .election_ms = 300,
-        .keep_entries = 1000000,
+        .keep_entries = keep_entries,
+        .compact_entries = 1,
+        .snapshots = &snapshots,
+        .snapshots_arg = n,
         .log_bytes_max = 1ull << 40,
     };
     ck_assert_int_eq(journal_driver_new(&options, &n->driver), 0);
@@ -517,4 +548,118 @@ TEST(a_state_ahead_of_the_log_is_refused)
     ck_assert_int_eq(loop_call(loop, apply_too_much, l), -CV_LOG_DAMAGED);
     ck_assert_int_eq(loop_call(loop, apply_too_much, &nodes[(l->at + 1) % NODES]), -CV_LOG_DAMAGED);
     stop_all();
+}
+
+/* ---- a snapshot in place of a log that went another way ---- */
+
+static struct node *lagging;
+
+/* The masters have all of it on disk. */
+static int apply_all(void *arg)
+{
+    for (uint32_t i = 0; i < NODES; i++)
+        if (!nodes[i].cut) {
+            uint64_t to = journal_driver_view(nodes[i].driver)->apply_to;
+            ck_assert_int_eq(journal_driver_applied(nodes[i].driver, to, to, true), 0);
+        }
+    return 0;
+}
+
+static int compacted(void *arg)
+{
+    struct node *n = arg;
+    (void)apply_all(NULL);
+    return journal_driver_view(n->driver)->first > wanted;
+}
+
+static int is_wanted(void *arg)
+{
+    struct node *n = arg;
+    return n->want.peer == id_of(lagging->at);
+}
+
+static int offer_snapshot(void *arg)
+{
+    struct node *n = arg;
+    uint64_t commit = journal_driver_view(n->driver)->commit;
+    ck_assert_uint_le(n->want.min_index, commit);
+    ck_assert_int_eq(journal_driver_snapshot_ready(n->driver, n->want.peer, id_of(n->at), commit), 0);
+    return 0;
+}
+
+static int is_offered(void *arg)
+{
+    return lagging->offer.index != 0;
+}
+
+static int install_snapshot(void *arg)
+{
+    struct node *from = arg;
+    uint8_t encoded[RAFT_CONF_ENCODED_MAX];
+    struct journal_install in = {.index = lagging->offer.index, .term = lagging->offer.term, .directory = "meta-1"};
+    const struct raft_conf *conf = raft_conf_at(journal_driver_raft(from->driver), in.index, &in.conf_index);
+    ck_assert_ptr_nonnull(conf);
+    in.conf = encoded;
+    in.conf_size = (uint32_t)raft_conf_encode(conf, encoded);
+    ck_assert_int_eq(journal_store_chain(from->store, in.index, &in.chain), 0);
+    ck_assert_int_eq(journal_driver_install(lagging->driver, &in, conf), 0);
+    /* Nothing is left of what was never committed, also not in memory. */
+    ck_assert_ptr_null(journal_ring_find(journal_driver_ring(lagging->driver), 15));
+    ck_assert_uint_eq(journal_driver_view(lagging->driver)->first, in.index + 1);
+    return 0;
+}
+
+static int is_installed(void *arg)
+{
+    const char *directory;
+    return lagging->installed && journal_driver_installed(lagging->driver, &directory) && !strcmp(directory, "meta-1");
+}
+
+static int offer_again(void *arg)
+{
+    struct journal_install in = {.index = 1, .term = 1, .directory = ""};
+    const struct raft_conf *conf = journal_driver_conf(lagging->driver);
+    uint8_t encoded[RAFT_CONF_ENCODED_MAX];
+    in.conf = encoded;
+    in.conf_size = (uint32_t)raft_conf_encode(conf, encoded);
+    in.conf_index = 1;
+    ck_assert_int_eq(journal_driver_install(lagging->driver, &in, conf), -EALREADY);
+    return 0;
+}
+
+TEST(a_snapshot_replaces_a_log_that_went_another_way_and_the_log_goes_on_behind_it)
+{
+    keep_entries = 0;
+    start_all();
+    lagging = wait_leader(NULL);
+    uint64_t last = propose(lagging, 10, 100);
+    wait_all(last);
+    (void)loop_call(loop, set_cut, lagging);
+    uint64_t lost = propose(lagging, 20, 100);
+    struct node *l = wait_leader(lagging);
+    last = propose(l, 60, 100);
+    wait_all(last);
+    wanted = lost + 1;
+    wait_until(compacted, l, "compaction");
+    l->want.peer = 0;
+    (void)loop_call(loop, set_joined, lagging);
+    wait_until(is_wanted, l, "the core wants a snapshot");
+    (void)loop_call(loop, offer_snapshot, l);
+    wait_until(is_offered, NULL, "the offer");
+    (void)loop_call(loop, install_snapshot, l);
+    wait_until(is_installed, NULL, "the switch");
+    (void)loop_call(loop, offer_again, NULL);
+    last = propose(l, 30, 100);
+    wait_all(last);
+    kill_node(lagging); /* and so it is after a restart */
+    (void)loop_call(loop, start_node, lagging);
+    last = propose(l, 3, 100);
+    wait_all(last);
+    stop_all();
+    uint64_t chains[NODES];
+    for (uint32_t i = 0; i < NODES; i++) {
+        struct journal_store *s cleanup(journal_store_free_p) = open_log(nodes[i].dir);
+        ck_assert_int_eq(journal_store_chain(s, last, &chains[i]), 0);
+        ck_assert_uint_eq(chains[i], chains[0]);
+    }
 }
