@@ -24,6 +24,8 @@
 
 enum { DAMAGED_MAX = 3 };
 
+#define ROOM_NS (10 * NS_PER_S) /* looked for again after so long */
+
 static void start(struct journal_snapshots *s);
 
 /* ---- parts ---- */
@@ -83,6 +85,14 @@ static void end(struct journal_snapshots *s)
 static void give_up(struct journal_snapshots *s, int error)
 {
     struct fetch *f = &s->fetch;
+    if (error == -ENOSPC && !f->again) { /* no other source helps */
+        log_warn(error, "the snapshot at entry %" PRIu64 " waits for room in %s", f->offer.index, f->directory);
+        f->state = FETCH_WAIT;
+        f->bulk = NULL;
+        f->progress_ns = clock_ns() + ROOM_NS;
+        loop_timer_start(s->options.loop, &f->timer, f->progress_ns);
+        return;
+    }
     log_warn(error, "the snapshot at entry %" PRIu64 " cannot be fetched: asking the leader for another",
              f->offer.index);
     end(s);

@@ -89,3 +89,22 @@ arrived_once() {
     run_masters "$leader"
     arrived_once
 }
+
+@test "a journal without a master that was away takes the place where the log goes on, and no files" {
+    log_only=3
+    found_masters 3
+    run_masters 1 2 3
+    until_ok 20 leading
+    make_names a 40
+    stop_master 3
+    make_names b 200
+    until_ok 20 compacted_past 3
+    run_masters 3
+    until_ok 30 installed 3 1
+    [ "$(snapshot_of 3 fetched_bytes)" = 0 ]
+    # It votes with that log: the cluster lives without one of the others.
+    until_ok 20 caught_up 3
+    stop_master "$(leading)" KILL
+    until_ok 20 leading
+    make_names c 20
+}

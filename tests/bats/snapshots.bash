@@ -1,7 +1,7 @@
 # Clusters of masters with their journals for the bats tests. Node N lives in nN: configuration nN/curvine.yaml, run/,
 # journal/, master/, logs jN.log and mN.log.
 #
-#   found_masters N [LINE...]      format N nodes; lines for the section journal
+#   found_masters N [LINE...]      format N nodes; lines for the section journal; log_only=N: node N is a journal without master
 #   run_masters N...               start journal and master
 #   stop_master N [SIGNAL]         stop both
 #   leading                        the node that leads; fails without
@@ -16,14 +16,15 @@
 MASTERS=
 
 found_masters() {
-    local n peers= count=$1
+    local n peers= count=$1 only=()
     shift
     declare -ga jport mport jhttp mhttp
     for n in $(seq "$count"); do
         jport[$n]=$(free_port) mport[$n]=$(free_port) jhttp[$n]=$(free_port) mhttp[$n]=$(free_port)
         peers+=${peers:+,}127.0.0.1:${jport[$n]}/${mport[$n]}
-        MASTERS+=${MASTERS:+,}127.0.0.1:${mport[$n]}
+        [ "$n" = "${log_only:-}" ] || MASTERS+=${MASTERS:+,}127.0.0.1:${mport[$n]}
     done
+    [ -z "${log_only:-}" ] || only=(--journal-only "127.0.0.1:${jport[$log_only]}")
     cluster=
     for n in $(seq "$count"); do
         mkdir -p "n$n/run"
@@ -47,7 +48,8 @@ found_masters() {
 		  flush_interval_ms: 200ms
 		END
         cluster=$(cv-master -c "n$n/curvine.yaml" format --cluster "${cluster:-new}")
-        cv-journal format -c "n$n/curvine.yaml" --cluster "$cluster" --peers "$peers" --self "127.0.0.1:${jport[$n]}" >/dev/null
+        cv-journal format -c "n$n/curvine.yaml" --cluster "$cluster" --peers "$peers" --self "127.0.0.1:${jport[$n]}" \
+            "${only[@]}" >/dev/null
     done
     export CURVINE_CONFIG=$PWD/n1/curvine.yaml
     nodes=$count
@@ -57,12 +59,12 @@ run_masters() {
     local n
     for n in "$@"; do
         start j"$n" cv-journal -c "n$n/curvine.yaml"
-        start m"$n" cv-master -c "n$n/curvine.yaml"
+        [ "$n" = "${log_only:-}" ] || start m"$n" cv-master -c "n$n/curvine.yaml"
     done
 }
 
 stop_master() {
-    stop m"$1" "${2:-TERM}"
+    [ "$1" = "${log_only:-}" ] || stop m"$1" "${2:-TERM}"
     stop j"$1" "${2:-TERM}"
 }
 
@@ -142,6 +144,10 @@ caught_up() {
     local first leader_applied
     first=$(leading) || return 1
     leader_applied=$(journal_of "$first" .commit)
+    if [ "$1" = "${log_only:-}" ]; then
+        [ "$(journal_of "$1" .commit)" -ge "$leader_applied" ]
+        return
+    fi
     [ "$(master_state "$1" applied)" -ge "$leader_applied" ] || [ "$(journal_of "$1" .applied)" -ge "$leader_applied" ]
 }
 
