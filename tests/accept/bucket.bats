@@ -98,3 +98,16 @@ equal() {
     echo "one byte fetched $(metric fill_bytes) bytes"
     [ "$(metric fill_bytes)" -le $((2 << 20)) ]
 }
+
+@test "a cold read from begin to end is fetched in large ranges, each byte once" {
+    cv local up --dir "$CLUSTER" --capacity 2GiB 3>&-
+    s3_start data
+    head -c 256M /dev/urandom >one
+    s3_put data one one
+    cv --dir "$CLUSTER" mount s3://data :/data "${s3_params[@]}" 3>&-
+    mount_here
+    cmp one mnt/one
+    echo "$(metric fill_bytes) bytes in $(metric fill_gets) requests"
+    [ "$(metric fill_bytes)" = $((256 << 20)) ]
+    [ "$(metric fill_gets)" -le 110 ]
+}

@@ -190,3 +190,36 @@ refused() {
     [ $((after - before)) -le 2 ] # three pages, one pass; a look-up before it
     c umount -y :/many
 }
+
+@test "cache refuses writes; scratch and fs keep what is written, also when asked to free it" {
+    local mode
+    mkdir src
+    echo theirs >src/old
+    head -c 5000000 /dev/urandom >new
+    before=$(find src -printf '%p %s %T@\n' | sort)
+    c mount "file://$PWD/src" :/cache
+    run -1 c fs put new :/cache/new
+    has "the mount is read-only"
+    run -1 c fs rm :/cache/old
+    has "the mount is read-only"
+    run -1 c fs mkdir :/cache/d
+    has "the mount is read-only"
+    [ "$(c fs cat :/cache/old)" = theirs ]
+    c umount -y :/cache
+    c mount --mode scratch :/kept-scratch
+    c mount --mode fs "file://$PWD/src" :/kept-fs
+    [ "$(c fs cat :/kept-fs/old)" = theirs ]
+    for mode in scratch fs; do
+        c fs put new ":/kept-$mode/new"
+        run -0 c free -r ":/kept-$mode"
+        has "4.77 MiB stays: it is nowhere but in the cache"
+        c fs get ":/kept-$mode/new" back.$mode
+        cmp new back.$mode
+        run -1 c umount -y ":/kept-$mode"
+        has "there is data that is nowhere else"
+    done
+    # Nothing goes to the under file system before the mirror exists.
+    [ "$(find src -printf '%p %s %T@\n' | sort)" = "$before" ]
+    c umount -y --force :/kept-scratch
+    c umount -y --force :/kept-fs
+}
