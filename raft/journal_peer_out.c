@@ -202,7 +202,7 @@ int peer_put(struct peer *peer, enum peer_channel channel, const struct raft_mes
     uint32_t count = m->type == RAFT_MSG_APPEND ? m->append.count : 0, crc = 0;
     uint64_t bytes = 0;
     size_t n = raft_message_encode(m, head);
-    assert(count <= RAFT_APPEND_ENTRIES_MAX);
+    assert(count <= RAFT_APPEND_ENTRIES_MAX && (count == 0 || entries != NULL));
     for (uint32_t i = 0; i < count; i++) {
         const struct journal_entry *e = entries[i];
         struct raft_entry header = {.term = e->term, .size = e->size, .type = e->type};
