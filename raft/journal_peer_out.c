@@ -204,7 +204,7 @@ int peer_put(struct peer *peer, enum peer_channel channel, const struct raft_mes
     size_t n = raft_message_encode(m, head);
     assert(count <= RAFT_APPEND_ENTRIES_MAX && (count == 0 || entries != NULL));
     for (uint32_t i = 0; i < count; i++) {
-        const struct journal_entry *e = entries[i];
+        const struct journal_entry *e = entries[i]; /* cppcheck-suppress nullPointer; an APPEND comes with them */
         struct raft_entry header = {.term = e->term, .size = e->size, .type = e->type};
         raft_entry_header_encode(&header, head + n);
         n += RAFT_ENTRY_HEADER_SIZE;
