@@ -195,7 +195,7 @@ power: all tools ## cut the power under the daemons, on loop-mounted file system
 # Packages are built in trees of their releases; the first time makes those (minutes, and needs the mirror of apt).
 .PHONY: lab lab-smoke lab-deps
 lab-deps: ## install what the lab needs (debootstrap, systemd-nspawn, rpm)
-	packaging/deps.sh lab
+	packaging/deps.sh lab-all
 lab: lab-deps ## boot real hosts, install the packages just built, and show what administrators see; as root, under 15 minutes (T=one-host: one file)
 	tests/lab/run $(T)
 lab-smoke: ## the same with one host; says why where it cannot

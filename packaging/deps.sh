@@ -1,13 +1,14 @@
 #!/bin/sh
-# Install what packaging/deps.list names, with apt or dnf. Usage: deps.sh build|all|lab
-# "build" leaves out what only tests and checks need, "lab" is what only the lab needs. Does nothing (and needs no root) when all is there.
+# Install what packaging/deps.list names, with apt or dnf. Usage: deps.sh build|all|lab|lab-all
+# "build" leaves out what only tests and checks need; "lab" is what booting hosts takes besides, "lab-all" all of "make lab". Does nothing (and needs no root) when all is there.
 set -eu
 list=$(dirname "$0")/deps.list
 case "${1:-all}" in
 build) kinds='lib|tool' ;;
 all) kinds='lib|tool|test' ;;
 lab) kinds='lab' ;;
-*) echo "usage: $0 build|all|lab" >&2; exit 2 ;;
+lab-all) kinds='lab|pack' ;;
+*) echo "usage: $0 build|all|lab|lab-all" >&2; exit 2 ;;
 esac
 
 if command -v apt-get >/dev/null 2>&1; then column=2
