@@ -321,6 +321,8 @@ static int raw_connect(const struct node *n)
     return fd;
 }
 
+static uint32_t damage; /* to the checksum of the data */
+
 static void raw_send(int fd, uint16_t type, const void *body, size_t n, const void *data, uint32_t data_n)
 {
     uint8_t head[FRAME_HEADER_SIZE];
@@ -330,7 +332,7 @@ static void raw_send(int fd, uint16_t type, const void *body, size_t n, const vo
                              .data_len = data_n,
                              .incarnation = 1,
                              .body_crc = crc32c(0, body, n),
-                             .aux = crc32c(0, data, data_n)};
+                             .aux = crc32c(0, data, data_n) ^ damage};
     frame_encode(&h, head);
     ck_assert_int_eq(write(fd, head, sizeof(head)), sizeof(head));
     if (n)
@@ -695,6 +697,12 @@ TEST(messages_that_no_member_sends_end_the_connection)
                                   .append = {.prev_index = 1, .prev_term = 1, .last_term = 1, .count = 60}};
     send_message(fd, &append, 0); /* entries announced and not there */
     raw_ends(fd);
+    fd = hello_as(f, other, PEER_ENTRIES);
+    damage = 1;
+    append.append.count = 0; /* good but for the checksum of what follows */
+    send_message(fd, &append, 0);
+    raw_ends(fd);
+    damage = 0;
     fd = hello_as(f, other, PEER_ENTRIES);
     uint8_t head[FRAME_HEADER_SIZE];
     struct frame_header h = {
