@@ -387,12 +387,24 @@ TEST(reads_and_administration_are_answered)
     static const struct {
         const char *command, *text;
         uint32_t error;
-    } cases[] = {{"status", "\"role\":\"leader\"", 0},
-                 {"transfer", "", CV_UNREACHABLE},
-                 {"add", "", EINVAL},
-                 {"dance", "", CV_UNKNOWN_MESSAGE}};
+        uint64_t node;
+        const char *address;
+    } cases[] = {{"status", "\"role\":\"leader\"", 0, 0, ""},
+                 {"transfer", "", CV_UNREACHABLE, 0, ""},
+                 {"add", "", EINVAL, 0, ""},
+                 {"add", "", EINVAL, 0, "host:1"},
+                 {"add", "", EINVAL, 5, ""},
+                 {"promote", "no member", ENOENT, 5, ""},
+                 {"remove", "no member", ENOENT, 5, ""},
+                 {"set-addr", "no member", ENOENT, 5, "host:1"},
+                 {"identify", "", EINVAL, 0, ""},
+                 {"identify", "refused", ECONNREFUSED, 0, "127.0.0.1:1"},
+                 {"dance", "", CV_UNKNOWN_MESSAGE, 0, ""}};
     for (uint32_t i = 0; i < array_size(cases); i++) {
-        struct msg_link_admin m = {.context = i, .command = text_of(cases[i].command)};
+        struct msg_link_admin m = {.context = i,
+                                   .command = text_of(cases[i].command),
+                                   .node = cases[i].node,
+                                   .address = text_of(cases[i].address)};
         ck_assert_int_eq(link_client_send(&c, MSG_link_admin, &m, NULL, 0), 0);
         do
             ck_assert_int_eq(link_client_receive(&c, WAIT_MS, &f), 0);
