@@ -29,7 +29,7 @@ ready() {
 
 @test "a directory is formatted once, only when it is empty, and for one cluster" {
     configure
-    run -1 cv-worker
+    run -2 cv-worker
     has "not formatted"
     has "cv-worker format"
     run -2 cv-worker format
