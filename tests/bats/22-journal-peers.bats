@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # Several cv-journal as one cluster on loopback: elections, replication, and what breaks. Proposals come from
-# cv-proposer, one beside each journal, whose logs are held against what the journals have in the end.
+# cv-proposer, one beside each journal, whose logs are held against what the journals have in the end. CV_KILLS, CV_ROUNDS: how often.
 
 load lib
 load peers
@@ -25,7 +25,7 @@ load peers
     start_all
     propose_all --window 32 --rate 400
     until_ok 20 told 50
-    for i in $(seq 1 "${CV_KILLS:-4}"); do
+    for i in $(seq 1 "${CV_KILLS:-3}"); do
         victim=$(until_ok 20 leader >/dev/null && leader)
         [ $((i % 3)) != 0 ] || victim=$((victim % 3 + 1))
         stop j"$victim" KILL
@@ -43,7 +43,7 @@ load peers
     start_all
     propose_all --window 4 --rate 400
     until_ok 20 told 50
-    for i in 1 2 3; do
+    for i in $(seq 1 "${CV_ROUNDS:-1}"); do
         first=$(until_ok 20 leader >/dev/null && leader)
         term=$(status "$first" | jq .term)
         stop j"$first"
@@ -62,7 +62,7 @@ load peers
     start_all
     propose_all --window 16 --rate 400
     until_ok 20 told 50
-    for i in 1 2; do
+    for i in $(seq 1 "${CV_ROUNDS:-1}"); do
         first=$(until_ok 20 leader >/dev/null && leader)
         kill -STOP "${started[j$first]}"
         more_told 100
@@ -91,7 +91,7 @@ load peers
     start_all
     propose_all --window 16 --rate 400
     until_ok 20 told 100
-    for i in 1 2; do
+    for i in $(seq 1 "${CV_ROUNDS:-1}"); do
         first=$(until_ok 20 leader >/dev/null && leader)
         for n in 1 2 3; do
             [ "$n" = "$first" ] || net_cut "$first" "$n"
