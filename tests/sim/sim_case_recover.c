@@ -73,3 +73,21 @@ CASE(rejoin_after_wipe, 3, "a machine that lost its disk comes back as a new mem
     run_ms(w, 500);
     expect(w, commit_of(w, 0) == last_of(w, 0) && last_of(w, again) == last_of(w, 0), "the new member does not count");
 }
+
+CASE(late_learner, 1,
+     "a learner that came long after it was added, to a cluster where nothing happens, can be promoted")
+{
+    elect(w, 0);
+    all_ticks(w, true);
+    run_ms(w, 100);
+    uint32_t second = new_machine(w, false);
+    stop(w, second, 0);
+    int r = change(w, 0, RAFT_ADD_LEARNER, second);
+    expect(w, r == 0, "no learner: %s", cv_error_name(r));
+    run_ms(w, 3000); /* its round takes longer than an election */
+    start(w, second);
+    ticks(w, second, true);
+    run_ms(w, 2000);
+    r = change(w, 0, RAFT_PROMOTE, second);
+    expect(w, r == 0, "no promotion: %s", cv_error_name(r));
+}
