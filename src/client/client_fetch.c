@@ -290,6 +290,18 @@ void client_chunks_drop_stale(struct client_inode *in)
     }
 }
 
+/* At the end: connections are closed, so what is still being fetched (ahead) pauses between two attempts. */
+void client_chunks_forget(struct client_inode *in)
+{
+    list_for_each (e, &in->chunks) {
+        struct client_chunk *c = list_entry(e, struct client_chunk, of_inode);
+        if (!c->fetch || rpc_call_busy(&c->fetch->rpc))
+            continue;
+        loop_timer_stop(in->cv->loop, &c->fetch->timer);
+        free(take(c->fetch));
+    }
+}
+
 void client_chunks_free(struct client_inode *in)
 {
     while (!list_empty(&in->chunks))

@@ -272,6 +272,7 @@ void client_content_fini(struct curvine *cv)
             struct client_inode *in = list_entry(e, struct client_inode, link);
             while (!list_empty(&in->open_files))
                 client_file_free(list_entry(in->open_files.next, struct curvine_file, link));
+            client_chunks_forget(in);
             client_inode_put(in);
         }
     client_backings_sweep(cv, true);

@@ -370,6 +370,7 @@ struct client_chunk *client_chunk_find(const struct client_inode *in, uint32_t b
 struct client_chunk *client_chunk_get(struct client_inode *in, uint32_t block, uint32_t offset, uint64_t deadline_ns);
 void client_chunks_drop(struct client_inode *in, uint32_t block, uint32_t offset, uint32_t n); /* they changed */
 void client_chunks_drop_stale(struct client_inode *in); /* versions that are not the layout's */
+void client_chunks_forget(struct client_inode *in);     /* at the end of everything */
 void client_chunks_free(struct client_inode *in);
 
 /* ---- reading ---- */
