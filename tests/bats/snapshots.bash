@@ -37,6 +37,7 @@ found_masters() {
 		  listen: 127.0.0.1
 		  port: ${jport[$n]}
 		  http_port: ${jhttp[$n]}
+		  election_ms: 1500ms
 		  keep_entries: 0
 		  compact_entries: 16
 		$(printf '  %s\n' "$@")
@@ -157,9 +158,11 @@ same_names() {
     for n in $(seq "$nodes"); do
         id=$(journal_of "$n" .id)
         until_ok 20 lead_with "$n" "$id"
-        cv fs find :/ | sort >"names$n"
+        cv fs find :/ >raw
+        sort raw >"names$n"
         [ -s "names$n" ]
-        cmp "names1" "names$n"
+        diff names1 "names$n" | head -n 20
+        cmp names1 "names$n"
     done
 }
 
