@@ -36,9 +36,7 @@ slow_fetch() {
     found_masters 3 "snapshot_rate: 128KiB"
     run_masters 1 2 3
     until_ok 20 leading
-    leader=$(leading)
     lagging=$(follower)
-    source=$((6 - leader - lagging))
     make_names a 40
     stop_master "$lagging"
     make_bulk 12
@@ -46,9 +44,19 @@ slow_fetch() {
     run_masters "$lagging"
     until_ok 30 fetching "$lagging" 150000
     total=$(snapshot_of "$lagging" fetch_bytes)
-    [ "$(snapshot_of "$source" give)" = ready ] || source=$leader # the follower was not far enough
-    [ "$(snapshot_of "$source" give)" = ready ]
+    source=$(giving)
+    until_ok 20 leading
+    leader=$(leading)
     [ "$total" -gt 400000 ]
+}
+
+# A follower, or the leader if that was not far enough.
+giving() {
+    local n
+    for n in 1 2 3; do
+        [ "$(snapshot_of "$n" give)" != ready ] || { echo "$n"; return 0; }
+    done
+    return 1
 }
 
 fetching() {
