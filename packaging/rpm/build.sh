@@ -38,6 +38,7 @@ files=$(sed -n 's/^curvine-[a-z]*\|^libcurvine[a-z0-9-]*/&/p' packaging/files.li
     PREFIX=/usr LIBDIR=$libdir SYSCONFDIR=/etc packaging/install.sh --list "$package" | while read -r file; do
         case $file in
         /etc/*) echo "%dir $(dirname "$file")"; echo "%config(noreplace) $file" ;;
+        */lib*.so.*) echo "%attr(0755,root,root) $file" ;;
         /usr/share/man/*) echo "$file*" ;;
         /usr/share/doc/*)
             [ "$doc" = "$(dirname "$file")" ] || echo "%dir $(dirname "$file")"
