@@ -60,8 +60,10 @@ int unmount_here(struct cli *cli, const char *point, const struct host_mount *m,
                 point, (int)other, (int)pid, (int)pid);
             return CLI_FAILED;
         }
+        /* Nobody has it any more as far as we see, yet the kernel has not told cv-fuse (a namespace on its way out, held by a
+         * descriptor only): it commits what was written and ends when asked, too. */
         if (r < 0)
-            r = process_wait(pid, until);
+            r = process_stop(pid, until);
     }
     if (pid && how == UNMOUNT_FORCE)
         r = process_stop(pid, until);
