@@ -80,7 +80,7 @@ struct rig {
     struct rig_worker workers[RIG_WORKERS];
     unsigned worker_count, replicas;
     uint64_t sessions, handles, map_version;
-    bool acks_early;
+    _Atomic bool acks_early;
     _Atomic int durable_asked; /* getattr that waits for a majority */
     _Atomic uint64_t log_index;
     _Atomic int asked[0x100]; /* of the master, by the low byte */
