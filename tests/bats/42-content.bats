@@ -41,6 +41,30 @@ no_leftovers() {
     [ -z "$output" ]
 }
 
+@test "what is written and nowhere else is told: node list and cluster status say how much" {
+    dirty() {
+        c node list -o json | jq '[.[] | select(.role == "worker") | .dirty] | add'
+    }
+    told() { # that it is what it was, and that much more
+        local more=$(($(dirty) - before))
+        [ "$more" -ge "$1" ] && [ "$more" -le $(($1 + (1 << 20))) ]
+    }
+    before=$(dirty) # the first test here: nobody wrote before it
+    head -c 5000000 /dev/urandom > one
+    c fs put one :/dirty
+    until_ok 15 told 5000000
+    [ "$(c cluster status -o json | jq '[.nodes[] | select(.role == "worker") | .dirty] | add')" = "$(dirty)" ]
+    # What came from an under file system is not dirty, also when it is cached.
+    mkdir src
+    head -c 9000000 /dev/urandom > src/clean
+    c mount "file://$PWD/src" :/clean
+    [ "$(c fs cat :/clean/clean | sha256sum)" = "$(sha256sum <src/clean)" ]
+    until_ok 15 told 5000000
+    c umount -y :/clean
+    c fs rm :/dirty
+    until_ok 15 told 0
+}
+
 @test "a tree goes in and comes out the same, holes and times included" {
     make_tree
     run -0 c fs put -r tree :/
@@ -135,33 +159,4 @@ no_leftovers() {
         [ "$got" = 1 ]
         [ -z "$(ls -A out)" ]
     fi
-}
-
-@test "what is written and nowhere else is told: node list and cluster status say how much" {
-    dirty() {
-        c node list -o json | jq '[.[] | select(.role == "worker") | .dirty] | add'
-    }
-    told() { # that it is what it was, and that much more
-        local more=$(($(dirty) - before))
-        [ "$more" -ge "$1" ] && [ "$more" -le $(($1 + (1 << 20))) ]
-    }
-    settled() { # what tests before this one wrote and removed is told
-        before=$(dirty)
-        sleep 5 # more than a heartbeat and a pass of the worker's
-        [ "$(dirty)" = "$before" ]
-    }
-    until_ok 30 settled
-    head -c 5000000 /dev/urandom > one
-    c fs put one :/dirty
-    until_ok 15 told 5000000
-    [ "$(c cluster status -o json | jq '[.nodes[] | select(.role == "worker") | .dirty] | add')" = "$(dirty)" ]
-    # What came from an under file system is not dirty, also when it is cached.
-    mkdir src
-    head -c 9000000 /dev/urandom > src/clean
-    c mount "file://$PWD/src" :/clean
-    [ "$(c fs cat :/clean/clean | sha256sum)" = "$(sha256sum <src/clean)" ]
-    until_ok 15 told 5000000
-    c umount -y :/clean
-    c fs rm :/dirty
-    until_ok 15 told 0
 }

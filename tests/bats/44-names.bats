@@ -52,7 +52,8 @@ names() { # DIRECTORY
     has ENOENT
     [ "$(names :/data)" = '%~%%~odd %~=both a both dir x ' ]
     [ "$(names :/data/dir)" = "one two " ]
-    [ "$(names :/data/x)" = "" ] # an empty component has no name here
+    [ "$(names :/data/x)" = "%~ " ] # the empty component
+    [ "$(c fs cat ':/data/x/%~/y')" = 'x//y' ]
 }
 
 @test "a listing of many pages survives kill -9 of the master, and the store is not asked again" {
