@@ -192,18 +192,6 @@ second" ]
     wait $fsx || { cat "$BATS_TEST_TMPDIR/fsx.out"; return 1; }
 }
 
-@test "stopping the daemon keeps what was written to open files" {
-    local pid
-    exec 7>kept
-    echo "written, not closed" >&7
-    cd /
-    pid=$(cat "$CLUSTER/fuse.pid")
-    kill "$pid"
-    until_ok 20 bash -c "! kill -0 $pid"
-    exec 7>&- || true
-    [ "$(cv --dir "$CLUSTER" fs cat ":/test-$BATS_TEST_NUMBER/kept")" = "written, not closed" ]
-}
-
 @test "a worker that is stopped, connected and silent, is noticed in seconds; when it goes on, so does the writer" {
     local worker size=30000000 noticed="is silent for .* closing the connection"
     worker=$(cv local status --dir "$CLUSTER" -o json | jq -r '.[] | select(.daemon == "cv-worker") | .pid')
@@ -217,4 +205,16 @@ second" ]
     stop writer
     forget
     cmp "$BATS_TEST_TMPDIR/a" b
+}
+
+@test "stopping the daemon keeps what was written to open files" {
+    local pid
+    exec 7>kept
+    echo "written, not closed" >&7
+    cd /
+    pid=$(cat "$CLUSTER/fuse.pid")
+    kill "$pid"
+    until_ok 20 bash -c "! kill -0 $pid"
+    exec 7>&- || true
+    [ "$(cv --dir "$CLUSTER" fs cat ":/test-$BATS_TEST_NUMBER/kept")" = "written, not closed" ]
 }
