@@ -71,7 +71,7 @@ static int ident_write(int dir_fd, struct uuid cluster)
         return -errno;
     ssize_t n = write(fd, &id, sizeof(id));
     if (n != sizeof(id))
-        return n < 0 ? -errno : -EIO;
+        return n < 0 ? -errno : -ENOSPC;
     return fsync(fd) < 0 || renameat(dir_fd, MASTER_FILE_IDENT NEW, dir_fd, MASTER_FILE_IDENT) < 0 || fsync(dir_fd) < 0
                ? -errno
                : 0;

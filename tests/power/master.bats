@@ -90,7 +90,7 @@ cut_and_look() { # BIN N
 
 @test "power cut right after format: the directory is a master's, or was never formatted" {
     need_power
-    power_disk disk 64M
+    power_disk disk 512M
     configure
     power_cut disk
     power_back disk
