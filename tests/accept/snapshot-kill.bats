@@ -2,8 +2,8 @@
 # Snapshots: three journals, each with its master. A follower that was away while the log went on without it fetches the
 # state; whoever is killed meanwhile, it gets there, from where it was.
 
-load lib
-load snapshots
+load ../bats/lib
+load ../bats/snapshots
 
 @test "a follower whose log is compacted catches up from a snapshot, under load, without an election" {
     found_masters 3
