@@ -131,7 +131,7 @@ load_names() {
 
 compacted_past() {
     local last first
-    last=$(cv-journal check -c "n$1/curvine.yaml" --json | jq .mark)
+    last=$(cv-journal check -c "n$1/curvine.yaml" --json | jq .last) # its mark may be a second older
     cv fs mkdir -p ":/tick/$RANDOM$RANDOM"
     first=$(journal_of "$(leading)" .first)
     [ "$first" -gt $((last + 1)) ]
