@@ -53,7 +53,10 @@ no_leftovers() {
     head -c 5000000 /dev/urandom > one
     c fs put one :/dirty
     until_ok 15 told 5000000
-    [ "$(c cluster status -o json | jq '[.nodes[] | select(.role == "worker") | .dirty] | add')" = "$(dirty)" ]
+    status_says_so() {
+        [ "$(c cluster status -o json | jq '[.nodes[] | select(.role == "worker") | .dirty] | add')" = "$(dirty)" ]
+    }
+    until_ok 15 status_says_so
     # What came from an under file system is not dirty, also when it is cached.
     mkdir src
     head -c 9000000 /dev/urandom > src/clean
@@ -81,8 +84,10 @@ no_leftovers() {
     no_leftovers
     run -0 c fs du -o json :/tree
     [ "$(jq '.[0].bytes' <<<"$output")" = "$(find tree -type f -printf '%s\n' | awk '{n += $1} END {print n}')" ]
-    run -0 c fs df -o json
-    [ "$(jq '.[-1].used' <<<"$output")" -gt $((100 << 20)) ]
+    used_over() { # what a worker holds comes with its next heartbeat
+        [ "$(c fs df -o json | jq '.[-1].used')" -gt "$1" ]
+    }
+    until_ok 15 used_over $((100 << 20))
     run -0 c fs blocks -o json :/tree/large
     [ "$(jq '[.[] | select(.state | startswith("whole")) | .length] | add' <<<"$output")" = $((100 << 20)) ]
     c fs rm -r :/tree :/copy
