@@ -16,11 +16,12 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "meta/master_health.h"
 #include "rpc/rpc_conn.h"
 
 #define RECONNECT_FIRST_MS 5u    /* doubled up to reconnect_ms: both ends are often started together */
-#define REFUSED_MS         1000u /* when it takes a person to change the answer */
+#define REFUSED_MS         1000u /* up to this while the journal answers, but one of the two will not go on */
 
 enum link_state { LINK_DOWN, LINK_CONNECTING, LINK_ATTACHING, LINK_UP, LINK_CLOSING, LINK_STOPPED };
 
@@ -31,8 +32,10 @@ struct master_link {
     struct net_address address;
     struct master_health *health;
     enum link_state state;
-    bool said;        /* that it cannot be reached, once */
-    uint32_t wait_ms; /* before the last attempt */
+    int said;         /* why it is down, as it was logged last; 0: it is up, or was never tried */
+    uint32_t wait_ms; /* before the last attempt, about */
+    bool reached;     /* the journal answered the last attempt */
+    uint64_t up_ns;   /* since when it is up */
     uint32_t refused; /* why the journal would not have us when it was last asked; 0: it did */
     int fd;           /* while connecting; then the connection's */
     struct io_op connect_op;
@@ -211,12 +214,15 @@ static int handle_welcome(struct master_link *l, const uint8_t *body, size_t n)
     if (!uuid_equal(uuid_from_bytes(m.cluster), l->o.cluster))
         return -CV_WRONG_CLUSTER;
     move(l, LINK_UP);
+    l->up_ns = clock_ns();
+    atomic_fetch_add_explicit(&l->connects, 1, memory_order_relaxed);
+    r = l->events->attached(l->events->arg, &m);
+    if (r < 0)
+        return r;
     if (l->said)
         log_info("link to the journal at %s is up", l->o.socket);
-    l->said = false;
-    l->wait_ms = 0;
-    atomic_fetch_add_explicit(&l->connects, 1, memory_order_relaxed);
-    return l->events->attached(l->events->arg, &m);
+    l->said = 0;
+    return 0;
 }
 
 /* Decode the body as message name and tell event with what follows. */
@@ -265,6 +271,20 @@ static void conn_frame(struct rpc_conn *c, const struct rpc_frame *f, void *user
 
 /* ---- connecting, ending ----------------------------------------------------------------------------------------- */
 
+/* How long to wait before the next attempt. A socket nobody listens on costs nothing to try; but when the journal answered
+ * and it did not last, the next attempt ends the same way most likely, and costs both sides. */
+static uint64_t next_wait_ns(struct master_link *l)
+{
+    if (l->up_ns && clock_ns() - l->up_ns > REFUSED_MS * NS_PER_MS)
+        l->wait_ms = 0; /* it did last */
+    l->up_ns = 0;
+    uint32_t most = l->reached ? REFUSED_MS : l->o.reconnect_ms;
+    l->wait_ms = min(l->wait_ms ? l->wait_ms * 2 : RECONNECT_FIRST_MS, most);
+    if (l->refused == CV_WRONG_CLUSTER || l->refused == CV_LOG_DAMAGED)
+        l->wait_ms = REFUSED_MS; /* it takes a person to change the answer */
+    return l->wait_ms * NS_PER_MS - random_u64() % (l->wait_ms * NS_PER_MS / 4);
+}
+
 static void went_down(struct master_link *l, int error)
 {
     move(l, LINK_DOWN);
@@ -274,13 +294,11 @@ static void went_down(struct master_link *l, int error)
         l->stopped(l->stopped_arg);
         return;
     }
-    if (!l->said)
+    if (!l->said || (l->reached && l->said != error)) {
         log_warn(error, "link to the journal at %s is down, retrying", l->o.socket);
-    l->said = true;
-    l->wait_ms = min(l->wait_ms ? l->wait_ms * 2 : RECONNECT_FIRST_MS, l->o.reconnect_ms);
-    if (l->refused == CV_WRONG_CLUSTER || l->refused == CV_LOG_DAMAGED)
-        l->wait_ms = max(l->wait_ms, REFUSED_MS);
-    loop_timer_start(l->loop, &l->timer, clock_ns() + l->wait_ms * NS_PER_MS);
+        l->said = error;
+    }
+    loop_timer_start(l->loop, &l->timer, clock_ns() + next_wait_ns(l));
     l->events->lost(l->events->arg, error);
 }
 
@@ -309,6 +327,7 @@ static void connect_done(struct io_op *op, int result)
     if (r < 0)
         return went_down(l, r);
     move(l, LINK_ATTACHING);
+    l->reached = true;
     struct msg_link_attach m = {
         .master = l->o.master,
         .state_version = LINK_STATE_VERSION,
@@ -321,6 +340,7 @@ static void connect_done(struct io_op *op, int result)
 static void connect_now(struct master_link *l)
 {
     move(l, LINK_CONNECTING);
+    l->reached = false;
     int r = net_socket(&l->address, &l->fd);
     if (r < 0)
         return went_down(l, r);

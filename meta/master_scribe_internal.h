@@ -62,6 +62,7 @@ struct master_scribe {
     _Atomic uint32_t in_flight;
 
     struct master_chain waiting;
+    int attach_error; /* why the last attach did not last, as it was logged; 0: it did */
     uint8_t role;
     uint64_t start_index;                 /* of our leadership: execute only on top of it */
     uint64_t elected_ns, elected_behind;  /* when the role came, and how many entries were missing then */

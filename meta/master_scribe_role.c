@@ -246,18 +246,30 @@ static void on_attaching(void *arg, struct msg_link_attach *attach)
     attach->state = text_of(s->o.state);
 }
 
-static int on_attached(void *arg, const struct msg_link_welcome *w)
+/* The state here belongs to this journal, or does from now on. The link tries again for ever: what is wrong is said once. */
+static int bind_journal(struct master_scribe *s, uint64_t node)
 {
-    struct master_scribe *s = arg;
-    int r = s->o.dir ? master_dir_bind(s->o.dir, w->node, s->applied) : 0;
+    int r = s->o.dir ? master_dir_bind(s->o.dir, node, s->applied) : 0;
+    bool said = r == s->attach_error;
+    s->attach_error = r;
+    if (said || r == 0)
+        return r;
     if (r == -CV_WRONG_INCARNATION)
         return log_error(
             r,
             "the state in %s was made beside another journal than %016llx, which may know another history. "
             "If that journal is a new member, throw the state away: cv-master rejoin",
-            s->o.dir, (unsigned long long)w->node);
+            s->o.dir, (unsigned long long)node);
+    return log_error(r, "note the journal in %s: this master neither follows nor leads until it can, retrying",
+                     s->o.dir);
+}
+
+static int on_attached(void *arg, const struct msg_link_welcome *w)
+{
+    struct master_scribe *s = arg;
+    int r = bind_journal(s, w->node);
     if (r < 0)
-        return log_error(r, "note the journal in %s", s->o.dir);
+        return r;
     assert(s->batches.count == 0);
     s->state = SCRIBE_FOLLOWING;
     s->role = 0;

@@ -23,6 +23,7 @@ static_assert((int)LINK_LEADER == (int)RAFT_LEADER && (int)LINK_FOLLOWER == (int
 enum {
     NEW_PEER_NS = 5 * NS_PER_S, /* to say what it is */
     LOOK_NS = 50 * NS_PER_MS,
+    VISIT_NS = 5 * NS_PER_S,
 };
 
 static void start_accept(struct journal_link *l);
@@ -79,7 +80,9 @@ static void conn_closed(struct rpc_conn *c, int reason, void *user)
     struct link_peer *p = user;
     struct journal_link *l = p->l;
     if (p == l->master) {
-        if (reason == -CV_CLOSED || reason == -CV_STOPPING)
+        if (p->again && loop_now(l->options.loop) - l->visit.at_ns < VISIT_NS)
+            ; /* said before */
+        else if (reason == -CV_CLOSED || reason == -CV_STOPPING)
             log_info("the master (%s) is gone", rpc_conn_peer(c));
         else
             log_warn(reason, "the master (%s) is gone", rpc_conn_peer(c));
@@ -167,13 +170,26 @@ static void remember_directory(struct journal_link *l, const struct msg_link_att
     l->state = state;
 }
 
+/* The same master with the same result a moment ago: it comes again and again, and was told of. */
+static bool visits_again(struct journal_link *l, uint64_t master, int result)
+{
+    uint64_t now = loop_now(l->options.loop);
+    bool again = l->visit.master == master && l->visit.result == result && now - l->visit.at_ns < VISIT_NS;
+    l->visit.master = master;
+    l->visit.result = result;
+    l->visit.at_ns = now;
+    return again;
+}
+
 static void on_attach(struct link_peer *p, const struct msg_link_attach *m)
 {
     struct journal_link *l = p->l;
     struct buf why cleanup(buf_fini) = {0};
     int r = check_attach(l, m, &why);
+    p->again = visits_again(l, m->master, r);
     if (r < 0) {
-        log_warn(r, "refused a master (%s): %.*s", rpc_conn_peer(p->conn), (int)why.n, (const char *)why.p);
+        if (!p->again)
+            log_warn(r, "refused a master (%s): %.*s", rpc_conn_peer(p->conn), (int)why.n, (const char *)why.p);
         send_welcome(p, r, &why);
         rpc_conn_finish(p->conn, r);
         return;
@@ -199,7 +215,8 @@ static void on_attach(struct link_peer *p, const struct msg_link_attach *m)
         .core_can_lead = m->can_lead,
     };
     remember_directory(l, m);
-    log_info("master attached (%s), its state is at entry %" PRIu64, rpc_conn_peer(p->conn), m->applied);
+    if (!p->again)
+        log_info("master attached (%s), its state is at entry %" PRIu64, rpc_conn_peer(p->conn), m->applied);
     counter_add(&journal_driver_metrics(l->driver)->attaches, 1);
     journal_driver_attached(l->driver, true);
     send_welcome(p, 0, &why);

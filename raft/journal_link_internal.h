@@ -29,6 +29,7 @@ struct link_peer {
     struct rpc_conn *conn;
     enum link_peer_kind kind;
     uint64_t since_ns;
+    bool again; /* this master came a moment ago, too */
 };
 
 /* Entries first..last that the attached master proposed itself. */
@@ -100,6 +101,10 @@ struct journal_link {
 
     struct link_peer *master; /* attached, or NULL */
     struct link_session session;
+    struct { /* the last attach, accepted or not */
+        uint64_t master, at_ns;
+        int result;
+    } visit;
     uint64_t generation; /* counts attaches: answers of earlier ones are void */
     struct loop_hook propose;
     bool proposing;

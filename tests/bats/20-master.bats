@@ -73,6 +73,29 @@ tools() {
     [ "$(cat other/file)" = precious ]
 }
 
+attached_times() {
+    [ "$(curl -s "http://127.0.0.1:$jhttp/metrics" | awk '$1 == "curvine_journal_attaches_total" { print $2 }')" -ge "$1" ]
+}
+
+@test "a master that cannot use its directory asks again ever more slowly, and everybody says so once" {
+    configure
+    format
+    jhttp=$(free_port)
+    echo nonsense > m/journal
+    begin=${EPOCHREALTIME/./}
+    start journal cv-journal -s journal.http_port="$jhttp"
+    start master cv-master
+    until_ok 20 attached_times 10 # 5 ms, 10 ms, 20 ms, ... 1 s, each less a quarter at most
+    [ $((${EPOCHREALTIME/./} - begin)) -gt 1500000 ]
+    [ "$(grep -c "note the journal in" master.log)" = 1 ]
+    [ "$(grep -c "is down" master.log)" -le 2 ] # the journal may have started later
+    [ "$(grep -c "master attached" journal.log)" = 1 ]
+    [ "$(grep -c "is gone" journal.log)" -le 1 ]
+    rm m/journal
+    until_ok 10 ready
+    grep "journal.sock is up" master.log
+}
+
 @test "a master serves, says so, and leaves nothing to replay when told to stop" {
     configure
     format
