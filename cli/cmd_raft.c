@@ -152,10 +152,7 @@ int cmd_raft_status(struct cli *cli, int argc, char **argv)
         return status;
     int r = raft_view_look(v, clock_ns() + cli_timeout_ms(cli, LOOK_MS) * NS_PER_MS);
     if (r < 0)
-        return cli_fail(cli, r,
-                        "is it running? systemctl status cv-master, or name it with --cluster HOST:PORT or --dir DIR",
-                        "no master answers (%s%s%s)", v->masters[0].address, *v->masters[0].reason ? ": " : "",
-                        v->masters[0].reason);
+        return raft_view_fail(v, r);
     struct findings f = {.table = out_table(columns, array_size(columns))};
     judge(&f, v);
     struct out *o = status_record(v, &f);

@@ -189,12 +189,8 @@ int raft_change_begin(struct raft_change *c, struct cli *cli, uint64_t timeout_m
     int r;
     while (((r = raft_view_look(c->view, c->deadline_ns)) < 0 || !c->view->leader) && clock_ns() < until)
         wait_a_little(&a);
-    if (r < 0) {
-        const struct raft_view_master *m = &c->view->masters[0];
-        return cli_fail(cli, r,
-                        "is it running? systemctl status cv-master, or name it with --cluster HOST:PORT or --dir DIR",
-                        "no master answers (%s%s%s)", m->address, *m->reason ? ": " : "", m->reason);
-    }
+    if (r < 0)
+        return raft_view_fail(c->view, r);
     if (!c->view->leader)
         return cli_fail(cli, -CV_UNREACHABLE, "see who is there: cv raft status",
                         "nobody leads now: nothing can be changed");

@@ -405,6 +405,14 @@ int raft_view_look(struct raft_view *v, uint64_t deadline_ns)
     return v->answers ? 0 : error < 0 ? error : -CV_BAD_MESSAGE;
 }
 
+int raft_view_fail(const struct raft_view *v, int r)
+{
+    const struct raft_view_master *m = &v->masters[0];
+    return cli_fail(v->private->cli, r,
+                    "is it running? systemctl status cv-master, or name it with --cluster HOST:PORT or --dir DIR",
+                    "no master answers (%s%s%s)", m->address, *m->reason ? ": " : "", m->reason);
+}
+
 /* ---- names ---------------------------------------------------------------------------------------------------------------- */
 
 static bool is_host_of(const char *name, const char *address)

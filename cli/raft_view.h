@@ -82,6 +82,9 @@ static inline void raft_view_closep(struct raft_view **v)
 /* Ask all for their status. 0 when any answered. Errors: -CV_UNREACHABLE and such: the first master's. */
 int raft_view_look(struct raft_view *v, uint64_t deadline_ns);
 
+/* Report that raft_view_look() failed. Returns the status to exit with. */
+int raft_view_fail(const struct raft_view *v, int r);
+
 /* Ask one master. *ret_text: JSON, or the reason in words (with a zero behind it). Errors: the journal's (-CV_NOT_LEADER,
  * ...), or why the master could not be asked. */
 int raft_view_ask(struct raft_view *v, uint32_t master, const struct msg_raft_admin *m, uint64_t deadline_ns,

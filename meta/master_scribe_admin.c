@@ -55,7 +55,9 @@ static int ask_journal(struct master_scribe *s, struct master_admin *a)
                                  .node = m->node,
                                  .address = m->address,
                                  .client_address = m->client_address,
-                                 .flags = m->flags};
+                                 .flags = m->flags,
+                                 .from = m->from,
+                                 .to = m->to};
     int r = master_link_admin(s->link, &ask);
     return r == -CV_CLOSED ? -CV_UNREACHABLE : r; /* this master has no journal now */
 }

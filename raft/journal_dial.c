@@ -43,6 +43,7 @@ static void on_frame(struct rpc_conn *c, const struct rpc_frame *f, void *user)
     }
     d->node = answer.node;
     d->features = answer.features;
+    snprintf(d->digest, sizeof(d->digest), TEXT_FMT, TEXT_ARG(answer.digest));
     d->conn = c;
     finish(d, 0);
 }
@@ -71,6 +72,8 @@ static void say_hello(struct journal_dial *d)
     rpc_conn_set_max(d->conn, 4096, 1);
     loop_timer_start(d->loop, &d->timer, clock_ns() + d->step_ms * NS_PER_MS);
     journal_hello_fill(d->self, d->channel, d->to, &hello);
+    hello.from_index = d->from_index;
+    hello.to_index = d->to_index;
     r = rpc_conn_send(d->conn, &h, msg_peer_hello_desc(), &hello);
     if (r < 0)
         rpc_conn_close(d->conn, r);
@@ -141,7 +144,7 @@ void journal_dial_start(struct journal_dial *d)
     d->conn = NULL;
     d->fd = -1;
     d->at = d->count = 0;
-    d->reason[0] = 0;
+    d->reason[0] = d->digest[0] = 0;
     loop_timer_init(&d->timer, on_late);
     io_work(d->loop, &d->op, resolve, d, on_resolved);
 }

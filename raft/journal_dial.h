@@ -16,7 +16,7 @@
 #include "raft/raft.h"
 #include "rpc/rpc_conn.h"
 
-enum { DIAL_ADDRESSES_MAX = 4, DIAL_REASON_SIZE = 200 };
+enum { DIAL_ADDRESSES_MAX = 4, DIAL_REASON_SIZE = 200, DIAL_DIGEST_SIZE = 512 };
 
 enum dial_state { DIAL_IDLE, DIAL_RESOLVE, DIAL_CONNECT, DIAL_HELLO };
 
@@ -30,6 +30,7 @@ struct journal_dial {
     uint32_t step_ms;                /* for a connect, and for the answer */
     uint32_t silent_ms;              /* later: the connection ends when what was sent is not acknowledged for so long */
     struct rpc_conn_limits limits;
+    uint64_t from_index, to_index; /* PEER_IDENTIFY: what do these entries come to? 0: not asked */
     /* 0: conn is the owner's, who must rpc_conn_set_ops() and rpc_conn_set_max() before returning. Otherwise an error
      * and reason; refused: the other journal said so. */
     void (*done)(struct journal_dial *d, int result);
@@ -39,6 +40,7 @@ struct journal_dial {
     uint64_t node, features;
     bool refused;
     char reason[DIAL_REASON_SIZE];
+    char digest[DIAL_DIGEST_SIZE]; /* what they come to, JSON; "" not asked, or the other end is too old to say */
 
     /* Private. */
     enum dial_state state;

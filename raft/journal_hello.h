@@ -23,7 +23,7 @@ enum peer_channel {
     PEER_CONTROL = 1,  /* every message of the core but APPEND: heartbeats, votes, answers */
     PEER_ENTRIES = 2,  /* APPEND */
     PEER_SNAPSHOT = 3, /* the files of a state */
-    PEER_IDENTIFY = 4, /* only to learn who is there: answered, then closed */
+    PEER_IDENTIFY = 4, /* only to learn who is there, or what a range of its log comes to: answered, then closed */
 };
 #define PEER_CHANNELS 5
 

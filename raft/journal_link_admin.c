@@ -150,7 +150,25 @@ static int admin_identify(struct journal_link *l, const struct msg_link_admin *m
     char node[17];
     if (self && text_equal(m->address, text_of(self->raft_address)))
         return buf_printf(out, "{\"node\":\"%s\"}", journal_node_text(self->id, node));
-    int r = link_identify(l, m);
+    struct msg_link_admin ask = {.context = m->context, .address = m->address};
+    int r = link_identify(l, &ask);
+    return r < 0 ? r : -EINPROGRESS;
+}
+
+/* What entries from..to come to in the log of the member node. Answered when it is known. */
+static int admin_digest(struct journal_link *l, const struct msg_link_admin *m, struct buf *out)
+{
+    const struct raft_conf *conf = journal_driver_conf(l->driver);
+    const struct raft_member *there = conf ? raft_conf_find(conf, m->node) : NULL;
+    if (m->to == 0 || m->from > m->to)
+        return -EINVAL;
+    if (!there) {
+        explain(-ENOENT, RAFT_UPDATE, out);
+        return -ENOENT;
+    }
+    struct msg_link_admin ask = *m;
+    ask.address = text_of(there->raft_address);
+    int r = link_identify(l, &ask);
     return r < 0 ? r : -EINPROGRESS;
 }
 
@@ -161,7 +179,7 @@ static const struct {
 } commands[] = {
     {"status", admin_status},        {"transfer", admin_transfer}, {"add", admin_add},
     {"promote", admin_promote},      {"demote", admin_demote},     {"remove", admin_remove},
-    {"set-addr", admin_set_address}, {"identify", admin_identify},
+    {"set-addr", admin_set_address}, {"identify", admin_identify}, {"digest", admin_digest},
 };
 
 void link_admin_answer(struct journal_link *l, uint64_t context, int result, const struct buf *text)

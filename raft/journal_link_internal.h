@@ -2,7 +2,7 @@
 /*
  * Link: what its sources share. journal_link.c: connections, attaching; journal_link_propose.c: proposals into the log;
  * journal_link_tell.c: what the master is told; journal_link_lease.c: how leases end; journal_link_admin.c: administration;
- * journal_link_identify.c: who is at an address.
+ * journal_link_identify.c: questions to other journals.
  */
 #pragma once
 
@@ -189,6 +189,7 @@ void link_on_admin(struct journal_link *l, const struct msg_link_admin *m);
 void link_admin_answer(struct journal_link *l, uint64_t context, int result, const struct buf *text);
 
 /* ---- journal_link_identify.c ---- */
-/* Answered later. Errors: -CV_BUSY. */
+/* Who is at the message's address, node if that is not 0; with a range (to not 0): and what does it come to there (here, if
+ * node is this one)? Answered later. Errors: -CV_BUSY. */
 int link_identify(struct journal_link *l, const struct msg_link_admin *m);
 void link_identify_stop(struct journal_link *l);

@@ -252,7 +252,7 @@ int journal_peers_start(struct journal_peers *p, struct journal_driver *driver)
 
 void peers_finish_stop(struct journal_peers *p)
 {
-    if (!p->stopping || p->in_count || io_op_busy(&p->accept) || !p->stopped)
+    if (!p->stopping || p->in_count || p->question_count || io_op_busy(&p->accept) || !p->stopped)
         return;
     list_for_each (e, &p->peers)
         if (!peer_idle(list_entry(e, struct peer, link)))

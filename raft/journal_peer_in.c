@@ -2,6 +2,7 @@
 /*
  * Who comes in: accept, hello, what is refused; and every frame that is received, also on the connections we made.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,10 +11,18 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "raft/journal_digest.h"
 #include "raft/journal_peer_internal.h"
 #include "raft/journal_status.h"
 
-enum { HELLO_NS = 3 * NS_PER_S, HELLO_BODY_MAX = 4096, REFUSED_LOG_NS = 60 * NS_PER_S };
+enum { HELLO_NS = 3 * NS_PER_S, HELLO_BODY_MAX = 4096, REFUSED_LOG_NS = 60 * NS_PER_S, QUESTION_NS = 10 * NS_PER_S };
+
+/* What a range of our log comes to, asked for by hello; outlives the connection it came by. */
+struct peer_question {
+    struct journal_peers *p;
+    struct peer_in *in; /* NULL: it is gone */
+    struct journal_digest_job job;
+};
 
 /* ---- frames ---- */
 
@@ -147,9 +156,61 @@ static void settle(struct peer_in *in, struct peer *peer, enum peer_channel chan
 static void forget_in(struct peer_in *in)
 {
     struct journal_peers *p = in->p;
+    if (in->question)
+        in->question->in = NULL;
     list_remove(&in->link);
     p->in_count--;
     free(in);
+}
+
+/* ---- what do your entries come to? ---- */
+
+static void answer_question(struct peer_in *in, const struct journal_digest *d, int result)
+{
+    const struct journal_self *self = &in->p->options.self;
+    struct buf text cleanup(buf_fini) = {0};
+    struct msg_peer_hello_answer a = {.version = PEER_VERSION_MAX,
+                                      .node = self->node,
+                                      .cluster = uuid_bytes(&self->cluster),
+                                      .incarnation = self->incarnation};
+    if (result == 0)
+        result = journal_digest_write(d, self->node, &text);
+    if (result < 0)
+        journal_hello_refuse(&a, result,
+                             result == -ENOENT ? "these entries are not in its log" : cv_error_text(result));
+    a.digest = (struct text){(const char *)text.p, (uint32_t)text.n};
+    send_answer(in, &a);
+    rpc_conn_finish(in->conn, -CV_CLOSED);
+}
+
+static void question_done(struct journal_digest_job *job, int result)
+{
+    struct peer_question *q = container_of(job, struct peer_question, job);
+    struct journal_peers *p = q->p;
+    if (q->in) {
+        q->in->question = NULL;
+        answer_question(q->in, &job->digest, result);
+    }
+    p->question_count--;
+    free(q);
+    peers_finish_stop(p);
+}
+
+static void start_question(struct peer_in *in, uint64_t from, uint64_t to)
+{
+    struct journal_peers *p = in->p;
+    struct peer_question *q = !in->question && p->question_count < PEER_QUESTIONS_MAX ? calloc(1, sizeof(*q)) : NULL;
+    if (!q) {
+        answer_question(in, NULL, -CV_BUSY);
+        return;
+    }
+    q->p = p;
+    q->in = in;
+    q->job = (struct journal_digest_job){.digest = {.from = from, .to = to}, .done = question_done};
+    in->question = q;
+    in->since_ns = clock_ns() + QUESTION_NS; /* who asks gives up before */
+    p->question_count++;
+    journal_digest_start(p->options.loop, p->driver, &q->job);
 }
 
 static void on_hello(struct peer_in *in, const struct rpc_frame *f)
@@ -164,6 +225,10 @@ static void on_hello(struct peer_in *in, const struct rpc_frame *f)
         return;
     }
     r = journal_hello_check(&p->options.self, &hello, &answer);
+    if (r == 0 && hello.channel == PEER_IDENTIFY && hello.to_index) {
+        start_question(in, hello.from_index, hello.to_index);
+        return;
+    }
     if (r == 0 && hello.channel == PEER_IDENTIFY) {
         send_answer(in, &answer);
         rpc_conn_finish(in->conn, -CV_CLOSED);
@@ -272,7 +337,7 @@ void peers_close_late(struct journal_peers *p, uint64_t now)
 {
     list_for_each (e, &p->in) {
         struct peer_in *in = list_entry(e, struct peer_in, link);
-        if (!in->peer && now - in->since_ns > HELLO_NS)
+        if (!in->peer && now > in->since_ns + HELLO_NS)
             rpc_conn_close(in->conn, -CV_DEADLINE);
     }
 }

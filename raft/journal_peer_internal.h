@@ -13,6 +13,7 @@ enum {
     PEER_REFUSED_MAX = 8,  /* who was refused here, for the status */
     PEER_REMOVED_MAX = 64, /* ids that left the configuration while we ran */
     PEER_NEW_MAX = 16,     /* connections before their hello */
+    PEER_QUESTIONS_MAX = 4,
     PEER_HEAD_MAX = RAFT_MESSAGE_FIXED_MAX + RAFT_APPEND_ENTRIES_MAX * RAFT_ENTRY_HEADER_SIZE,
     PEER_BODY_MAX = PEER_HEAD_MAX + 64,
 };
@@ -37,6 +38,7 @@ struct peer_in {
     enum peer_channel channel;
     struct rpc_conn *conn;
     uint64_t since_ns;
+    struct peer_question *question; /* it asked, and is not answered yet */
 };
 
 struct peer_figures {
@@ -86,7 +88,7 @@ struct journal_peers {
     struct loop_timer look;
 
     struct list peers, in;
-    uint32_t peer_count, new_count, in_count;
+    uint32_t peer_count, new_count, in_count, question_count;
     uint64_t removed[PEER_REMOVED_MAX]; /* a ring */
     uint32_t removed_count;
     struct peer_refused refused[PEER_REFUSED_MAX];

@@ -6,6 +6,8 @@
 load lib
 load masters
 
+: "${CV_TOOLS:=$CV_ROOT/build/tools}"
+
 # Makes directories :/w/1, :/w/2, ... and notes each that was acknowledged.
 writer() {
     local i=0
@@ -123,6 +125,50 @@ grow_to_three() {
     stop_writer
 }
 
+all_compared() {
+    raft compare --json >compared || true
+    [ "$(jq '[.nodes[] | select(.log == "not compared")] | length' compared)" = 0 ]
+}
+
+@test "compare holds running logs against each other, and names the one that was changed" {
+    grow_to_three
+    for i in $(seq 20); do
+        cvc fs mkdir ":/d$i"
+    done
+    run -0 raft compare
+    has "SAME"
+    run -0 raft compare --json --from 5 --to 20
+    [ "$(jq -c '[.from, .to, .compared, .first_difference]' <<<"$output")" = "[5,20,16,null]" ]
+    [ "$(jq -r '[.nodes[].log] | unique | join(",")' <<<"$output")" = same ]
+    run -2 raft compare --from 9 --to 3
+    run -3 raft compare --from 1000000
+    has "NOT COMPARED"
+
+    # One byte of an old entry, everything on that node made to fit: only the others can tell.
+    n=$(leads)
+    n=$((n % 3 + 1))
+    id=$(id_of $n)
+    raft snapshot # so that its master does not read the entry again
+    stop "j$n"
+    entry=$(cv-journal dump -c "n$n/node.yaml" --json | jq -s 'map(select(.type == "batch"))[3].index')
+    "$CV_TOOLS/cv-forge" "n$n/journal" "$entry"
+    cv-journal check -c "n$n/node.yaml" >/dev/null
+    start_journal_of "$n"
+    until_ok 20 all_compared
+    run -1 raft compare --json
+    [ "$(jq .first_difference <<<"$output")" = "$entry" ]
+    [ "$(jq -r --arg id "$id" '.nodes[] | select(.node == $id).log' <<<"$output")" = DIFFERS ]
+    [ "$(jq -r '[.nodes[].log] | sort | join(",")' <<<"$output")" = "DIFFERS,as most,as most" ]
+    jq -r .action <<<"$output" | grep "^$id .* must not vote"
+    run -1 raft compare --from $((entry + 1)) --to $((entry + 2)) # the chain remembers it
+    has "at or before entry $entry"
+
+    # Two of three are left to be compared.
+    stop "j$n" KILL
+    run -3 raft compare --from $((entry + 1)) --json
+    [ "$(jq -r --arg id "$id" '.nodes[] | select(.node == $id).log' <<<"$output")" = "not compared" ]
+}
+
 @test "two full masters and a journal-only voter survive the loss of any one" {
     make_nodes 3
     format_single 1
@@ -138,6 +184,7 @@ grow_to_three() {
     run -0 raft add --journal-only 127.0.0.1:"${jport[3]}" --timeout 60s
     until_ok 20 raft status
     [ "$(raft_json | jq -r '.members[] | select(.kind == "journal-only").address')" = 127.0.0.1:"${jport[3]}" ]
+    until_ok 10 raft compare # the one without a master too, asked by another journal
     run -1 raft transfer 127.0.0.1:"${jport[3]}"
     has "journal-only"
     run -1 raft remove 127.0.0.1:"${jport[2]}"
