@@ -28,11 +28,7 @@ static int base_scan(void *context, enum meta_family family, struct text prefix,
                      bool (*each)(void *arg, struct text key, struct text value), void *arg)
 {
     struct master_iter *it cleanup(master_iter_free_p) = NULL;
-    /* A range is never read from memory only: it lies in several files, and one of them that cannot be looked into must not
-     * pass for one that has nothing (a follower's new state once listed a directory without the rows of its later file). */
-    if (memory)
-        return -CV_NOT_PREPARED;
-    int r = master_iter_new(context, family, false, &it);
+    int r = master_iter_new(context, family, memory, &it);
     if (r < 0)
         return r;
     for (bool more = master_iter_seek(it, from); more; more = master_iter_next(it)) {
