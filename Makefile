@@ -46,7 +46,7 @@ pkgs       := $(sort $(foreach m,$(modules),$($(m)_pkgs)))
 pkg_cflags = $(if $(1),$(shell pkg-config --cflags $(1) | sed 's/-I/-isystem /g'))
 pkg_libs   = $(if $(1),$(shell pkg-config --libs $(1)))
 # Asked for once, when something is built: "make help" and "make deps" work on a machine that has nothing yet.
-needs_pkgs := $(if $(filter-out help deps quickstart check format clean deb rpm lab lab-deps lab-smoke,$(or $(MAKECMDGOALS),all)),yes)
+needs_pkgs := $(if $(filter-out help deps quickstart check format clean deb rpm lab lab-deps lab-smoke fresh,$(or $(MAKECMDGOALS),all)),yes)
 # (the Check library: for unit tests only)
 all_cflags := $(if $(needs_pkgs),$(call pkg_cflags,$(pkgs) $(shell pkg-config --exists check && echo check)))
 all_libs   := $(if $(needs_pkgs),$(call pkg_libs,$(pkgs)) -lstdc++)
@@ -200,6 +200,10 @@ lab: lab-deps ## boot real hosts, install the packages just built, and show what
 	tests/lab/run $(T)
 lab-smoke: ## the same with one host; says why where it cannot
 	tests/lab/run smoke
+.PHONY: fresh
+fresh: ## what the README's reader types, on a fresh machine that has git, make and a clone; as root (RELEASE=trixie, T="commands clang user")
+	packaging/deps.sh lab
+	tests/lab/fresh $(or $(RELEASE),bookworm) $(T)
 
 layers: ## hold the real includes against tests/layers.txt
 	@tests/check-layers
