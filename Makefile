@@ -49,6 +49,8 @@ pkg_libs   = $(if $(1),$(shell pkg-config --libs $(1)))
 needs_pkgs := $(if $(filter-out help deps quickstart check format clean deb rpm lab lab-deps lab-smoke fresh,$(or $(MAKECMDGOALS),all)),yes)
 # (the Check library: for unit tests only)
 all_cflags := $(if $(needs_pkgs),$(call pkg_cflags,$(pkgs) $(shell pkg-config --exists check && echo check)))
+$(if $(needs_pkgs),$(if $(shell pkg-config --exists 'rocksdb < 7.8' && echo old),\
+    $(error RocksDB $(shell pkg-config --modversion rocksdb) is too old: 7.8 is the oldest that has what is needed (packaging/deps.list))))
 all_libs   := $(if $(needs_pkgs),$(call pkg_libs,$(pkgs)) -lstdc++)
 
 objs = $(patsubst %.cc,$(O)/obj/%.o,$(patsubst %.c,$(O)/obj/%.o,$(1)))

@@ -24,7 +24,7 @@ for p in $want; do
     if [ $column = 2 ]; then
         dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
     else
-        rpm -q "$p" >/dev/null 2>&1 || missing="$missing $p"
+        rpm -q --whatprovides "$p" >/dev/null 2>&1 || missing="$missing $p"
     fi
 done
 if [ -z "$missing" ]; then
@@ -42,5 +42,11 @@ if [ $column = 2 ]; then
     $as_root apt-get update -qq
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends $missing > /dev/null
 else
-    $as_root dnf install -y -q $missing
+    # shellcheck disable=SC2086
+    $as_root dnf install -y -q $missing || {
+        echo "deps.sh: RHEL and its like have some of these in CRB and EPEL. If these are not enabled:" >&2
+        echo "  dnf install epel-release dnf-plugins-core && dnf config-manager --set-enabled crb    (Rocky, Alma, CentOS Stream)" >&2
+        echo "  on RHEL: subscription-manager repos --enable codeready-builder-for-rhel-10-\$(arch)-rpms, and the rpm of EPEL" >&2
+        exit 1
+    }
 fi
