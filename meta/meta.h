@@ -65,9 +65,9 @@ struct meta_options {
     uint32_t id_grant;        /* ids asked for at a time; 0: 2^20 */
     uint32_t slots;           /* of a session that asks for none or more; 0: 64; at most META_SLOTS_MAX */
     uint32_t lease_ms;        /* given in answers; 0: 1000 */
-    uint32_t feature_level;   /* that batches are written under; 0: 1 */
-    uint32_t block_shift;     /* of new files: blocks of 1 << block_shift bytes; 0: META_BLOCK_SHIFT; 12 to 30 */
-    uint32_t replicas;        /* of written blocks; 0: 1; at most META_REPLICAS_MAX */
+    uint32_t level_max; /* feature level a new namespace begins with, and no later one is read; 0: META_FEATURE_LEVEL */
+    uint32_t block_shift; /* of new files: blocks of 1 << block_shift bytes; 0: META_BLOCK_SHIFT; 12 to 30 */
+    uint32_t replicas;    /* of written blocks; 0: 1; at most META_REPLICAS_MAX */
 };
 
 /* Build from the base: its state row, sessions, slots, grants; of the tree only the root. The base may be empty (no
@@ -77,6 +77,8 @@ int meta_new(const struct meta_options *o, const struct meta_base *base, struct 
 struct meta *meta_free(struct meta *m); /* nothing in flight, no sealed delta out. NULL is fine */
 
 uint32_t meta_incarnation(const struct meta *m); /* as executed. [R] */
+uint32_t meta_level(const struct meta *m);       /* the feature level, as executed. [R] */
+uint32_t meta_acks(const struct meta *m);        /* bit 1 << enum mount_ack of each mount, as executed. [R] */
 bool meta_is_formatted(const struct meta *m);    /* there is a root. [R] */
 uint64_t meta_applied(const struct meta *m);     /* highest log index applied, in memory. [R] */
 
@@ -97,7 +99,8 @@ enum meta_class {
     OP(rmdir, SCRIBE, 1) OP(rename, SCRIBE, 1) OP(setattr, SCRIBE, 1) OP(setxattr, SCRIBE, 1)                          \
     OP(removexattr, SCRIBE, 1) OP(create, SCRIBE, 1) OP(open, SCRIBE, 1) OP(close, SCRIBE, 1)                          \
     OP(layout, READ, 1) OP(write_grant, SCRIBE, 1) OP(write_commit, SCRIBE, 1)                                         \
-    OP(mount_add, SCRIBE, 1) OP(mount_remove, SCRIBE, 1) OP(mount_list, READ, 1)                                       \
+    OP(mount_add, SCRIBE, 1) OP(mount_remove, SCRIBE, 1) OP(mount_list, READ, 1) OP(mount_set, SCRIBE, 1)              \
+    OP(sync, READ, 1) OP(reassert, SCRIBE, 1) OP(upgrade, SCRIBE, 1)                                                   \
     OP(session_open, SCRIBE, 0) OP(session_close, SCRIBE, 0) OP(origin, READ, 0) OP(blocks_check, READ, 0)
 // clang-format on
 
@@ -163,6 +166,9 @@ union meta_answer {
     struct msg_blocks_check_answer blocks_check;
     struct msg_mount_add_answer mount_add;       /* reason, error: the daemon's (preflight) */
     struct msg_mount_remove_answer mount_remove; /* likewise */
+    struct msg_sync_answer sync;                 /* generation and early are the daemon's to fill in */
+    struct msg_reassert_answer reassert;
+    struct msg_upgrade_answer upgrade;
     struct msg_mount_list_answer mount_list;     /* with secrets: the daemon masks them, and says what failed */
     struct msg_session_open_answer session_open; /* timeout_ms and incarnation are the daemon's to fill in */
 };
@@ -206,6 +212,8 @@ struct meta_request {
     uint64_t depends;  /* batch the answer rests on; 0: committed */
     bool changed;      /* it put rows into batch `depends` (not: an error, a repetition, an open) */
     bool replayed;     /* the same (session, slot, sequence) was executed before: the answer was built again */
+    uint32_t mount;    /* that it was about, 0: none */
+    uint8_t acks;      /* bit 1 << enum mount_ack of each inode it was about */
     uint32_t prepares; /* how often it went back to be prepared; for metrics */
     struct meta_unlisted unlisted; /* after -CV_NOT_LISTED */
     union meta_answer answer;
@@ -331,8 +339,9 @@ void meta_set_full(struct meta *m, bool full);
 /* The re-assertion period is over: orphans nobody holds open may be purged from now on. [W] */
 void meta_allow_purge(struct meta *m);
 
-/* A client of the leader before us still holds this handle (flags: as it was opened). Whether the inode exists is not
- * checked. [W] Errors: -CV_SESSION_ENDED; -EEXIST: the handle is known; -ENOMEM. */
+/* A client of the leader before us still holds this handle (flags: as it was opened): what MSG reassert does for each of
+ * its handles. Whether the inode exists is not checked. [W] Errors: -CV_SESSION_ENDED; -EEXIST: the handle is known; -ENFILE;
+ * -ENOMEM. */
 int meta_reassert(struct meta *m, uint64_t session, uint64_t inode, uint64_t handle, uint32_t flags);
 
 /* We lead no longer: forget open handles and ids. Batches not committed stay until committed or undone. [W] */
@@ -453,7 +462,8 @@ uint64_t meta_workers_version(const struct meta *m);
 /* --- state and figures --------------------------------------------------------------------------------------------- */
 
 struct meta_stats {
-    struct meta_state state; /* applied, digest, totals, of committed and executed state */
+    struct meta_state state;   /* applied, digest, totals, of committed and executed state */
+    uint32_t level, level_max; /* of features: committed; that we take part in */
     uint64_t sessions, handles;
     uint64_t tree_bytes, tree_budget, nodes, resident_directories, dentries;
     uint64_t overlay_rows, delta_rows, delta_bytes;

@@ -498,7 +498,7 @@ struct meta_payload *meta_batch_close(struct meta *m)
     b->payload->op_count = o->op_count;
     b->totals = m->now;
     b->time_ns = m->time_ns;
-    b->feature_level = max(m->options.feature_level, m->state.feature_level);
+    b->feature_level = m->level;
     b->incarnation = m->incarnation;
     b->rows_at = REDO_HEADER_SIZE + (uint32_t)o->ops.n;
     const struct redo_header h = {
@@ -550,6 +550,7 @@ static void effects_tell(struct meta *m, const struct batch *b)
             break;
         case REDO_truncate: f.kind = META_EFFECT_TRUNCATED, f.a = op.other, f.epoch = op.extra; break;
         case REDO_mount_add:
+        case REDO_mount_set:
         case REDO_mount_remove: f.kind = META_EFFECT_MOUNTS, f.a = op.other; break;
         case REDO_worker: f.kind = META_EFFECT_WORKERS; break;
         case REDO_session_open: f.kind = META_EFFECT_SESSION_OPENED, f.session = op.inode; break;
@@ -693,6 +694,8 @@ void meta_batch_undo(struct meta *m, uint64_t from)
     m->now = now;
     m->incarnation =
         list_empty(&m->inflight) ? m->state.incarnation : list_entry(m->inflight.prev, struct batch, link)->incarnation;
+    m->level = list_empty(&m->inflight) ? max(m->state.feature_level, 1u)
+                                        : list_entry(m->inflight.prev, struct batch, link)->feature_level;
     uint8_t key[META_KEY_MAX];
     struct text k = key_of(key, meta_key_inode(META_ROOT, key));
     m->has_root = m->root_committed || layers_find(m, META_TABLE_inode, k, row_hash(META_TABLE_inode, k));
@@ -757,7 +760,7 @@ int meta_apply(struct meta *m, struct text payload, uint64_t index)
     int e = redo_reader_init(&r, payload);
     if (e < 0)
         return e;
-    if (r.header.feature_level > META_FEATURE_LEVEL)
+    if (r.header.feature_level > m->options.level_max)
         return -CV_FORMAT_TOO_NEW;
     if (r.header.row_count > payload.n / 3 || r.header.op_count > payload.n / 6)
         return -CV_BAD_FORMAT; /* before memory is asked for */
@@ -778,7 +781,7 @@ int meta_apply(struct meta *m, struct text payload, uint64_t index)
     m->now = b->totals;
     m->time_ns = b->time_ns;
     m->incarnation = r.header.incarnation;
-    b->feature_level = r.header.feature_level;
+    b->feature_level = m->level = r.header.feature_level;
     b->incarnation = m->incarnation;
     batch_absorb(m, b, index);
     m->has_root = m->root_committed;

@@ -2,6 +2,8 @@
 /* The core's life: built from the base, leading and following, what it says about itself. */
 #include "meta/meta_core.h"
 
+#include "base/log.h"
+
 #define OVERLAY_BUCKETS (1u << 14)
 
 static struct meta_options options_of(const struct meta_options *o)
@@ -12,7 +14,7 @@ static struct meta_options options_of(const struct meta_options *o)
     r.id_grant = r.id_grant ? r.id_grant : 1u << 20;
     r.slots = r.slots ? min(r.slots, (uint32_t)META_SLOTS_MAX) : 64;
     r.lease_ms = r.lease_ms ? r.lease_ms : 1000;
-    r.feature_level = r.feature_level ? r.feature_level : 1;
+    r.level_max = r.level_max ? min(r.level_max, (uint32_t)META_FEATURE_LEVEL) : META_FEATURE_LEVEL;
     r.block_shift = r.block_shift ? max(12u, min(r.block_shift, 30u)) : META_BLOCK_SHIFT;
     r.replicas = r.replicas ? min(r.replicas, (uint32_t)META_REPLICAS_MAX) : 1;
     return r;
@@ -78,8 +80,11 @@ static int load(struct meta *m, const struct meta_base *base)
         return 0; /* nothing was ever written */
     if (r == 0)
         r = meta_state_decode(key_of(value.p, (uint32_t)value.n), &m->state);
-    if (r == 0 && m->state.feature_level > META_FEATURE_LEVEL)
-        r = -CV_FORMAT_TOO_NEW;
+    if (r == 0 && m->state.feature_level > m->options.level_max)
+        r = log_error(-CV_FORMAT_TOO_NEW,
+                      "this state is of feature level %u, this program (" CV_VERSION
+                      ") takes part in levels up to %u: install the version the other masters run",
+                      m->state.feature_level, m->options.level_max);
     if (r == 0)
         r = load_root(m, base);
     if (r == 0)
@@ -96,6 +101,7 @@ static int load(struct meta *m, const struct meta_base *base)
     m->now = (struct totals){s->inodes, s->directories, s->orphans, s->bytes};
     m->time_ns = s->time_ns;
     m->incarnation = s->incarnation;
+    m->level = max(s->feature_level, 1u);
     return r;
 }
 
@@ -106,7 +112,7 @@ int meta_new(const struct meta_options *o, const struct meta_base *base, struct 
         return -ENOMEM;
     m->options = options_of(o);
     m->generation = 1;
-    m->mount_next = m->mount_limit = 1;
+    m->mount_next = m->mount_limit = m->level = 1;
     batch_init(m);
     int r = tree_init(&m->tree, m->options.memory_bytes);
     if (r == 0)
@@ -288,6 +294,11 @@ uint32_t meta_incarnation(const struct meta *m)
     return m->incarnation;
 }
 
+uint32_t meta_level(const struct meta *m)
+{
+    return m->level;
+}
+
 uint64_t meta_applied(const struct meta *m)
 {
     return m->state.applied;
@@ -350,6 +361,8 @@ void meta_stats(const struct meta *m, struct meta_stats *ret)
 {
     *ret = (struct meta_stats){
         .state = m->state,
+        .level = max(m->state.feature_level, 1u),
+        .level_max = m->options.level_max,
         .sessions = m->sessions.open_sessions,
         .handles = m->sessions.handles.count,
         .tree_bytes = tree_bytes(&m->tree),

@@ -89,7 +89,7 @@ struct meta {
     uint64_t time_ns;        /* the last given */
     struct meta_state state; /* committed */
     bool has_root, root_committed;
-    uint32_t incarnation;
+    uint32_t incarnation, level; /* level: of features, as executed */
 
     uint64_t next_id, id_limit, id_asked; /* ids from next_id to id_limit are ours to give; asked for up to id_asked */
     struct session_table sessions;

@@ -211,6 +211,8 @@ static void run_begin(struct run *u)
     q->depends = 0;
     q->changed = q->replayed = false;
     q->need_hint = q->texts_used = 0;
+    q->acks = 0;
+    q->mount = 0;
     q->data.n = 0;
     memset(&q->answer, 0, sizeof(q->answer));
 }

@@ -50,27 +50,33 @@
 
 #include "base/text.h"
 
-#define META_ROW_VERSION   1
-#define META_FEATURE_LEVEL 1 /* the highest this program knows */
-#define META_NAME_MAX      255
-#define META_TARGET_MAX    4095
-#define META_XATTR_MAX     65536 /* value; also the sum of an inode's names */
-#define META_ETAG_MAX      255
-#define META_UFS_AT_MAX    2048
-#define META_KEY_MAX       272
-#define META_VALUE_MAX     (META_XATTR_MAX + 16)
-#define META_INODE_MAX     8192 /* bytes of an encoded inode row */
-#define META_SLOTS_MAX     1024 /* per session */
-#define META_MOUNTS_MAX    1024
-#define META_MOUNT_MAX     16384 /* bytes of an encoded mount row */
-#define META_PATH_MAX      4096  /* of a mount, also its uri and the value of a param */
-#define META_PARAMS_MAX    64
-#define META_WORKERS_MAX   4096
-#define META_WORKER_MAX    1100 /* bytes of an encoded worker row */
-#define META_ROOT          1ull
-#define META_FIRST_ID      1024ull      /* ids below are for what exists from the start */
-#define META_ID_LIMIT      (1ull << 48) /* top 16 bits: the shard, 0 */
-#define META_BLOCK_SHIFT   26           /* of files whose row names no other */
+#define META_ROW_VERSION 1
+
+/* Records of a level are written only when it is committed (META_OP level, cv upgrade finish).
+ *      1  the beginning
+ *      2  ack modes of mounts: redo kinds level and mount_set, an ack mode among the flags of a mount row */
+#define META_FEATURE_LEVEL 2 /* the highest this program knows */
+#define META_LEVEL_ACKS    2
+
+#define META_NAME_MAX    255
+#define META_TARGET_MAX  4095
+#define META_XATTR_MAX   65536 /* value; also the sum of an inode's names */
+#define META_ETAG_MAX    255
+#define META_UFS_AT_MAX  2048
+#define META_KEY_MAX     272
+#define META_VALUE_MAX   (META_XATTR_MAX + 16)
+#define META_INODE_MAX   8192 /* bytes of an encoded inode row */
+#define META_SLOTS_MAX   1024 /* per session */
+#define META_MOUNTS_MAX  1024
+#define META_MOUNT_MAX   16384 /* bytes of an encoded mount row */
+#define META_PATH_MAX    4096  /* of a mount, also its uri and the value of a param */
+#define META_PARAMS_MAX  64
+#define META_WORKERS_MAX 4096
+#define META_WORKER_MAX  1100 /* bytes of an encoded worker row */
+#define META_ROOT        1ull
+#define META_FIRST_ID    1024ull      /* ids below are for what exists from the start */
+#define META_ID_LIMIT    (1ull << 48) /* top 16 bits: the shard, 0 */
+#define META_BLOCK_SHIFT 26           /* of files whose row names no other */
 
 /* The column families of the metadata database. */
 #define META_FAMILIES_(F) F(inode) F(dentry) F(extent) F(queue) F(small)
@@ -223,12 +229,21 @@ struct meta_mount_row {
     uint32_t mount; /* from the key */
     uint8_t mode;   /* enum mount_mode */
     bool written;   /* something below it was written since it was attached */
-    uint32_t flags; /* enum mount_flag */
+    uint32_t flags; /* enum mount_flag; from MOUNT_ROW_ACK on: enum mount_ack */
     uint64_t inode, created_ns;
     struct text name, path, uri; /* name: the directory's, in its parent; path: from the root */
     uint32_t param_count;
     struct text params; /* as in the row: meta_param_next() */
 };
+#define MOUNT_ROW_ACK 8 /* bit in flags */
+static inline uint8_t meta_mount_ack(const struct meta_mount_row *m)
+{
+    return m->flags >> MOUNT_ROW_ACK & 3;
+}
+static inline void meta_mount_set_ack(struct meta_mount_row *m, uint8_t ack)
+{
+    m->flags = (m->flags & ~(3u << MOUNT_ROW_ACK)) | (uint32_t)ack << MOUNT_ROW_ACK;
+}
 /* Room: meta_mount_bytes(), which is at most META_MOUNT_MAX in a row that decodes. */
 uint32_t meta_mount_bytes(const struct meta_mount_row *m);
 uint32_t meta_mount_encode(const struct meta_mount_row *m, uint8_t *out);
@@ -280,13 +295,13 @@ struct redo_header {
     KIND(mknod, 7) KIND(symlink, 8) KIND(link, 9) KIND(unlink, 10) KIND(rmdir, 11) KIND(rename, 12)                     \
     KIND(setattr, 13) KIND(truncate, 14) KIND(setxattr, 15) KIND(removexattr, 16) KIND(purge, 17) KIND(write_grant, 18)  \
     KIND(write_commit, 19) KIND(mount_add, 20) KIND(mount_remove, 21) KIND(worker, 22)  \
-    KIND(import, 23) KIND(sweep, 24) KIND(fence, 25)
+    KIND(import, 23) KIND(sweep, 24) KIND(fence, 25) KIND(level, 26) KIND(mount_set, 27)
 // clang-format on
 enum redo_kind {
 #define KIND(name, code) REDO_##name = code,
     REDO_KINDS_(KIND)
 #undef KIND
-        REDO_KIND_COUNT = 26
+        REDO_KIND_COUNT = 28
 };
 const char *redo_kind_name(uint8_t kind);
 
@@ -298,7 +313,8 @@ const char *redo_kind_name(uint8_t kind);
  * format: the root, incarnation; write_grant: inode, first block, epoch; write_commit: inode, size, enum commit_valid;
  * mount_add, mount_remove: its directory, the mount; worker: the worker in inode, extra 1: it is in; import:
  * directory, names made that were not there, names that other objects took over (each with an unlink or rmdir); sweep:
- * directory, names removed (likewise); fence: inode, rows, their epoch. */
+ * directory, names removed (likewise); fence: inode, rows, their epoch; level: extra: the feature level from this batch on;
+ * mount_set: its directory, the mount, its enum mount_ack. */
 struct redo_op {
     uint8_t kind;
     uint32_t uid;

@@ -4,6 +4,7 @@
 
 #include "meta/meta_core.h"
 #include "meta/meta_op.h"
+#include "wire/meta_flags.h"
 
 #define ONCE_READ   META_FREE
 #define ONCE_SCRIBE META_ONCE
@@ -18,7 +19,10 @@ static const struct meta_op ops[] = {
              : MSG_##name_ == MSG_close        ? META_FREE                                                             \
              : MSG_##name_ == MSG_mount_add    ? META_ONCE_ADMIN                                                       \
              : MSG_##name_ == MSG_mount_remove ? META_ONCE_ADMIN                                                       \
-                                               : ONCE_##class_,                                                        \
+             : MSG_##name_ == MSG_mount_set    ? META_ONCE_ADMIN                                                       \
+             : MSG_##name_ == MSG_upgrade      ? META_ONCE_ADMIN                                                       \
+             : MSG_##name_ == MSG_reassert     ? META_FREE                                                             \
+                                               : ONCE_##class_,                                                            \
      .run = op_##name_},
     META_OPS_(OP)
 #undef OP
@@ -57,9 +61,19 @@ int check_name(struct text name)
     return memchr(name.p, '/', name.n) || memchr(name.p, 0, name.n) ? -EINVAL : 0;
 }
 
+/* How soon the answer may leave goes by the mounts of what it is about: the strictest of them (master_ack.h). */
+static void about(struct run *u, const struct meta_inode *i)
+{
+    const struct kept_row *k = i->mount ? kept_find(&u->m->mounts, i->mount) : NULL;
+    u->q->mount = i->mount ? i->mount : u->q->mount;
+    u->q->acks |= (uint8_t)(1u << (k && k->now ? meta_mount_ack(&k->mount) : MOUNT_ACK_CLUSTER));
+}
+
 int see_target(struct run *u, uint64_t id, struct meta_inode *ret)
 {
     int r = see_inode(u, id, ret);
+    if (r == 0)
+        about(u, ret);
     return r == -ENOENT ? -ESTALE : r;
 }
 
@@ -106,6 +120,8 @@ int see_old_name(struct run *u, const struct meta_inode *parent, struct text nam
     if (r < 0)
         return r == -ENOENT ? not_here(u, parent, name) : r;
     r = see_inode(u, d.child, ret);
+    if (r == 0)
+        about(u, ret);
     return r == -ENOENT ? -CV_BAD_FORMAT : r; /* a name without an inode is damage */
 }
 
@@ -182,7 +198,8 @@ int put_new_node(struct run *u, struct meta_inode *parent, const struct new_node
 int drop_link(struct run *u, struct meta_inode *i)
 {
     struct meta *m = u->m;
-    bool directory = S_ISDIR(i->mode), held = handle_any(&m->sessions, i->id);
+    /* Until the period of re-assertion is over somebody may hold it who has not told us yet. */
+    bool directory = S_ISDIR(i->mode), held = handle_any(&m->sessions, i->id) || (m->leading && !m->purge_allowed);
     uint8_t key[META_KEY_MAX], value[16];
     i->ctime_ns = (int64_t)u->now_ns;
     i->nlink = directory ? 0 : i->nlink - 1;
@@ -205,7 +222,7 @@ int drop_link(struct run *u, struct meta_inode *i)
             key_of(value, meta_u64_encode(u->now_ns, value)));
     m->now.orphans++;
     if (held)
-        handle_set_orphan(&m->sessions, i->id);
+        handle_set_orphan(&m->sessions, i->id); /* or the walk that begins with purging finds it */
     else
         purge_wanted(m, i->id);
     return LINK_ORPHAN;

@@ -96,6 +96,7 @@ int inner_format(struct run *u)
     put_grant(u);
     m->now = (struct totals){.inodes = 1, .directories = 1};
     m->incarnation = (uint32_t)u->q->arg;
+    m->level = m->options.level_max;
     m->has_root = true;
     return 0;
 }
@@ -117,6 +118,27 @@ int inner_incarnation(struct run *u)
     put_grant(u);
     put_row(u, META_TABLE_grant, key_of(key, meta_key_grant(1, key)),
             key_of(value, meta_limit_encode(m->mount_next + (steps << 16), value)));
+    return 0;
+}
+
+/* The batch this is in is of that level already: who does not know it stops there. */
+int op_upgrade(struct run *u)
+{
+    const struct msg_upgrade *msg = &u->q->message.upgrade;
+    struct meta *m = u->m;
+    if (!is_root(&u->q->caller))
+        return -EPERM;
+    u->q->answer.upgrade.level = max(m->level, msg->level);
+    if (msg->level > m->options.level_max)
+        return -CV_FORMAT_TOO_NEW;
+    if (u->dry || msg->level <= m->level)
+        return 0;
+    int r = put_reserve(u, 1, 64);
+    if (r < 0)
+        return r;
+    m->level = msg->level;
+    put_grant(u); /* a batch has rows */
+    put_op(u, REDO_level, 0, 0, msg->level);
     return 0;
 }
 

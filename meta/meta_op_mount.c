@@ -95,6 +95,13 @@ static int see_mount_point(struct run *u, const struct msg_mount_add *msg, struc
     return dir->entries ? -ENOTEMPTY : 0;
 }
 
+static int check_ack(const struct run *u, uint8_t ack)
+{
+    if (ack > MOUNT_ACK_APPLIED)
+        return -EINVAL;
+    return ack && u->m->level < META_LEVEL_ACKS ? -CV_LEVEL_TOO_LOW : 0;
+}
+
 static int check_mount(const struct run *u, const struct msg_mount_add *msg)
 {
     if (msg->mode < MOUNT_CACHE || msg->mode > MOUNT_SCRATCH || msg->flags & ~(uint32_t)(MOUNT_WRITABLE | MOUNT_CHECK))
@@ -103,6 +110,9 @@ static int check_mount(const struct run *u, const struct msg_mount_add *msg)
         return -E2BIG;
     if ((msg->mode == MOUNT_SCRATCH) != (msg->uri.n == 0))
         return -EINVAL;
+    int r = check_ack(u, msg->ack_mode);
+    if (r < 0)
+        return r;
     return u->m->mounts.count >= META_MOUNTS_MAX ? -ENOSPC : 0;
 }
 
@@ -153,6 +163,7 @@ int op_mount_add(struct run *u)
     uint8_t params[META_MOUNT_MAX];
     struct meta_mount_row row = {
         .mode = msg->mode, .flags = msg->flags, .name = msg->name, .path = msg->path, .uri = msg->uri};
+    meta_mount_set_ack(&row, msg->ack_mode & 3);
     int r = see_mount_point(u, msg, &parent, &dir, &exists);
     if (r == 0)
         r = check_mount(u, msg);
@@ -212,6 +223,31 @@ int op_mount_remove(struct run *u)
     return 0;
 }
 
+/* --- changing ------------------------------------------------------------------------------------------------------------- */
+
+int op_mount_set(struct run *u)
+{
+    const struct msg_mount_set *msg = &u->q->message.mount_set;
+    const struct kept_row *k = kept_find(&u->m->mounts, msg->mount);
+    if (!is_root(&u->q->caller))
+        return -EPERM;
+    if (k)
+        see_depend(u, k->batch);
+    if (!k || !k->now)
+        return -ENOENT;
+    int r = check_ack(u, msg->ack_mode);
+    if (r < 0 || u->dry || meta_mount_ack(&k->mount) == msg->ack_mode)
+        return r;
+    r = put_reserve(u, 1, META_MOUNT_MAX + 16);
+    if (r < 0)
+        return r;
+    struct meta_mount_row row = k->mount; /* its texts are read before the row is replaced */
+    meta_mount_set_ack(&row, msg->ack_mode);
+    put_op(u, REDO_mount_set, row.inode, row.mount, msg->ack_mode);
+    mount_put(u, &row);
+    return 0;
+}
+
 /* --- listing -------------------------------------------------------------------------------------------------------------- */
 
 static int list_mount(struct buf *to, struct buf *params, const struct meta_mount_row *row)
@@ -223,8 +259,9 @@ static int list_mount(struct buf *to, struct buf *params, const struct meta_moun
                             .path = row->path,
                             .uri = row->uri,
                             .mode = row->mode,
-                            .flags = row->flags,
-                            .created_ns = row->created_ns};
+                            .flags = row->flags & (MOUNT_WRITABLE | MOUNT_CHECK | MOUNT_FORCE),
+                            .created_ns = row->created_ns,
+                            .ack_mode = meta_mount_ack(row)};
     int r = 0;
     params->n = 0;
     while (r == 0 && meta_param_next(&left, &p.name, &p.value))
@@ -263,6 +300,15 @@ void meta_mounts(const struct meta *m, bool (*each)(void *arg, const struct meta
     for (uint32_t i = 0; i < m->mounts.count; i++)
         if (meta_mount_find(m, (uint32_t)m->mounts.rows[i]->id, &row) && !each(arg, &row))
             return;
+}
+
+uint32_t meta_acks(const struct meta *m)
+{
+    uint32_t acks = 0;
+    for (uint32_t i = 0; i < m->mounts.count; i++)
+        if (m->mounts.rows[i]->now)
+            acks |= 1u << meta_mount_ack(&m->mounts.rows[i]->mount);
+    return acks;
 }
 
 uint64_t meta_mounts_version(const struct meta *m)

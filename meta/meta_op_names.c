@@ -52,6 +52,7 @@ int op_walk(struct run *u)
         if (!S_ISDIR(i.mode))
             return -ENOTDIR;
         see_release(u, 0);
+        u->q->acks = 0; /* of the last directory, and what is there */
         r = see_old_name(u, &i, name, &next);
         if (r == 0) {
             a->parent = i.id;

@@ -150,3 +150,68 @@ int op_close(struct run *u)
     close_handle(u, h);
     return 0;
 }
+
+/* --- handles of the leader before ----------------------------------------------------------------------------------------- */
+
+#define REASSERT_MAX 4096u /* in one message: the scribe's other work waits */
+
+/* It was opened with these rights once. Who speaks for himself alone is asked for them again: the owner could give them to
+ * himself. */
+static int check_held(const struct run *u, const struct meta_inode *i, uint32_t flags)
+{
+    const struct meta_caller *c = &u->q->caller;
+    int mask = (flags & O_ACCMODE) == O_RDONLY   ? MAY_READ
+               : (flags & O_ACCMODE) == O_WRONLY ? MAY_WRITE
+                                                 : MAY_READ | MAY_WRITE;
+    return is_root(c) || c->uid == i->uid ? 0 : may(c, i, mask);
+}
+
+static int reassert_one(struct run *u, const struct rec_held_handle *h)
+{
+    struct meta_inode i;
+    uint32_t mark = see_mark(u);
+    int r = see_target(u, h->inode, &i);
+    see_release(u, mark);
+    if (r == 0)
+        r = check_held(u, &i, h->flags);
+    if (r < 0 || u->dry)
+        return r;
+    const struct handle *known = handle_find(&u->m->sessions, h->handle);
+    if (known)
+        return known->session->link.key == u->q->caller.session && known->by_inode.key == h->inode ? 0 : -EBADF;
+    if (h->handle >> 32 >= u->m->epoch) /* one of ours, closed or never given: a new open may get that number */
+        return -EBADF;
+    return meta_reassert(u->m, u->q->caller.session, h->inode, h->handle, h->flags);
+}
+
+int op_reassert(struct run *u)
+{
+    const struct msg_reassert *msg = &u->q->message.reassert;
+    struct buf *results = &u->q->data;
+    int missing = 0;
+    if (msg->handles.count > REASSERT_MAX)
+        return -E2BIG;
+    rec_for_each (held_handle, h, &msg->handles) {
+        uint8_t code[4];
+        int r = reassert_one(u, &h);
+        if (r == -CV_NOT_PREPARED)
+            missing = r;
+        else if (r == -ENOMEM)
+            return r;
+        put_le32(code, (uint32_t)-r);
+        if ((r = buf_append(results, code, sizeof(code))) < 0)
+            return r;
+    }
+    u->q->answer.reassert.results = key_of(results->p, (uint32_t)results->n);
+    return missing;
+}
+
+/* What else the answer waits for is the daemon's to say. */
+int op_sync(struct run *u)
+{
+    struct meta_inode i;
+    int r = u->q->message.sync.inode ? see_target(u, u->q->message.sync.inode, &i) : 0;
+    if (r == 0 && u->q->message.sync.inode)
+        attr_fill(&u->q->answer.sync.attr, &i);
+    return r;
+}

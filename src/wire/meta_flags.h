@@ -46,6 +46,14 @@ enum mount_mode {
     MOUNT_SCRATCH = 3, /* there is none */
 };
 
+/* mount.ack_mode: when what changes below it is answered. */
+enum mount_ack {
+    MOUNT_ACK_CLUSTER = 0, /* as master.ack_mode says */
+    MOUNT_ACK_QUORUM = 1,
+    MOUNT_ACK_LOCAL = 2,
+    MOUNT_ACK_APPLIED = 3,
+};
+
 /* mount.flags, mount_remove.flags */
 enum mount_flag {
     MOUNT_WRITABLE = 1, /* cache: writes go through */

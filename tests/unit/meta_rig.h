@@ -349,8 +349,10 @@ static void UNUSED rig_init(struct rig *g, const struct meta_options *o)
     ck_assert_int_eq(meta_new(&g->options, &g->base, &g->m), 0);
     meta_on_place(g->m, rig_place, NULL);
     meta_lead(g->m, ++g->epoch);
+    meta_allow_purge(g->m); /* there were no sessions: nobody can hold anything */
     ck_assert_int_eq(rig_inner(g, META_OP_format, 1), 0);
     rig_commit(g);
+    ck_assert_int_eq(rig_inner(g, META_OP_purge, 0), 0);
     rig_open_session(g, 0);
 }
 

@@ -4,6 +4,8 @@
 
 #include <fcntl.h>
 
+#include "wire/meta_flags.h"
+
 static struct rig g;
 
 /* --- preparing ---------------------------------------------------------------------------------------------------------------- */
@@ -442,6 +444,114 @@ TEST(meta_life_a_new_leader_purges_only_after_its_clients_had_their_say)
     ck_assert_int_eq(SEND(&g, close, .inode = f[0], .handle = handle[0]), 0);
     purge_all();
     ck_assert_int_eq(SEND(&g, getattr, .inode = f[0]), -ESTALE);
+    rig_fini(&g);
+}
+
+/* What reassert says of one handle. */
+static int reassert_one(uint64_t inode, uint64_t handle, uint32_t flags)
+{
+    struct buf list = {0};
+    struct rec_held_handle h = {.handle = handle, .inode = inode, .flags = flags};
+    ck_assert_int_eq(rec_held_handle_append(&list, &h), 0);
+    ck_assert_int_eq(SEND(&g, reassert, .handles = wire_list_of(&list, 1)), 0);
+    buf_fini(&list);
+    ck_assert_uint_eq(g.q.answer.reassert.results.n, 4);
+    return -(int)get_le32((const uint8_t *)g.q.answer.reassert.results.p);
+}
+
+TEST(meta_life_what_loses_its_name_before_its_holder_had_a_say_is_kept_for_him)
+{
+    rig_init(&g, NULL);
+    ck_assert_int_eq(SEND(&g, create, .parent = META_ROOT, .name = TEXT("f"), .flags = O_RDWR), 0);
+    uint64_t f = g.q.answer.create.attr.inode, handle = g.q.answer.create.handle;
+    rig_commit(&g);
+    rig_flush(&g);
+    rig_crash(&g, g.log_count);
+    ck_assert_int_eq(SEND(&g, unlink, .parent = META_ROOT, .name = TEXT("f")), 0);
+    rig_commit(&g);
+    purge_all();
+    ck_assert_int_eq(reassert_one(f, handle, O_RDWR), 0);
+    ck_assert_int_eq(reassert_one(f, handle, O_RDWR), 0); /* again: it is known */
+    ck_assert_int_eq(SEND(&g, write_commit, .inode = f, .handle = handle, .valid = COMMIT_SIZE | COMMIT_INLINE,
+                          .size = 3, .inline_data = TEXT("abc")),
+                     0);
+    meta_allow_purge(g.m);
+    purge_all();
+    ck_assert_int_eq(SEND(&g, open, .inode = f, .flags = O_RDONLY), 0);
+    ck_assert(text_equal(g.q.answer.open.layout.inline_data, TEXT("abc")));
+    ck_assert_int_eq(SEND(&g, close, .inode = f, .handle = g.q.answer.open.handle), 0);
+    ck_assert_int_eq(SEND(&g, close, .inode = f, .handle = handle), 0);
+    purge_all();
+    ck_assert_int_eq(SEND(&g, getattr, .inode = f), -ESTALE);
+    rig_fini(&g);
+}
+
+TEST(meta_life_handles_are_taken_from_who_may_have_had_them)
+{
+    rig_init(&g, NULL);
+    ck_assert_int_eq(SEND(&g, create, .parent = META_ROOT, .name = TEXT("f"), .mode = 0600, .flags = O_RDWR), 0);
+    uint64_t f = g.q.answer.create.attr.inode, handle = g.q.answer.create.handle, first = g.head.session;
+    ck_assert_int_eq(SEND(&g, close, .inode = f, .handle = handle), 0);
+    ck_assert_int_eq(reassert_one(f, handle, O_RDWR), -EBADF); /* this leader's own, and closed */
+    rig_commit(&g);
+    rig_flush(&g);
+    rig_crash(&g, g.log_count);
+    ck_assert_int_eq(reassert_one(f, (uint64_t)g.epoch << 32 | 7, O_RDWR), -EBADF); /* never given */
+    ck_assert_int_eq(reassert_one(f + 500, handle, O_RDWR), -ESTALE);
+    g.head.uid = 1000;
+    ck_assert_int_eq(reassert_one(f, handle, O_RDONLY), -EACCES);
+    g.head.uid = 0;
+    ck_assert_int_eq(reassert_one(f, handle, O_RDWR), 0);
+    rig_open_session(&g, 0);
+    ck_assert_int_eq(reassert_one(f, handle, O_RDWR), -EBADF); /* another session's */
+    ck_assert_uint_ne(g.head.session, first);
+    struct buf list = {0};
+    struct rec_held_handle h = {.handle = 1, .inode = f};
+    for (int i = 0; i < 4097; i++)
+        ck_assert_int_eq(rec_held_handle_append(&list, &h), 0);
+    ck_assert_int_eq(SEND(&g, reassert, .handles = wire_list_of(&list, 4097)), -E2BIG);
+    buf_fini(&list);
+    rig_fini(&g);
+}
+
+/* Raised once, by a batch that is of the new level itself; and what is not committed can be taken back. */
+TEST(meta_life_the_feature_level_is_raised_by_a_committed_batch)
+{
+    const struct meta_options o = {.level_max = 1};
+    rig_init(&g, &o);
+    ck_assert_uint_eq(meta_level(g.m), 1);
+    ck_assert_int_eq(SEND(&g, upgrade, .level = 2), -CV_FORMAT_TOO_NEW); /* not this program */
+    ck_assert_int_eq(SEND(&g, mount_add, .parent = META_ROOT, .name = TEXT("m"), .path = TEXT("/m"),
+                          .mode = MOUNT_SCRATCH, .ack_mode = MOUNT_ACK_LOCAL),
+                     -CV_LEVEL_TOO_LOW);
+    rig_commit(&g);
+    rig_flush(&g);
+    g.options.level_max = 0;
+    rig_crash(&g, g.log_count);
+    ck_assert_uint_eq(meta_level(g.m), 1);
+    g.head.uid = 1000;
+    ck_assert_int_eq(SEND(&g, upgrade, .level = 2), -EPERM);
+    g.head.uid = 0;
+    ck_assert_int_eq(SEND(&g, upgrade, .level = META_FEATURE_LEVEL + 1), -CV_FORMAT_TOO_NEW);
+    ck_assert_int_eq(SEND(&g, upgrade, .level = 1), 0);
+    ck_assert_uint_eq(g.q.answer.upgrade.level, 1);
+    ck_assert_int_eq(SEND(&g, upgrade, .level = 2), 0);
+    ck_assert_uint_eq(meta_level(g.m), 2);
+    meta_batch_undo(g.m, meta_batch_now(g.m).number);
+    ck_assert_uint_eq(meta_level(g.m), 1);
+    ck_assert_int_eq(SEND(&g, upgrade, .level = 2), 0);
+    ck_assert_uint_eq(g.q.answer.upgrade.level, 2);
+    ck_assert_int_eq(SEND(&g, upgrade, .level = 2), 0);
+    ck_assert(!g.q.changed);
+    struct meta_stats stats;
+    meta_stats(g.m, &stats);
+    ck_assert_uint_eq(stats.level, 1);
+    rig_commit(&g);
+    meta_stats(g.m, &stats);
+    ck_assert_uint_eq(stats.level, 2);
+    rig_flush(&g);
+    rig_crash(&g, g.log_count);
+    ck_assert_uint_eq(meta_level(g.m), 2);
     rig_fini(&g);
 }
 
