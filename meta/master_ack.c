@@ -33,6 +33,7 @@ bool master_ack_is_strict(const struct meta_request *q)
     case MSG_removexattr:
     case MSG_write_commit:
     case MSG_close: return m->head.flags & OP_DURABLE;
+    case MSG_sync: return true;
     case MSG_setattr: return m->head.flags & OP_DURABLE || m->setattr.valid & SETATTR_SIZE;
     /* What was there is opened: the answer says where its content is. */
     case MSG_create: return m->head.flags & OP_DURABLE || !q->changed || !q->answer.create.created;
@@ -40,11 +41,26 @@ bool master_ack_is_strict(const struct meta_request *q)
     }
 }
 
+enum ack_mode master_ack_mode(const struct meta_request *q, enum ack_mode cluster, bool mounts)
+{
+    static const enum ack_mode modes[] = {
+        [MOUNT_ACK_QUORUM] = ACK_QUORUM, [MOUNT_ACK_LOCAL] = ACK_LOCAL, [MOUNT_ACK_APPLIED] = ACK_APPLIED};
+    if (master_ack_is_strict(q))
+        return ACK_QUORUM;
+    if (!(q->acks & ~(1u << MOUNT_ACK_CLUSTER)))
+        return cluster;
+    enum ack_mode strictest = q->acks & 1u << MOUNT_ACK_CLUSTER ? cluster : ACK_APPLIED;
+    for (unsigned i = MOUNT_ACK_QUORUM; i <= MOUNT_ACK_APPLIED; i++)
+        if (q->acks & 1u << i)
+            strictest = min(strictest, modes[i]); /* they are in order of strictness */
+    return mounts ? strictest : min(strictest, cluster);
+}
+
 /* ---- notes ----------------------------------------------------------------------------------------------------------- */
 
 struct note {
     uint64_t session, sequence, inode; /* inode: or the directory of the name */
-    uint32_t slot, uid;
+    uint32_t slot, uid, mount;
     uint16_t type, name_n;
     char name[META_NAME_MAX];
 };
@@ -82,6 +98,7 @@ void master_ack_note(struct buf *notes, const struct meta_request *q)
     struct note n = {
         .session = q->caller.session,
         .uid = q->caller.uid,
+        .mount = q->mount,
         .type = q->type,
         .slot = q->op_class == META_SCRIBE ? q->message.head.slot : 0,
         .sequence = q->message.head.sequence,
@@ -110,9 +127,9 @@ void master_ack_lost(struct master_ack_book *b, struct buf *notes)
         memcpy(n.name, notes->p + at + offsetof(struct note, name), n.name_n);
         printable(n.name, n.name_n);
         log_warn(0,
-                 "audit: lost an acknowledged operation: %s '%.*s' of inode %llu by uid %u (session %llx, slot %u, "
-                 "number %llu)",
-                 message_name(n.type), n.name_n, n.name, (unsigned long long)n.inode, n.uid,
+                 "audit: lost an acknowledged operation: %s '%.*s' of inode %llu (mount %u) by uid %u (session %llx, "
+                 "slot %u, number %llu)",
+                 message_name(n.type), n.name_n, n.name, (unsigned long long)n.inode, n.mount, n.uid,
                  (unsigned long long)n.session, n.slot, (unsigned long long)n.sequence);
         b->lost++;
         at += NOTE_SIZE(n.name_n);

@@ -13,12 +13,17 @@
 #include <stdint.h>
 
 #include "base/text.h"
+#include "meta/master_options.h"
 #include "meta/meta.h"
 
 /* After it ran: must its answer wait for a majority in every mode? What was asked for so (OP_DURABLE); what changes or tells
  * who may write where (a grant or a cut that is lost would be given again under the same epoch, while workers
  * have acted on it); sessions and mounts. */
 bool master_ack_is_strict(const struct meta_request *q);
+
+/* After it ran: what its answer waits for. Of what it was about below mounts with modes of their own the strictest counts;
+ * mounts false: modes of mounts that are weaker than the cluster's do not count yet. */
+enum ack_mode master_ack_mode(const struct meta_request *q, enum ack_mode cluster, bool mounts);
 
 /* Note that q, which changed something, is answered although it may still be lost. Without memory it is not listed. */
 void master_ack_note(struct buf *notes, const struct meta_request *q);

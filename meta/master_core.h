@@ -3,8 +3,8 @@
  * What all threads of a master share: the namespace with its lock, the database under it, and the few words that say
  * whether we lead and which answers may leave. Everything else belongs to one thread.
  *
- *      network loops   read lock: look up, prepare            wait for `released`
- *      scribe          write lock: execute, commit, apply     moves `released`
+ *      network loops   read lock: look up, prepare            wait for `safe`
+ *      scribe          write lock: execute, commit, apply     moves `safe`
  *      writer          no lock: the sealed delta -> database
  */
 #pragma once
@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "meta/master_options.h"
 #include "meta/master_store.h"
 #include "meta/meta.h"
 #include "wire/message.h"
@@ -33,8 +34,14 @@ struct master_core {
     _Atomic uint64_t lease_until_ns; /* we lead at least until then (CLOCK_BOOTTIME) */
     _Atomic uint64_t confirmed_ns;   /* a majority confirmed that we led in this term at this time, or later */
     _Atomic uint64_t asked_ns;       /* when a majority was asked for that the last time */
-    _Atomic uint64_t released;       /* answers that depend on batches up to this may leave */
-    _Atomic uint64_t committed;      /* batches up to this are committed: for answers that wait in every ack mode */
+    /* By ack mode: answers that depend on batches up to this may leave. [ACK_QUORUM]: those that are committed. */
+    _Atomic uint64_t safe[ACK_MODES];
+    _Atomic uint64_t early; /* what was answered before a majority had it rests on batches up to this: see MSG sync */
+    _Atomic uint64_t
+        generation; /* changes when some of that may have been lost: with the term, and when it is taken back */
+    _Atomic bool acks_early; /* something may be answered so, somewhere */
+    _Atomic uint64_t
+        mount_acks_ns; /* clock_ns(): from then on also below mounts whose mode is weaker than the cluster's */
     _Atomic uint64_t released_index; /* log index of that batch, or the last applied: what such answers rest on */
     _Atomic uint64_t view;           /* counts up, under the write lock, when batches not released were taken back */
     _Atomic uint64_t led_since_ns;   /* when `leading` began */

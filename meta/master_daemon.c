@@ -83,6 +83,7 @@ static int open_state(struct master *m)
         .slots = o->session_slots,
         .lease_ms = (uint32_t)o->lease_ms,
         .block_shift = block_shift(o->block_bytes),
+        .level_max = o->feature_level_max,
         .replicas = min(o->replicas, (uint32_t)META_REPLICAS_MAX),
     };
     r = master_core_init(&m->core, &mo, m->store);

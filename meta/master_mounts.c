@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+#include "wire/meta_flags.h"
+
 static const struct {
     const char *name;
     bool secret;
@@ -53,7 +55,8 @@ static int record_of(const struct meta_mount_row *row, struct buf *list, struct 
         .path = row->path,
         .uri = row->uri,
         .mode = row->mode,
-        .flags = row->flags,
+        .flags = row->flags & (MOUNT_WRITABLE | MOUNT_CHECK | MOUNT_FORCE),
+        .ack_mode = meta_mount_ack(row),
         .params = wire_list_of(list, row->param_count),
         .created_ns = row->created_ns,
     };

@@ -131,7 +131,12 @@ static int complete_answer(struct net_request *q, struct buf *texts)
     case MASTER_OP_session_open:
         a->session_open.timeout_ms = (uint32_t)o->options->session_timeout_ms;
         a->session_open.incarnation = q->net->core->incarnation;
-        a->session_open.acks_early = o->options->ack_mode != ACK_QUORUM;
+        a->session_open.acks_early = q->net->core->acks_early;
+        a->session_open.generation = q->net->core->generation;
+        return 0;
+    case MASTER_OP_sync:
+        a->sync.generation = q->net->core->generation;
+        a->sync.early = q->net->core->acks_early;
         return 0;
     case MASTER_OP_statfs:
         master_workers_get_stats(o->workers, clock_ns(), &w);
@@ -209,13 +214,18 @@ static void wait_in(struct list *waiting, struct net_request *q)
 static void settle_certain(struct net_request *q, uint64_t now)
 {
     const struct master_core *c = q->net->core;
+    struct meta_request *m = &q->base.meta;
     if (q->op == MASTER_OP_session_renew)
         return answer_own(q, now);
-    bool strict = is_read(q) && master_ack_is_strict(&q->base.meta);
-    if (is_read(q) && q->base.meta.depends > atomic_load(strict ? &c->committed : &c->released))
-        wait_in(strict ? &q->net->strict : &q->net->waiting, q);
+    if (!is_read(q))
+        return answer(q, m->error, now);
+    if (q->op == MASTER_OP_sync)
+        m->depends = max(m->depends, atomic_load(&c->early));
+    enum ack_mode mode = master_ack_mode(m, q->net->o->options->ack_mode, now >= c->mount_acks_ns);
+    if (m->depends > atomic_load(&c->safe[ACK_QUORUM]) && m->depends > atomic_load(&c->safe[mode]))
+        wait_in(&q->net->waiting[mode], q);
     else
-        answer(q, q->base.meta.error, now);
+        answer(q, m->error, now);
 }
 
 /* The answer is found. Returns false when it has to wait for a majority to confirm that we lead. */
@@ -278,17 +288,24 @@ static void release_some(const struct list *waiting, uint64_t released, uint64_t
 
 /* All that answers wait for. */
 struct standing {
-    uint64_t leading, lease_until_ns, confirmed_ns, released, committed, view;
+    uint64_t leading, lease_until_ns, confirmed_ns, safe[ACK_MODES], view;
 };
 
 static struct standing standing_of(const struct master_core *c)
 {
-    return (struct standing){c->leading, c->lease_until_ns, c->confirmed_ns, c->released, c->committed, c->view};
+    struct standing s = {
+        .leading = c->leading, .lease_until_ns = c->lease_until_ns, .confirmed_ns = c->confirmed_ns, .view = c->view};
+    for (int mode = 0; mode < ACK_MODES; mode++)
+        s.safe[mode] = max((uint64_t)c->safe[mode], (uint64_t)c->safe[ACK_QUORUM]);
+    return s;
 }
 
 static bool anybody_waits(const struct master_net *n)
 {
-    return !list_empty(&n->waiting) || !list_empty(&n->strict) || !list_empty(&n->uncertain);
+    for (int mode = 0; mode < ACK_MODES; mode++)
+        if (!list_empty(&n->waiting[mode]))
+            return true;
+    return !list_empty(&n->uncertain);
 }
 
 static void release_waiting(struct master_net *n, uint64_t now)
@@ -297,8 +314,8 @@ static void release_waiting(struct master_net *n, uint64_t now)
     do {
         before = standing_of(n->core);
         confirm_some(n, now);
-        release_some(&n->waiting, before.released, before.view, now);
-        release_some(&n->strict, before.committed, before.view, now);
+        for (int mode = 0; mode < ACK_MODES; mode++)
+            release_some(&n->waiting[mode], before.safe[mode], before.view, now);
         if (!anybody_waits(n))
             return;
         /* Ask to be woken, then look once more: see struct master_home. */
@@ -486,7 +503,8 @@ static void answer_own(struct net_request *q, uint64_t now)
         struct msg_session_renew m;
         msg_session_renew_decode(q->rpc->body, q->rpc->header.body_len, &m);
         struct msg_session_renew_answer a = {(uint32_t)n->o->options->lease_ms, m.lease_epoch,
-                                             master_workers_version(n->o->workers, now)};
+                                             master_workers_version(n->o->workers, now), n->core->acks_early,
+                                             n->core->generation};
         count_answer(q, 0, now);
         rpc_answer(q->rpc, 0, n->core->released_index, msg_session_renew_answer_desc(), &a);
     } else {
@@ -613,6 +631,8 @@ static int begin(struct net_request *q)
     switch (q->op) {
     case MASTER_OP_mount_add:
     case MASTER_OP_mount_remove:
+    case MASTER_OP_mount_set:
+    case MASTER_OP_upgrade:
         if (master_peer_may_administer(rpc_peer_user(q->rpc->peer), caller))
             caller->uid = 0;
         if (q->op == MASTER_OP_mount_add)
@@ -682,8 +702,8 @@ int master_net_init(struct master_net *n, uint32_t number, struct master_core *c
 {
     *n = (struct master_net){.core = core, .scribe = scribe, .o = o};
     list_init(&n->arrived);
-    list_init(&n->waiting);
-    list_init(&n->strict);
+    for (int mode = 0; mode < ACK_MODES; mode++)
+        list_init(&n->waiting[mode]);
     list_init(&n->uncertain);
     list_init(&n->spare);
     loop_hook_init(&n->turn, turn_run);

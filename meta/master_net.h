@@ -19,11 +19,10 @@ struct master_net {
     struct rpc_server *rpc;
     struct master_metrics *metrics;
     struct loop_hook turn;
-    struct list arrived;   /* to be looked at at the end of the turn */
-    struct list waiting;   /* reads that are done but rest on a batch not released; ascending by it */
-    struct list strict;    /* the same for a batch not committed, whatever the ack mode */
-    struct list uncertain; /* done, but do we lead? in order of executed_ns */
-    struct list spare;     /* requests for reuse */
+    struct list arrived;            /* to be looked at at the end of the turn */
+    struct list waiting[ACK_MODES]; /* reads that are done but rest on a batch that is not safe; ascending by it */
+    struct list uncertain;          /* done, but do we lead? in order of executed_ns */
+    struct list spare;              /* requests for reuse */
     uint32_t spare_count;
     struct buf out; /* answers are encoded here */
     bool listens, stopped;

@@ -5,7 +5,7 @@
 #include "conf/options.h"
 
 /* When a mutation is answered (design: ack modes). */
-enum ack_mode { ACK_QUORUM, ACK_LOCAL, ACK_APPLIED };
+enum ack_mode { ACK_QUORUM, ACK_LOCAL, ACK_APPLIED, ACK_MODES }; /* the strictest first */
 
 #define OPTIONS_DEF "meta/master_options.def"
 struct master_options {

@@ -15,10 +15,12 @@
 #include "base/random.h"
 #include "meta/master_scribe_internal.h"
 #include "meta/master_ufs.h"
+#include "wire/meta_flags.h"
 
-#define GROUP_MAX 64 /* requests executed under one lock: bounds how long readers wait */
-#define QUEUE_MAX 8192
-#define TICK_MS   1000
+#define GROUP_MAX  64 /* requests executed under one lock: bounds how long readers wait */
+#define QUEUE_MAX  8192
+#define TICK_MS    1000
+#define MODE_DRIFT 10 /* clocks of sessions may be slower by a tenth */
 
 /* ---- giving back ------------------------------------------------------------------------------------------------ */
 
@@ -59,29 +61,51 @@ void scribe_post(struct master_scribe *s, bool released)
     }
 }
 
+/* In increasing order of readers: they look at the mode's own first. Returns whether it moved. */
+static bool safe_up_to(struct master_core *c, enum ack_mode mode, uint64_t batch)
+{
+    if (batch <= c->safe[mode])
+        return false;
+    atomic_store(&c->safe[mode], batch);
+    return true;
+}
+
 /* What is late in mode "applied" waits for the commit, like everything in mode "quorum". */
 bool scribe_release(struct master_scribe *s)
 {
     struct master_core *c = s->core;
-    uint64_t safe = s->commit_index, committed;
-    if (s->options->ack_mode == ACK_LOCAL)
-        safe = max(safe, s->durable_index);
+    bool local = s->modes & 1u << ACK_LOCAL;
+    uint64_t safe = local ? max(s->commit_index, s->durable_index) : s->commit_index, committed;
     struct master_chain chain = {0};
     uint64_t last = master_batches_release(&s->batches, safe, s->commit_index, &chain, &committed);
-    bool moved = last > c->released || committed > c->committed || chain.n;
+    if (last > committed) /* before the answers leave */
+        atomic_store(&c->early, max(c->early, last));
     if (last)
-        atomic_store(&c->released_index, max(c->released_index, safe));
-    atomic_store(&c->released, max(c->released, last));
-    atomic_store(&c->committed, max(c->committed, committed));
+        atomic_store(&c->released_index,
+                     max(c->released_index, s->options->ack_mode == ACK_LOCAL ? safe : s->commit_index));
+    bool moved = safe_up_to(c, ACK_LOCAL, last) | safe_up_to(c, ACK_QUORUM, committed) | (chain.n > 0);
     scribe_give_back_all(s, &chain, 0);
     return moved;
+}
+
+void scribe_look_at_modes(struct master_scribe *s, bool changed)
+{
+    uint32_t mounts = meta_acks(s->core->meta);
+    s->modes = 1u << s->options->ack_mode;
+    for (unsigned i = MOUNT_ACK_QUORUM; i <= MOUNT_ACK_APPLIED; i++)
+        if (mounts & 1u << i)
+            s->modes |= 1u << (ACK_QUORUM + i - MOUNT_ACK_QUORUM);
+    atomic_store(&s->core->acks_early, (s->modes & ~(1u << ACK_QUORUM)) != 0);
+    if (changed)
+        atomic_store(&s->core->mount_acks_ns,
+                     clock_ns() + s->options->lease_ms * NS_PER_MS / MODE_DRIFT * (MODE_DRIFT + 1));
 }
 
 /* Mode "applied": may an answer leave before anything of it is replicated? Not when what is older waits for long: then
  * we may be a leader that nobody follows any more (raft.md 6.3). */
 static bool may_answer_early(const struct master_scribe *s, uint64_t now)
 {
-    if (s->options->ack_mode != ACK_APPLIED || now >= s->core->lease_until_ns)
+    if (!(s->modes & 1u << ACK_APPLIED) || now >= s->core->lease_until_ns)
         return false;
     uint64_t oldest = s->batches.count ? master_batches_at(&s->batches, 0)->opened_ns : s->opened_ns;
     return !oldest || now - min(oldest, now) <= s->options->max_unreplicated_ms * NS_PER_MS;
@@ -93,8 +117,7 @@ static void release_early(struct master_scribe *s)
     if (scribe_state(s) != SCRIBE_LEADING || !may_answer_early(s, loop_now(s->loop)))
         return;
     struct meta_open_batch now = meta_batch_now(s->core->meta);
-    uint64_t last = now.number - (now.op_count == 0);
-    atomic_store(&s->core->released, max(s->core->released, last));
+    safe_up_to(s->core, ACK_APPLIED, now.number - (now.op_count == 0));
 }
 
 /* ---- committing, executing (all under the write lock) ------------------------------------------------------------- */
@@ -190,20 +213,23 @@ void scribe_refuse_waiting(struct master_scribe *s, int error)
  * whether it may. */
 static void answer_or_wait(struct master_scribe *s, struct master_request *q)
 {
-    const struct master_core *c = s->core;
-    bool strict = master_ack_is_strict(&q->meta), changed = q->meta.changed;
+    struct master_core *c = s->core;
+    uint64_t now = loop_now(s->loop), depends = q->meta.depends;
+    enum ack_mode mode = master_ack_mode(&q->meta, s->options->ack_mode, now >= c->mount_acks_ns);
+    bool changed = q->meta.changed;
     if (changed && !s->opened_ns)
-        s->opened_ns = loop_now(s->loop);
-    struct master_batch_waits *w = master_batches_waits(&s->batches, q->meta.depends);
-    if (q->meta.depends <= c->committed || (!strict && !changed && q->meta.depends <= c->released)) {
+        s->opened_ns = now;
+    struct master_batch_waits *w = master_batches_waits(&s->batches, depends);
+    if (depends <= c->safe[ACK_QUORUM] || (!changed && depends <= c->safe[mode])) {
         scribe_give_back(s, q);
-    } else if (strict) {
-        master_chain_add(&w->strict, q);
-    } else if (!may_answer_early(s, loop_now(s->loop))) {
+    } else if (mode == ACK_LOCAL) {
         master_chain_add(&w->mode, q);
+    } else if (mode == ACK_QUORUM || !may_answer_early(s, now)) {
+        master_chain_add(&w->strict, q);
     } else {
         if (changed) {
             master_ack_note(&w->acked, &q->meta);
+            atomic_store(&c->early, max(c->early, depends));
             COUNT(s, acked_early, 1);
         }
         scribe_give_back(s, q);
@@ -234,6 +260,8 @@ static bool execute_one(struct master_scribe *s, struct master_request *q, uint6
         q->executed_ns = clock_ns();
         q->certain = master_core_certain(s->core, q->term, q->executed_ns, q->executed_ns) == 0;
     }
+    if (q->meta.changed && (q->meta.type == MSG_mount_add || q->meta.type == MSG_mount_set))
+        scribe_look_at_modes(s, true);
     if (q->meta.type == MSG_session_open && !q->meta.error && s->o.sessions)
         master_sessions_heard(s->o.sessions, q->meta.answer.session_open.session, clock_ns());
     answer_or_wait(s, q);

@@ -71,6 +71,7 @@ struct master_scribe {
     uint64_t commit_index, durable_index; /* as told by the journal */
     uint64_t filling_since_ns;            /* 0: the batch being filled is empty */
     uint64_t opened_ns;                   /* its first operation was executed; 0: none was by a client */
+    uint32_t modes;                       /* bit 1 << enum ack_mode of each that is in use */
     struct master_ack_book acks;          /* what was answered early and then taken back */
     struct master_digests digests;        /* of what was applied last */
     uint32_t since_digest;                /* batches of ours since the last one proposed */
@@ -150,6 +151,10 @@ bool scribe_release(struct master_scribe *s);
 void scribe_commit_some(struct master_scribe *s);
 /* [W] May something be executed, as far as batches go? Closes the one being filled when it is full. */
 bool scribe_close_if_due(struct master_scribe *s, bool end_of_turn);
+
+/* [W] Find out which ack modes are in use. changed: modes of mounts may be others than before; a weaker one counts when all
+ * sessions were told, or have nothing they were told before to go by any more. */
+void scribe_look_at_modes(struct master_scribe *s, bool changed);
 
 /* --- master_scribe_inner.c */
 void scribe_inner_init(struct master_scribe *s);

@@ -13,6 +13,7 @@
 #include "meta/master_ufs.h"
 
 #define CONFIRM_AGAIN_MS 10
+#define GENERATION_BITS  24
 
 /* ---- is it still us? ------------------------------------------------------------------------------------------------- */
 
@@ -146,8 +147,11 @@ static void lead(struct master_scribe *s)
     COUNT(s, leaderships, 1);
     master_ack_settle(&s->acks);
     count_lost(s);
+    s->core->early = 0;
+    s->core->generation = s->term << GENERATION_BITS;
     master_core_write_lock(s->core);
     meta_lead(m, (uint32_t)s->term);
+    scribe_look_at_modes(s, false); /* sessions of before ask until they are told by us */
     know_workers(s);
     if (s->o.ufs)
         master_ufs_mounts_changed(s->o.ufs);
@@ -187,6 +191,11 @@ static void undo(struct master_scribe *s, uint32_t position, int error, bool unk
     COUNT(s, batches_undone, before - s->batches.count);
     if (first || now.op_count)
         meta_batch_undo(m, first ? first : now.number);
+    if (s->core->early >= (first ? first : now.number)) { /* a part of what was answered is gone */
+        s->core->generation++;
+        s->core->early = s->batches.count ? master_batches_at(&s->batches, s->batches.count - 1)->number : 0;
+    }
+    scribe_look_at_modes(s, true);
     s->core->view++;
     s->filling_since_ns = s->opened_ns = 0;
     if (s->o.workers)
@@ -350,7 +359,7 @@ static void on_durable(void *arg, uint64_t index, uint64_t term)
 {
     struct master_scribe *s = arg;
     s->durable_index = max(s->durable_index, index);
-    if (s->options->ack_mode != ACK_QUORUM)
+    if (s->modes & 1u << ACK_LOCAL)
         scribe_ask_for_turn(s);
 }
 
@@ -418,8 +427,9 @@ static void explain(const struct rec_link_entry *e, struct text payload, int err
     if (error != -CV_FORMAT_TOO_NEW)
         log_error(error, "log entry %llu cannot be applied", (unsigned long long)e->index);
     else if (e->type == LINK_BATCH && redo_reader_init(&r, payload) == 0)
-        log_error(error, "log entry %llu is of feature level %u, this program (%s) knows up to %u: upgrade it",
-                  (unsigned long long)e->index, r.header.feature_level, CV_VERSION, META_FEATURE_LEVEL);
+        log_error(error, "log entry %llu is of feature level %u, this program (%s) knows up to %u%s: upgrade it",
+                  (unsigned long long)e->index, r.header.feature_level, CV_VERSION, META_FEATURE_LEVEL,
+                  r.header.feature_level <= META_FEATURE_LEVEL ? " and is held back by master.feature_level_max" : "");
     else
         log_error(error, "log entry %llu is of a newer version than this program (%s): upgrade it",
                   (unsigned long long)e->index, CV_VERSION);

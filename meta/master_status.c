@@ -93,6 +93,8 @@ void master_status_answer(void *arg, struct msg_cluster_status_answer *ret, stru
         .uptime_ms = (clock_ns() - s->started_ns) / NS_PER_MS,
         .ack_mode = text_of(ack_name(s->options->ack_mode)),
         .nodes = wire_list_of(texts, nodes),
+        .feature_level = meta.level,
+        .feature_level_max = meta.level_max,
     };
 }
 

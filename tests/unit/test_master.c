@@ -401,6 +401,7 @@ TEST_TIMEOUT(master_serves_rows_that_are_not_in_memory, 60)
     k.options.memory_bytes = 1 << 20;
     k.options.cache_bytes = 64 << 10;
     k.options.flush_interval_ms = 20;
+    k.options.session_timeout_ms = 10000; /* until then a new leader keeps what lost its name */
     cluster_start(&k);
     each_name(&k, FILES, create_one, 0);
     each_name(&k, FILES, create_one, -EEXIST);

@@ -222,3 +222,186 @@ TEST(ack_early_answers_are_forgotten_when_they_are_committed)
     ck_assert_uint_eq(lost(&k), 0);
     cluster_fini(&k);
 }
+
+/* ---- modes of mounts ------------------------------------------------------------------------------------------------- */
+
+struct space {
+    uint64_t inode;
+    uint32_t mount;
+};
+
+static struct space attach(struct cluster *k, const char *name, enum mount_ack ack)
+{
+    struct msg_mount_add m = {.head = head_of(k->c, 2),
+                              .parent = META_ROOT,
+                              .name = text_of(name),
+                              .path = text_of(name),
+                              .mode = MOUNT_SCRATCH,
+                              .ack_mode = (uint8_t)ack};
+    struct msg_mount_add_answer answer;
+    struct asked *a = ask(k->c, MSG_mount_add, &m);
+    ck_assert_int_eq(asked_wait(a), 0);
+    ck_assert_int_eq(msg_mount_add_answer_decode(a->body, a->n, &answer), 0);
+    struct space s = {answer.attr.inode, answer.mount};
+    asked_free(a);
+    return s;
+}
+
+static struct asked *ask_create_in(struct cluster *k, uint64_t parent, const char *name, uint32_t slot)
+{
+    struct msg_create m = {
+        .head = head_of(k->c, slot), .parent = parent, .name = text_of(name), .mode = 0644, .flags = 2};
+    return ask(k->c, MSG_create, &m);
+}
+
+static int lookup_in(struct cluster *k, uint64_t parent, const char *name)
+{
+    struct msg_lookup m = {.head = {.session = k->c->session}, .parent = parent, .name = text_of(name)};
+    return finish(ask(k->c, MSG_lookup, &m));
+}
+
+static int set_ack(struct cluster *k, uint32_t mount, uint8_t ack)
+{
+    struct msg_mount_set m = {.head = head_of(k->c, 2), .mount = mount, .ack_mode = ack};
+    return finish(ask(k->c, MSG_mount_set, &m));
+}
+
+/* Until it counts below this one: sessions are told first. */
+static void until_early(struct cluster *k, uint64_t parent)
+{
+    static int n;
+    uint64_t before = metric(k, "curvine_master_acked_early_total");
+    char name[32];
+    do {
+        snprintf(name, sizeof(name), "try%d", n++);
+        ck_assert_int_eq(finish(ask_create_in(k, parent, name, 0)), 0);
+    } while (metric(k, "curvine_master_acked_early_total") == before);
+    uint64_t last = k->journal->last;
+    until(k->journal->commit >= last);
+}
+
+struct synced {
+    int result;
+    uint64_t generation;
+    bool early;
+};
+
+static struct asked *ask_sync(struct cluster *k, uint64_t inode)
+{
+    struct msg_sync m = {.head = {.session = k->c->session}, .inode = inode};
+    return ask(k->c, MSG_sync, &m);
+}
+
+static struct synced finish_sync(struct asked *a)
+{
+    struct synced s = {.result = asked_wait(a)};
+    struct msg_sync_answer answer;
+    if (s.result == 0) {
+        ck_assert_int_eq(msg_sync_answer_decode(a->body, a->n, &answer), 0);
+        s.generation = answer.generation;
+        s.early = answer.early;
+    }
+    asked_free(a);
+    return s;
+}
+
+static void begin_mounts(struct cluster *k, enum ack_mode mode)
+{
+    cluster_init(k);
+    k->options.ack_mode = mode;
+    k->options.max_unreplicated_ms = 3000;
+    k->options.lease_ms = 100;
+    cluster_start(k);
+}
+
+TEST(ack_mode_of_a_mount_counts_below_it_only)
+{
+    struct cluster k;
+    begin_mounts(&k, ACK_QUORUM);
+    struct space fast = attach(&k, "fast", MOUNT_ACK_APPLIED), plain = attach(&k, "plain", MOUNT_ACK_CLUSTER);
+    until_early(&k, fast.inode);
+    ck_assert(finish_sync(ask_sync(&k, 0)).early);
+    fake_journal_hold(k.journal, true);
+    ck_assert_int_eq(finish(ask_create_in(&k, fast.inode, "a", 0)), 0);
+    ck_assert_int_eq(lookup_in(&k, fast.inode, "a"), 0);
+    ck_assert_int_eq(lookup_in(&k, fast.inode, "no"), -ENOENT);
+    struct asked *waiting[] = {ask_create(k.c, "top", 3), ask_create_in(&k, plain.inode, "a", 4), ask_sync(&k, 0),
+                               ask_sync(&k, plain.inode)};
+    ck_assert_int_eq(finish(ask_create_in(&k, fast.inode, "b", 5)), 0); /* behind them */
+    for (size_t i = 0; i < array_size(waiting); i++)
+        ck_assert_msg(!is_answered(waiting[i]), "%zu was answered", i);
+    fake_journal_hold(k.journal, false);
+    ck_assert_int_eq(finish(waiting[0]), 0);
+    ck_assert_int_eq(finish(waiting[1]), 0);
+    ck_assert_int_eq(finish_sync(waiting[2]).result, 0);
+    ck_assert_int_eq(finish_sync(waiting[3]).result, 0);
+    cluster_fini(&k);
+}
+
+TEST(ack_mode_of_a_mount_may_be_stricter_and_be_changed)
+{
+    struct cluster k;
+    begin_mounts(&k, ACK_APPLIED);
+    struct space safe = attach(&k, "safe", MOUNT_ACK_QUORUM);
+    fake_journal_hold(k.journal, true);
+    ck_assert_int_eq(create(k.c, "top"), 0);
+    struct asked *a = ask_create_in(&k, safe.inode, "a", 3);
+    ck_assert_int_eq(create(k.c, "top2"), 0);
+    ck_assert(!is_answered(a));
+    fake_journal_hold(k.journal, false);
+    ck_assert_int_eq(finish(a), 0);
+    ck_assert_int_eq(set_ack(&k, safe.mount, 9), -EINVAL);
+    ck_assert_int_eq(set_ack(&k, 99, MOUNT_ACK_LOCAL), -ENOENT);
+    ck_assert_int_eq(set_ack(&k, safe.mount, MOUNT_ACK_CLUSTER), 0);
+    ck_assert_int_eq(set_ack(&k, safe.mount, MOUNT_ACK_CLUSTER), 0);
+    until_early(&k, safe.inode);
+    ck_assert_int_eq(set_ack(&k, safe.mount, MOUNT_ACK_LOCAL), 0);
+    fake_journal_hold(k.journal, true);
+    a = ask_create_in(&k, safe.inode, "b", 3);
+    ck_assert_int_eq(create(k.c, "top3"), 0);
+    until(k.journal->last > k.journal->commit);
+    ck_assert(!is_answered(a));
+    fake_journal_durable(k.journal);
+    ck_assert_int_eq(finish(a), 0); /* on our disk, with nobody else */
+    struct asked *sync = ask_sync(&k, safe.inode);
+    ck_assert_int_eq(lookup_in(&k, safe.inode, "b"), 0);
+    ck_assert(!is_answered(sync));
+    fake_journal_hold(k.journal, false);
+    ck_assert_int_eq(finish_sync(sync).result, 0);
+    cluster_fini(&k);
+}
+
+/* The window of max_unreplicated_ms, and the count of what was lost, are the same below a mount. */
+TEST(ack_mode_of_a_mount_keeps_the_window_and_counts_losses)
+{
+    struct cluster k;
+    begin_mounts(&k, ACK_QUORUM);
+    struct space fast = attach(&k, "fast", MOUNT_ACK_APPLIED);
+    until_early(&k, fast.inode);
+    uint64_t generation = finish_sync(ask_sync(&k, fast.inode)).generation;
+    ck_assert_uint_ne(generation, 0);
+    ck_assert_uint_eq(finish_sync(ask_sync(&k, fast.inode)).generation, generation);
+    k.options.max_unreplicated_ms = 100;
+    fake_journal_hold(k.journal, true);
+    struct asked *others[] = {ask_create(k.c, "top", 3)};
+    ck_assert_int_eq(finish(ask_create_in(&k, fast.inode, "a", 0)), 0);
+    ck_assert_int_eq(finish(ask_create_in(&k, fast.inode, "b", 0)), 0);
+    until(k.journal->last > k.journal->commit);
+    usleep(150000);
+    struct asked *late = ask_create_in(&k, fast.inode, "c", 1), *sync = ask_sync(&k, fast.inode);
+    usleep(30000);
+    ck_assert(!is_answered(late) && !is_answered(sync) && !is_answered(others[0]));
+    fake_journal_follow(k.journal);
+    ck_assert_int_ne(finish_sync(sync).result, 0);
+    ck_assert_int_ne(finish(late), 0);
+    ck_assert_int_ne(finish(others[0]), 0);
+    fake_journal_truncate(k.journal);
+    until(lost(&k) == 2);
+    fake_journal_hold(k.journal, false);
+    fake_journal_lead(k.journal);
+    int r;
+    until((r = lookup_in(&k, fast.inode, "a")) != -CV_NOT_LEADER);
+    ck_assert_int_eq(r, -ENOENT);
+    ck_assert_uint_ne(finish_sync(ask_sync(&k, fast.inode)).generation, generation);
+    cluster_fini(&k);
+}
