@@ -45,10 +45,17 @@ void cvfs_op_releasedir(struct cvfs_request *r)
     cvfs_reply_error(r, 0);
 }
 
-/* What was acknowledged is durable. */
+static void synced(struct cvfs_request *r)
+{
+    cvfs_reply_error(r, r->q.result);
+}
+
+/* The names, and all else that was acknowledged before. */
 void cvfs_op_fsyncdir(struct cvfs_request *r)
 {
-    cvfs_reply_error(r, 0);
+    r->q.op = CURVINE_FSYNC;
+    r->q.inode = cvfs_inode_of(r->fs, r->in->nodeid);
+    cvfs_submit(r, synced);
 }
 
 /* ---- filling an answer ----------------------------------------------------------------------------------------------------- */

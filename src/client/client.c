@@ -114,7 +114,7 @@ static void on_session(struct rpc_call *call, int result, const struct rpc_frame
     }
     cv->session = a.session;
     cv->lease_ms = max(a.lease_ms, 30u);
-    cv->acks_early = a.acks_early;
+    client_acks_told(cv, a.acks_early, a.generation, cv->session_sent_ns);
     reset_slots(cv, a.slots);
     ready(cv);
 }
@@ -133,6 +133,7 @@ static void open_session(struct curvine *cv)
         .mount_point = text_of(cv->mount_point ? cv->mount_point : ""),
     };
     cv->session_call.done = on_session;
+    cv->session_sent_ns = clock_ns();
     rpc_client_call(current(cv), &cv->session_call, MSG_session_open, msg_session_open_desc(), &m,
                     clock_ns() + 5 * NS_PER_S);
 }
@@ -148,9 +149,13 @@ static void on_renewed(struct rpc_call *call, int result, const struct rpc_frame
     struct msg_session_renew_answer a;
     if (cv->state == CLIENT_CLOSING)
         return;
-    if (result == 0 && msg_session_renew_answer_decode(f->body, f->header.body_len, &a) == 0 &&
-        a.map_version > cv->content->map_version && cv->content->map_known)
-        client_map_refresh(cv);
+    if (result == 0)
+        result = msg_session_renew_answer_decode(f->body, f->header.body_len, &a);
+    if (result == 0) {
+        client_acks_told(cv, a.acks_early, a.generation, cv->renew_sent_ns);
+        if (a.map_version > cv->content->map_version && cv->content->map_known)
+            client_map_refresh(cv);
+    }
     if (result == -CV_SESSION_ENDED || result == -CV_SESSION_UNKNOWN)
         client_lost_session(cv);
     else if (result < 0 && cv->state == CLIENT_OPEN && rpc_call_client(call) == current(cv))
@@ -167,6 +172,7 @@ static void on_renew_time(struct loop_timer *timer)
     }
     struct msg_session_renew m = {.session = cv->session};
     cv->renew_call.done = on_renewed;
+    cv->renew_sent_ns = clock_ns();
     rpc_client_call(current(cv), &cv->renew_call, MSG_session_renew, msg_session_renew_desc(), &m,
                     clock_ns() + max(cv->lease_ms, 1000u) * NS_PER_MS);
 }
@@ -190,8 +196,11 @@ static void ready(struct curvine *cv)
     if (!cv->opened_posted) {
         cv->opened_posted = true;
         sem_post(&cv->opened);
-    } else
+    } else {
+        cv->acks_known_until_ns = 0; /* another master may have another mode: ask before anything else is sent */
+        on_renew_time(&cv->renew);
         client_reopen_all(cv);
+    }
     client_calls_send(cv);
 }
 

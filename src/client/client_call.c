@@ -60,6 +60,7 @@ static void finish(struct client_call *call, int result)
     loop_timer_stop(call->cv->loop, &call->timer);
     buf_fini(&call->body);
     q->result = result;
+    call->cv->changes += call->once && result == 0;
     slot_release(call);
     if (call->exclusive)
         client_truncate_ended(call);
@@ -110,6 +111,8 @@ static void take_answer(struct client_call *call, int result, const struct rpc_f
     }
     if (result == 0 && call->answer)
         result = buf_append(call->answer, f->body, f->header.body_len);
+    else if (result == 0 && q->op == CURVINE_FSYNC)
+        result = client_sync_decode(call, f->body, f->header.body_len);
     else if (result == 0 && call->op->decode)
         result = call->op->decode(q, f->body, f->header.body_len);
     if (result == 0 && !call->answer)
@@ -192,6 +195,7 @@ static void start(struct client_call *call)
     list_push_back(&cv->in_flight, &call->link);
     call->rpc.done = on_answer;
     call->sent_ns = clock_ns();
+    call->changes = cv->changes;
     rpc_client_call_body(rpc_leader_client(cv->leader), &call->rpc, call->op->type, cv->index_seen, call->body.p,
                          (uint32_t)call->body.n, NULL, 0, call->deadline_ns);
 }
@@ -218,7 +222,8 @@ void client_calls_fail(struct curvine *cv, int result)
 static void on_submitted(struct loop_job *job)
 {
     struct client_call *call = container_of(job, struct client_call, job);
-    if (call->result < 0)
+    bool durable = !call->answer && call->request->op == CURVINE_FSYNC && !client_acks_early(call->cv);
+    if (call->result < 0 || durable)
         finish(call, call->result);
     else if (!client_truncate_hold(call))
         start(call);

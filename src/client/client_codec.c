@@ -103,6 +103,7 @@ DECODE(create, attr_out(&m.attr, &q->attr); attr_out(&m.parent, &q->parent); q->
        q->handle = m.handle; q->created = m.created)
 ENCODE(open, .inode = q->inode, .flags = q->flags)
 DECODE(open, attr_out(&m.attr, &q->attr); q->lease_ms = m.lease_ms; q->handle = m.handle)
+ENCODE(sync, .inode = q->inode)
 ENCODE(close, .inode = q->inode, .handle = q->handle)
 ENCODE(readdir, .inode = q->inode, .after = in(q->name), .max_entries = q->max,
        .max_bytes = (uint32_t)min(q->size, UINT32_MAX), .flags = q->flags)
@@ -159,6 +160,7 @@ static const struct client_op ops[CURVINE_OP_COUNT] = {
     CHANGE(CURVINE_CREATE, create),
     CHANGE(CURVINE_OPEN, open),
     READ_NOTHING(CURVINE_RELEASE, close),
+    READ_NOTHING(CURVINE_FSYNC, sync), /* without a file; the answer is for client_sync.c */
 };
 
 const struct client_op *client_op_of(enum curvine_op op)

@@ -82,6 +82,7 @@ static void take_commit(struct commit *c, const struct msg_write_commit_answer *
     pthread_rwlock_unlock(&in->lock);
     in->version = a->attr.version;
     in->generation++;
+    in->unsynced = true;
     in->reopen_tries = 0;
     in->index = max(in->index, c->call.q.index);
     if (c->closing)
@@ -330,6 +331,17 @@ static void sync_start(struct client_io *io)
 static void on_durable(struct client_master_call *m, int result)
 {
     struct client_io *io = m->user;
+    struct client_inode *in = io->inode;
+    struct msg_sync_answer a;
+    if (result == 0)
+        result = msg_sync_answer_decode(m->answer.p, m->answer.n, &a);
+    if (result == 0)
+        client_acks_told(io->cv, a.early, a.generation, 0);
+    if (result == 0 && in->unsure) {
+        result = -CV_ACK_LOST;
+        in->unsure = false;
+    }
+    in->unsynced |= result != 0;
     client_master_call_fini(m);
     free(m);
     if (!io->error)
@@ -349,11 +361,11 @@ static void wait_durable(struct client_io *io)
         flush_go(io);
         return;
     }
-    struct msg_getattr q = {.inode = in->inode};
+    struct msg_sync q = {.inode = in->inode};
     client_head(in, &q.head);
-    q.head.flags = OP_DURABLE;
     m->user = io;
-    client_master_call(io->cv, m, MSG_getattr, false, false, msg_getattr_desc(), &q, io->deadline_ns, on_durable);
+    in->unsynced = false;
+    client_master_call(io->cv, m, MSG_sync, false, false, msg_sync_desc(), &q, io->deadline_ns, on_durable);
 }
 
 static void on_closed(struct client_master_call *m, int result)
@@ -441,7 +453,7 @@ static void flush_go(struct client_io *io)
         }
         case FLUSH_COMMITTED: continue;
         case FLUSH_DURABLE:
-            if (op != CURVINE_FSYNC || !io->cv->acks_early)
+            if (op != CURVINE_FSYNC || (!client_acks_early(io->cv) && !in->unsure))
                 continue;
             wait_durable(io);
             return;

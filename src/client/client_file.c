@@ -351,6 +351,13 @@ int curvine_fsync(struct curvine_file *file)
     return curvine_run(file->cv, &q);
 }
 
+int curvine_sync(struct curvine *cv, const char *directory)
+{
+    struct curvine_request q = {.op = CURVINE_FSYNC};
+    int r = curvine_resolve(cv, directory, CURVINE_FOLLOW, &q.inode, NULL);
+    return r < 0 ? r : curvine_run(cv, &q);
+}
+
 int curvine_file_close(struct curvine_file *file)
 {
     if (!file)

@@ -106,7 +106,8 @@ struct client_content {
     uint64_t chunk_bytes, write_bytes; /* cached; written and not acknowledged */
     struct list write_room;            /* client_inode.room: pieces wait for write_bytes to fall */
 
-    unsigned stale_files, reopens; /* handles a new leader does not know; being opened again */
+    unsigned stale_files, reopens, reassertions; /* handles a new leader does not know; being opened again; messages */
+    bool as_self;                                /* the master lets us speak for ourselves only */
 
     struct loop_timer tick;
 };
@@ -266,7 +267,8 @@ struct client_inode {
     uint64_t dirty_generation, committed_generation, commit_generation, dirty_since_ns;
     uint64_t closed_handle; /* by the commit in flight */
     struct client_master_call *commit_call;
-    int error; /* of a commit nobody waited for */
+    int error;             /* of a commit nobody waited for */
+    bool unsynced, unsure; /* commits were answered that may not be replicated; and then another master led */
 
     unsigned reopening;    /* files whose handle is not good now */
     unsigned reopen_tries; /* since a grant or a commit last succeeded */
@@ -281,8 +283,8 @@ struct curvine_file {
     /* read-ahead: where a sequential reader began, its next byte; how far; asked for up to */
     _Atomic uint64_t began, next, window, ahead;
     _Atomic bool ahead_posted;
-    bool stale, reopening; /* client_reopen.c */
-    bool closing;          /* its handle is being closed: not opened again, the file may be freed any time */
+    bool stale, reopening, refused; /* client_reopen.c */
+    bool closing;                   /* its handle is being closed: not opened again, the file may be freed any time */
     struct loop_job ahead_job;
 };
 

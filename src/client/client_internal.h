@@ -5,6 +5,7 @@
  *      client.c        the handle: the master that leads, the session
  *      client_call.c   requests on their way: slots, sending, sending again
  *      client_wait.c   curvine_run()
+ *      client_sync.c   fsync where the master answers before a majority of them has it
  *      client_codec.c  requests as messages
  *      client_path.c   calls by path
  *      client_file.h   open files
@@ -48,12 +49,13 @@ struct client_call {
     const struct client_op *op;
     struct buf body;
     uint64_t deadline_ns, session, sequence, sent_ns;
-    uint32_t slot;  /* UINT32_MAX: none */
-    bool once;      /* a mutation: needs a slot */
-    bool sent;      /* at least once, with an outcome we do not know */
-    bool plain;     /* the message does not begin with an op_head */
-    bool exclusive; /* a truncation that writes wait for */
-    bool pausing;   /* in cv->pausing: the timer sends it again */
+    uint64_t changes; /* FSYNC: of the handle, when it was sent */
+    uint32_t slot;    /* UINT32_MAX: none */
+    bool once;        /* a mutation: needs a slot */
+    bool sent;        /* at least once, with an outcome we do not know */
+    bool plain;       /* the message does not begin with an op_head */
+    bool exclusive;   /* a truncation that writes wait for */
+    bool pausing;     /* in cv->pausing: the timer sends it again */
     uint32_t retries;
     int result;         /* ends with this before anything is sent */
     struct buf *answer; /* client_ask: where the answer's body goes */
@@ -75,8 +77,16 @@ struct curvine {
 
     uint64_t session; /* 0: none */
     uint32_t lease_ms;
-    bool acks_early; /* what is answered may not be replicated yet: fsync asks until it is */
     struct rpc_call session_call, renew_call;
+    uint64_t session_sent_ns, renew_sent_ns;
+
+    /* client_sync.c: what is answered may not be replicated yet */
+    bool acks_early;
+    uint64_t acks_known_until_ns; /* until then acks_early false is true */
+    uint64_t generation;          /* of the master's early answers, 0: not known */
+    uint64_t changes, synced;     /* answered so far; of these known to be there to stay */
+    bool lost;                    /* some of them may be lost, and nobody was told */
+
     struct loop_timer renew;
     struct client_slot slots[CLIENT_SLOTS_MAX];
     uint32_t slot_count, free_slot;
@@ -109,6 +119,12 @@ void client_call_hold(struct client_call *call, struct list *where); /* until cl
  * answer. plain: the message does not begin with an op_head. error: end with it (a negative code) without sending. */
 void client_submit_encoded(struct curvine *cv, struct curvine_request *q, const struct client_op *op, struct buf *body,
                            struct buf *answer, bool plain, int error);
+
+/* client_sync.c, on the loop. */
+bool client_acks_early(const struct curvine *cv); /* may be: then fsync has to ask */
+/* A master told, by what was sent at sent_ns. */
+void client_acks_told(struct curvine *cv, bool early, uint64_t generation, uint64_t sent_ns);
+int client_sync_decode(struct client_call *call, const void *body, uint32_t n); /* of a directory */
 
 /* client_call.c, on the loop. */
 void client_calls_send(struct curvine *cv);             /* the session is open: send what waits */

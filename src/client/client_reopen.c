@@ -1,22 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Open handles live with the master that leads: a new leader, and a new session, knows none. So after every reconnection to
- * a master each open file is opened again by its inode (its rights were checked when it was opened first), and its old handle
- * closed, which matters when the same master still leads. Grants and commits of an inode wait until its files are open again.
+ * a master they are told to it, a thousand in a message (MSG reassert). One that it does not take (it is that of this very
+ * leader, who forgot it), or all when it does not know the message, is opened again by its inode (its rights were checked
+ * when it was opened first) and gets another number; its old handle is closed. Grants and commits of an inode wait until its
+ * files are open again.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "client/client_file.h"
 
+#define REASSERT_FILES   1000 /* in a message */
+#define REASSERT_AT_ONCE 16   /* messages */
 #define REOPEN_AT_ONCE   64
 #define REOPEN_TRIES_MAX 10 /* of one inode, without a grant or commit that succeeded in between */
 
 struct reopen {
     struct client_master_call call;
     struct curvine_file *file;
+};
+
+struct reassertion {
+    struct client_master_call call;
+    struct curvine *cv;
+    bool as_self;
+    uint32_t count;
+    struct curvine_file *files[REASSERT_FILES];
 };
 
 static void on_old_closed(struct client_master_call *m, int result)
@@ -85,24 +100,117 @@ static void reopen(struct curvine_file *f)
     const int once = O_CREAT | O_EXCL | O_TRUNC;
     struct msg_open q = {.inode = in->inode, .flags = (uint32_t)(f->flags & ~once)};
     client_head(in, &q.head);
-    q.head.uid = q.head.gid = 0;
+    if (!in->cv->content->as_self)
+        q.head.uid = q.head.gid = 0;
     client_master_call(in->cv, &o->call, MSG_open, false, false, msg_open_desc(), &q, UINT64_MAX, on_reopened);
+}
+
+/* ---- many at once ------------------------------------------------------------------------------------------------------ */
+
+/* The master has taken this one, or (error) it is opened again by itself. */
+static void reasserted(struct curvine_file *f, int error, bool again)
+{
+    struct client_inode *in = f->inode;
+    f->reopening = false;
+    if (error) {
+        f->stale = true;
+        f->refused = !again;
+        in->cv->content->stale_files++;
+        client_drained(in); /* who closes it need not wait for that, and may free it */
+    } else {
+        reopening_ended(in);
+    }
+    client_inode_put(in);
+}
+
+static void on_reasserted(struct client_master_call *m, int result)
+{
+    struct reassertion *t = container_of(m, struct reassertion, call);
+    struct curvine *cv = t->cv;
+    struct msg_reassert_answer a = {0};
+    if (result == -EPERM && !t->as_self)
+        cv->content->as_self = true; /* a process without privileges, on a unix socket */
+    if (result == 0)
+        result = msg_reassert_answer_decode(m->answer.p, m->answer.n, &a);
+    if (result == 0 && a.results.n != 4 * t->count)
+        result = -CV_BAD_MESSAGE;
+    cv->content->reassertions--;
+    for (uint32_t i = 0; i < t->count; i++) {
+        bool again = result == -EPERM && !t->as_self;
+        int error = result ? result : -(int)get_le32((const uint8_t *)a.results.p + 4 * (size_t)i);
+        reasserted(t->files[i], error, again);
+    }
+    client_master_call_fini(m);
+    free(t);
+    client_reopen_some(cv);
+}
+
+static void reassert(struct reassertion *t)
+{
+    struct curvine *cv = t->cv;
+    struct buf list = {0};
+    for (uint32_t i = 0; i < t->count; i++) {
+        struct curvine_file *f = t->files[i];
+        const int once = O_CREAT | O_EXCL | O_TRUNC;
+        struct rec_held_handle h = {
+            .handle = f->handle, .inode = f->inode->inode, .flags = (uint32_t)(f->flags & ~once)};
+        (void)rec_held_handle_append(&list, &h); /* without memory: a bad message, and they are opened again */
+        f->stale = false;
+        f->reopening = true;
+        cv->content->stale_files--;
+    }
+    struct msg_reassert q = {.handles = wire_list_of(&list, t->count)};
+    t->as_self = cv->content->as_self;
+    if (t->as_self) {
+        q.head.uid = geteuid();
+        q.head.gid = getegid();
+    }
+    cv->content->reassertions++;
+    client_master_call(cv, &t->call, MSG_reassert, false, false, msg_reassert_desc(), &q, UINT64_MAX, on_reasserted);
+    buf_fini(&list);
+}
+
+/* The file's turn, in *t with others or alone. Returns false when enough is under way. */
+static bool tell(struct curvine *cv, struct curvine_file *f, struct reassertion **t)
+{
+    struct client_content *c = cv->content;
+    if (!*t && !f->refused && c->reassertions < REASSERT_AT_ONCE && (*t = malloc(sizeof(**t)))) {
+        memset(&(*t)->call, 0, sizeof((*t)->call));
+        (*t)->cv = cv;
+        (*t)->count = 0;
+    }
+    if (*t && !f->refused) {
+        (*t)->files[(*t)->count++] = f;
+        if ((*t)->count == REASSERT_FILES) {
+            reassert(*t);
+            *t = NULL;
+        }
+        return true;
+    }
+    if (!f->refused && c->reassertions)
+        return false;
+    if (c->reopens >= REOPEN_AT_ONCE)
+        return false;
+    c->stale_files--;
+    reopen(f);
+    return true;
 }
 
 void client_reopen_some(struct curvine *cv)
 {
     struct client_content *c = cv->content;
-    for (size_t i = 0; i < array_size(c->inodes) && c->stale_files; i++)
+    struct reassertion *t = NULL;
+    if (cv->state == CLIENT_CLOSING)
+        return;
+    bool more = true;
+    for (size_t i = 0; more && i < array_size(c->inodes) && c->stale_files; i++)
         list_for_each (e, &c->inodes[i])
             list_for_each (k, &list_entry(e, struct client_inode, link)->open_files) {
                 struct curvine_file *f = list_entry(k, struct curvine_file, link);
-                if (c->reopens >= REOPEN_AT_ONCE || cv->state == CLIENT_CLOSING)
-                    return;
-                if (f->stale && !f->reopening) {
-                    c->stale_files--;
-                    reopen(f);
-                }
+                more = more && (!f->stale || f->reopening || tell(cv, f, &t));
             }
+    if (t)
+        reassert(t);
 }
 
 static void mark(struct client_inode *in)
@@ -112,6 +220,7 @@ static void mark(struct client_inode *in)
         if (f->stale || f->reopening || f->closing)
             continue;
         f->stale = true;
+        f->refused = false;
         in->reopening++;
         in->cv->content->stale_files++;
     }

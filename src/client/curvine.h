@@ -105,7 +105,11 @@ enum curvine_op {
     /* Content, of an open file. Many may run on one file at once; which of two overlapping writes wins is open. */
     CURVINE_READ, /* file, offset, length, buffer -> result: bytes read, less than length only at the end of the file */
     CURVINE_WRITE, /* file, offset, value (stays until done) -> result: bytes written; O_APPEND: offset is ignored */
-    CURVINE_FSYNC, /* file, flags 1: content only. Everything written so far survives a power cut, size included */
+    /* file, flags 1: content only. Everything written so far survives a power cut, size included, and the loss of a minority
+     * of the masters. Without file: inode (a directory, 0: none): the same for all changes of names and attributes that were
+     * answered to this handle before. CV_ACK_LOST (EIO): a leader that answered before others had it is gone, and it may be
+     * lost; told once. */
+    CURVINE_FSYNC,
     CURVINE_FLUSH, /* file: everything written so far is seen by others who open it now; reports write errors */
     CURVINE_OP_COUNT
 };
@@ -212,6 +216,7 @@ int curvine_file_open(struct curvine *cv, const char *path, int flags, uint32_t 
 int64_t curvine_pread(struct curvine_file *file, void *p, size_t n, uint64_t offset);
 int64_t curvine_pwrite(struct curvine_file *file, const void *p, size_t n, uint64_t offset);
 int curvine_fsync(struct curvine_file *file);
+int curvine_sync(struct curvine *cv, const char *directory); /* fsync of a directory */
 int curvine_file_close(struct curvine_file *file); /* the first write error that was not reported; NULL is fine */
 
 /* ---- by path, waiting: for tools and applications ----------------------------------------------------------------- */

@@ -81,13 +81,21 @@ struct rig {
     unsigned worker_count, replicas;
     uint64_t sessions, handles, map_version;
     _Atomic bool acks_early;
-    _Atomic int durable_asked; /* getattr that waits for a majority */
+    _Atomic int durable_asked; /* sync: waits for a majority */
+    _Atomic uint64_t generation;
+    _Atomic bool told[64];      /* handles of another leader that we were told of */
+    _Atomic bool takes_handles; /* of the leader before, when they are told */
     _Atomic uint64_t log_index;
     _Atomic int asked[0x100]; /* of the master, by the low byte */
     _Atomic int refuse_commit;
     _Atomic uint64_t handles_from; /* older handles are those of another leader */
     bool shared;
 };
+
+static inline bool rig_knows(const struct rig *g, uint64_t handle)
+{
+    return handle >= g->handles_from || g->told[handle % 64];
+}
 
 /* The content of the under file system. */
 static inline uint8_t rig_base(uint64_t inode, uint64_t offset)
@@ -298,7 +306,7 @@ static inline void rig_grant(struct rig *g, struct rpc_request *q)
     struct msg_write_grant m;
     ck_assert_int_eq(msg_write_grant_decode(q->body, q->header.body_len, &m), 0);
     struct rig_file *f = rig_file(g, m.inode);
-    if (m.handle < g->handles_from) {
+    if (!rig_knows(g, m.handle)) {
         rpc_answer(q, -EBADF, 0, NULL, NULL);
         return;
     }
@@ -333,7 +341,7 @@ static inline void rig_grant(struct rig *g, struct rpc_request *q)
 static inline int rig_commit_apply(struct rig *g, const struct msg_write_commit *m)
 {
     struct rig_file *f = rig_file(g, m->inode);
-    if (m->handle < g->handles_from)
+    if (!rig_knows(g, m->handle))
         return -EBADF;
     if (atomic_load(&g->refuse_commit)) {
         atomic_fetch_sub(&g->refuse_commit, 1);
@@ -445,6 +453,27 @@ static inline void rig_workers(struct rig *g, struct rpc_request *q)
     buf_fini(&list);
 }
 
+/* Not told, or not taken: EBADF. */
+static inline void rig_reassert(struct rig *g, struct rpc_request *q)
+{
+    struct msg_reassert m;
+    struct buf results = {0};
+    ck_assert_int_eq(msg_reassert_decode(q->body, q->header.body_len, &m), 0);
+    rec_for_each (held_handle, h, &m.handles) {
+        uint8_t code[4];
+        bool known = rig_knows(g, h.handle);
+        put_le32(code, known || g->takes_handles ? 0 : EBADF);
+        if (!known && g->takes_handles) {
+            rig_file(g, h.inode)->opens++;
+            g->told[h.handle % 64] = true;
+        }
+        ck_assert_int_eq(buf_append(&results, code, sizeof(code)), 0);
+    }
+    struct msg_reassert_answer a = {.results = {(const char *)results.p, (uint32_t)results.n}};
+    rpc_answer(q, 0, 0, msg_reassert_answer_desc(), &a);
+    buf_fini(&results);
+}
+
 static inline void rig_master_request(struct rpc_request *q, void *user)
 {
     struct rig *g = user;
@@ -456,13 +485,17 @@ static inline void rig_master_request(struct rpc_request *q, void *user)
         return;
     }
     case MSG_session_open: {
-        struct msg_session_open_answer a = {
-            .session = ++g->sessions, .slots = 64, .lease_ms = 3000, .acks_early = g->acks_early};
+        struct msg_session_open_answer a = {.session = ++g->sessions,
+                                            .slots = 64,
+                                            .lease_ms = 3000,
+                                            .acks_early = g->acks_early,
+                                            .generation = g->generation};
         rpc_answer(q, 0, 0, msg_session_open_answer_desc(), &a);
         return;
     }
     case MSG_session_renew: {
-        struct msg_session_renew_answer a = {.lease_ms = 3000, .map_version = g->map_version};
+        struct msg_session_renew_answer a = {
+            .lease_ms = 3000, .map_version = g->map_version, .acks_early = g->acks_early, .generation = g->generation};
         rpc_answer(q, 0, 0, msg_session_renew_answer_desc(), &a);
         return;
     }
@@ -483,14 +516,24 @@ static inline void rig_master_request(struct rpc_request *q, void *user)
         struct msg_getattr m;
         ck_assert_int_eq(msg_getattr_decode(q->body, q->header.body_len, &m), 0);
         struct msg_getattr_answer a = {.attr = rig_attr(g, m.inode), .lease_ms = 1000};
-        g->durable_asked += (m.head.flags & OP_DURABLE) != 0;
         rpc_answer(q, 0, g->log_index, msg_getattr_answer_desc(), &a);
         return;
     }
+    case MSG_sync: {
+        struct msg_sync m;
+        ck_assert_int_eq(msg_sync_decode(q->body, q->header.body_len, &m), 0);
+        struct msg_sync_answer a = {.generation = g->generation, .early = g->acks_early};
+        if (m.inode >= RIG_FIRST_INODE)
+            a.attr = rig_attr(g, m.inode);
+        g->durable_asked++;
+        rpc_answer(q, 0, g->log_index, msg_sync_answer_desc(), &a);
+        return;
+    }
+    case MSG_reassert: rig_reassert(g, q); return;
     case MSG_close: {
         struct msg_close m;
         ck_assert_int_eq(msg_close_decode(q->body, q->header.body_len, &m), 0);
-        if (m.handle >= g->handles_from)
+        if (rig_knows(g, m.handle))
             rig_file(g, m.inode)->opens--;
         rpc_answer(q, 0, 0, NULL, NULL);
         return;

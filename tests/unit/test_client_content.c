@@ -417,6 +417,60 @@ TEST(files_are_opened_again_for_a_leader_that_knows_no_handles)
     rig_stop(&rig);
 }
 
+/* The same where the leader takes handles of the one before: nothing is opened again. */
+TEST(handles_are_told_to_a_new_leader)
+{
+    rig_start(&rig, 1, 1, true);
+    rig.takes_handles = true;
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR), *g = rig_open_file(cv, 1, O_RDWR | O_TRUNC);
+    char bytes[10000] = {1};
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    ck_assert_int_eq(curvine_pwrite(g, bytes, 100, 0), 100);
+    loop_call(rig.loop, rig_forget_handles, &rig);
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 2 * RIG_BLOCK), sizeof(bytes)); /* needs a grant */
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    ck_assert_int_eq(curvine_file_close(g), 0);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    ck_assert_int_eq(rig.asked[MSG_open & 0xff], 2);
+    ck_assert_int_ge(rig.asked[MSG_reassert & 0xff], 1);
+    ck_assert_int_eq(rig.files[0].opens, 0);
+    ck_assert_int_eq(rig.files[1].opens, 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+/* Early answers, and then another generation: what was written since the last fsync may be gone. Told once. */
+TEST(fsync_says_that_what_was_answered_early_may_be_lost)
+{
+    rig_start(&rig, 1, 1, true);
+    rig.acks_early = true;
+    rig.generation = 7;
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR), *g = rig_open_file(cv, 1, O_RDWR);
+    struct curvine_request flush = {.op = CURVINE_FLUSH, .file = f},
+                           sync = {.op = CURVINE_FSYNC, .inode = CURVINE_ROOT};
+    char bytes[10000] = {1};
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    ck_assert_int_eq(curvine_run(cv, &sync), 0);
+    rig.generation = 8; /* nothing was in the air */
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    ck_assert_int_eq(curvine_run(cv, &sync), 0);
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    ck_assert_int_eq(curvine_run(cv, &flush), 0);
+    rig.generation = 9;
+    ck_assert_int_eq(curvine_run(cv, &sync), -CV_ACK_LOST);
+    ck_assert_int_eq(curvine_run(cv, &sync), 0);
+    ck_assert_int_eq(curvine_fsync(g), 0); /* nothing of it was written */
+    ck_assert_int_eq(curvine_fsync(f), -CV_ACK_LOST);
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    ck_assert_int_eq(curvine_file_close(g), 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
 TEST(fsync_asks_for_a_majority_where_answers_leave_before_it)
 {
     for (int early = 0; early < 2; early++) {
