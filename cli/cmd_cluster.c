@@ -193,14 +193,17 @@ static int look(struct cli *cli, struct look *ret)
     if (status != CLI_OK)
         return status;
     if (!ret->masters.answers) {
+        /* Here, what is missing and the command for it; elsewhere, what may be the matter. */
         const struct master_says *m = &ret->masters.list[0];
-        status = cli_fail(
-            cli, -CV_UNREACHABLE,
-            cli->dir ? "is it running? cv local status --dir DIR"
-                     : "is it running? systemctl status cv-master, or name it with --cluster HOST:PORT or --dir DIR",
-            "no master answers (%s: %s)", m->address, *m->reason ? m->reason : cv_error_text(m->error));
         struct host_daemon here[HOST_DAEMONS];
-        if (status == CLI_UNREACHABLE && host_look(cli, here) == CLI_OK && host_is_one(cli, here))
+        bool advise = host_look(cli, here) == CLI_OK && host_is_one(cli, here);
+        status = cli_fail(cli, -CV_UNREACHABLE,
+                          advise     ? NULL
+                          : cli->dir ? "is it running? cv local status --dir DIR"
+                                     : "is it running? systemctl status cv-master there, or name another with "
+                                       "--cluster HOST:PORT or --dir DIR",
+                          "no master answers (%s: %s)", m->address, *m->reason ? m->reason : cv_error_text(m->error));
+        if (advise)
             host_advise(here);
         return status;
     }
