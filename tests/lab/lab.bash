@@ -1,14 +1,19 @@
 # A lab of real hosts: systemd in containers, each with its own address, on a bridge that nobody else sees. `load lab`.
 #
 #   lab_needs                      why no lab can run here, to standard output; status 0 when it can
-#   lab_up NAME=RELEASE...         boot these hosts, all at once (in setup_file); from then on they have the addresses lab_ip says
+#   lab_begin NAME=RELEASE...      setup_file: the packages for these hosts, then lab_up; skips the file where no lab can run
+#   lab_begin_test, lab_end_test   setup, teardown: after a failure the journals of all hosts are kept and shown
+#   lab_steps                      setup of a file whose tests build on each other: what failed before makes the rest meaningless
+#   lab_up NAME=RELEASE...         boot these hosts, all at once; from then on they have the addresses lab_ip says
 #   lab_down                       end it all (teardown_file); happens by itself when the test run dies
+#   lab_doc SECTION [N] [SED]      the Nth block (1) of commands of that section of docs/install.md, with that edit
 #   lab_run HOST CMD...            run it there, as root;  lab_sh HOST 'SCRIPT' [ARG...]: a script of sh -eu
+#   lab_type HOST LINES            type these commands there, one after the other, as an administrator would; each is shown
 #   lab_put HOST DIR FILE...       copy files into a directory there
 #   lab_packages HOST [next]       copy the packages of HEAD for its release to /root/packages (next: those with the higher version)
 #   lab_s3 BUCKET...               a real S3 server that all hosts reach: sets lab_s3_url, lab_s3_params
 #   lab_until SECONDS CMD...       run CMD until it succeeds; fails, showing its last output, when the time is up
-#   lab_journals                   keep the journals of all hosts in build/lab, show their last lines (teardown does it after a failure)
+#   lab_journals                   keep the journals of all hosts below build/lab, show their last lines (teardown does it after a failure)
 #
 # What befalls hosts:
 #   lab_reboot HOST                as its administrator does, and wait until it is up
@@ -18,7 +23,7 @@
 #
 # How it works: tests/lab/keeper is process 1 of a process namespace, beside which it has its own mounts and network; all hosts
 # (systemd-nspawn on overlays over tests/lab/tree) run in there. Ending the keeper ends them, their mounts and links in one step,
-# and a watcher ends it when the process of the test run is gone. Host files lie in $LAB/HOST; logs of their consoles too.
+# and tests/lab/watcher ends it when the process of the test run is gone. Host files lie in $LAB/HOST; logs of their consoles too.
 #
 # A power cut kills all processes of a host at one instant. What it had written stays, since its files are on this machine:
 # what an unsynced disk loses is what tests/power shows.
@@ -29,14 +34,70 @@ export LAB
 export LC_ALL=C.UTF-8
 
 lab_needs() {
-    local p
+    local p d why
     [ "$(id -u)" = 0 ] || { echo "needs root"; return 1; }
     for p in systemd-nspawn debootstrap unshare nsenter ip; do
         command -v $p > /dev/null || { echo "needs $p: make lab-deps"; return 1; }
     done
     [ -e /dev/fuse ] || { echo "needs /dev/fuse"; return 1; }
-    grep -qw overlay /proc/filesystems && grep -qw cgroup2 /proc/filesystems || { echo "needs overlay and cgroup2"; return 1; }
-    unshare --mount --net --pid --fork true 2> /dev/null || { echo "needs the right to make namespaces"; return 1; }
+    # All that a lab is made of, in small; it ends with these namespaces.
+    d=$(mktemp -d)
+    mkdir "$d"/{lower,upper,work,root}
+    why=$(timeout -k 5 20 unshare --fork --pid --mount --propagation private --mount-proc --net --ipc bash -euc '
+        cd "$1"
+        mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work root
+        umount -R /sys/fs/cgroup
+        mount -t cgroup2 cgroup2 /sys/fs/cgroup
+        rmdir "$(mktemp -d /sys/fs/cgroup/curvine-lab-XXXXXX)"
+        ip link add lab0 type bridge
+        ip link add lab1 type veth peer name lab2' - "$d" 2>&1) || why=${why:-the lab\'s namespaces hang}
+    rm -rf --one-file-system "$d"
+    [ -z "$why" ] || { echo "needs the right to make namespaces, mounts and links: $(tail -n 1 <<< "$why")"; return 1; }
+}
+
+# ---- what files of tests have in common -------------------------------------------------------------------------------------------
+
+lab_begin() {
+    local spec missing
+    missing=$(lab_needs) || { echo "$missing" > "$BATS_FILE_TMPDIR/missing"; return 0; }
+    for spec in $(printf '%s\n' "${@#*=}" | sort -u); do
+        "$LAB_SOURCE/tests/lab/packages" "$spec" ${LAB_NEXT+--next} > "$BATS_FILE_TMPDIR/packages" 3>&- || return 1
+    done
+    lab_up "$@"
+}
+
+lab_begin_test() {
+    [ ! -s "$BATS_FILE_TMPDIR/missing" ] || skip "no lab here: $(cat "$BATS_FILE_TMPDIR/missing")"
+}
+
+lab_steps() {
+    lab_begin_test
+    [ ! -e "$BATS_FILE_TMPDIR/failed" ] || skip "an earlier step failed"
+}
+
+lab_end_test() {
+    [ -z "${BATS_TEST_COMPLETED:-}" ] && [ -z "${BATS_TEST_SKIPPED:-}" ] || return 0
+    touch "$BATS_FILE_TMPDIR/failed"
+    lab_journals
+}
+
+lab_doc() {
+    local lines
+    lines=$(awk -v title="## $1" -v which="${2:-1}" '
+        /^## / { on = $0 == title; n = 0 }
+        !/^    / { if ($0 != "") inside = 0; next }
+        on { n += !inside; inside = 1; if (n == which) print substr($0, 5) }' "$LAB_SOURCE/docs/install.md" | sed "${3:-}")
+    [ -n "$lines" ] || { echo "no block ${2:-1} under '$1' in docs/install.md" >&2; return 1; }
+    echo "$lines"
+}
+
+lab_type() {
+    local line
+    while IFS= read -r line; do
+        [ -n "$line" ] || continue
+        echo "$1# $line"
+        lab_run "$1" bash -euc "cd /root; $line" < /dev/null || { echo "failed with status $?"; return 1; }
+    done <<< "$2"
 }
 
 # ---- the lab itself --------------------------------------------------------------------------------------------------------------
@@ -44,19 +105,12 @@ lab_needs() {
 start_time() { awk '{ print $22 }' "/proc/$1/stat" 2>/dev/null; }
 
 lab_up() {
-    local spec name n=0 owner=$$
+    local spec n=0
     mkdir -p "$LAB"
     unshare --fork --pid --kill-child=KILL --mount --propagation private --mount-proc --net --ipc \
         "$LAB_SOURCE/tests/lab/keeper" "$LAB" < /dev/null > "$LAB/keeper.log" 2>&1 3>&- &
     echo $! > "$LAB/unshare.pid"
-    # Ends it all when the test run is gone, however that ended.
-    (
-        exec 3>&- > /dev/null 2>&1 < /dev/null
-        began=$(start_time $owner)
-        while [ "$(start_time $owner)" = "$began" ] && [ -d "/proc/$(cat "$LAB/unshare.pid")" ]; do sleep 1; done
-        kill -9 "$(cat "$LAB/unshare.pid")"
-        for n in 1 2 3 4 5 6 7 8 9 10; do rmdir_cgroup && break; sleep 0.3; done
-    ) &
+    setsid "$LAB_SOURCE/tests/lab/watcher" $$ < /dev/null > /dev/null 2>&1 3>&- &
     lab_until 10 test -e "$LAB/up" || { cat "$LAB/keeper.log" >&2; return 1; }
     awk '{ print $1 }' "/proc/$(cat "$LAB/unshare.pid")/task/$(cat "$LAB/unshare.pid")/children" > "$LAB/keeper.pid"
     echo "/sys/fs/cgroup/curvine-lab-$(cat "$LAB/unshare.pid")" > "$LAB/cgroup"
@@ -74,11 +128,12 @@ lab_up() {
 
 # Seen from outside, where nothing of the lab is left to do it.
 rmdir_cgroup() {
-    local root
+    local root name
+    name=$(basename "$(cat "$LAB/cgroup" 2> /dev/null)")
     root=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
-    [ -n "$root" ] || return 0
-    find "$root/$(basename "$(cat "$LAB/cgroup")")" -depth -type d -exec rmdir {} + 2> /dev/null
-    [ ! -d "$root/$(basename "$(cat "$LAB/cgroup")")" ]
+    case $root$name in /*curvine-lab-*) ;; *) return 0 ;; esac
+    find "$root/$name" -depth -type d -exec rmdir {} + 2> /dev/null
+    [ ! -d "$root/$name" ]
 }
 
 lab_down() {
@@ -127,6 +182,9 @@ lab_make() {
     printf '[Match]\nName=host0\n[Network]\nAddress=%s/24\nLinkLocalAddressing=no\n' "$(lab_ip "$name")" > "$dir/upper/etc/systemd/network/10-lab.network"
     printf '[Journal]\nStorage=persistent\n' > "$dir/upper/etc/systemd/journald.conf.d/lab.conf"
     : > "$dir/upper/etc/machine-id"
+    # "apt install" as it stands in documents: nobody is there to say yes.
+    mkdir -p "$dir/upper/etc/apt/apt.conf.d"
+    echo 'APT::Get::Assume-Yes "true"; Dpkg::Use-Pty "false";' > "$dir/upper/etc/apt/apt.conf.d/lab"
     lab_in mount -t overlay overlay -o "lowerdir=$layer:$tree,upperdir=$dir/upper,workdir=$dir/work" "$dir/root" || return 1
     lab_in systemctl --root="$dir/root" --quiet enable systemd-networkd
     lab_in systemctl --root="$dir/root" --quiet mask systemd-networkd-persistent-storage.service apt-daily.timer apt-daily-upgrade.timer \
@@ -143,7 +201,7 @@ lab_power_on() {
         status=133
         while [ $status = 133 ]; do
             status=0
-            systemd-nspawn --quiet -D "$2/root" -M "$3" --boot --register=no --keep-unit --network-bridge=lab0 --bind=/dev/fuse \
+            systemd-nspawn --quiet -D "$2/root" -M "$3" --boot --register=no --keep-unit --network-bridge=lab0 --bind=/dev/fuse $([ ! -e /dev/autofs ] || echo --bind=/dev/autofs) \
                 --capability=CAP_SYS_ADMIN --console=pipe --resolv-conf=off --timezone=off --link-journal=no || status=$?
         done' - "$(cat "$LAB/cgroup")/$1" "$dir" "$1" < /dev/null >> "$dir/console.log" 2>&1 3>&- &
     [ "${2:-}" = nowait ] || lab_booted "$1"
@@ -243,7 +301,8 @@ lab_s3_gets() { grep -c '| GET |' "$LAB/s3/log" || true; }
 # ---- what is left after a failure ------------------------------------------------------------------------------------------------
 
 lab_journals() {
-    local host to=$LAB_SOURCE/build/lab
+    local host to
+    to=$LAB_SOURCE/build/lab/$(basename "${BATS_TEST_FILENAME:-lab}" .bats)-${LAB_RELEASE:-bookworm}
     mkdir -p "$to"
     for host in $(lab_hosts); do
         lab_in journalctl --no-pager -q -o short-precise -D "$LAB/$host/root/var/log/journal" > "$to/$host.journal" 2>&1 || true

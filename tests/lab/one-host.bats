@@ -6,27 +6,10 @@ load lab
 
 : "${LAB_RELEASE:=bookworm}"
 
-setup_file() {
-    local missing
-    missing=$(lab_needs) || { echo "$missing" > "$BATS_FILE_TMPDIR/missing"; return 0; }
-    "$LAB_SOURCE/tests/lab/packages" "$LAB_RELEASE" ${LAB_NEXT+--next} > "$BATS_FILE_TMPDIR/packages" 3>&-
-    lab_up host="$LAB_RELEASE"
-}
-
+setup_file() { lab_begin host="$LAB_RELEASE"; }
 teardown_file() { lab_down; }
-
-setup() {
-    [ ! -s "$BATS_FILE_TMPDIR/missing" ] || skip "no lab here: $(cat "$BATS_FILE_TMPDIR/missing")"
-    # What failed before makes the rest meaningless.
-    [ ! -e "$BATS_FILE_TMPDIR/failed" ] || skip "an earlier step failed"
-}
-
-teardown() {
-    if [ -z "${BATS_TEST_COMPLETED:-}" ] && [ -z "${BATS_TEST_SKIPPED:-}" ]; then
-        touch "$BATS_FILE_TMPDIR/failed"
-        lab_journals
-    fi
-}
+setup() { lab_steps; }
+teardown() { lab_end_test; }
 
 # The files of the host that belong to no package (a dependency may stay), but for the books of apt and systemd, and logs.
 host_files() {
@@ -41,7 +24,7 @@ active() { [ "$(lab_run host systemctl is-active "$1")" = active ]; }
 @test "apt installs the packages with what they ask for, and starts nothing" {
     host_files > "$BATS_FILE_TMPDIR/before"
     lab_packages host
-    lab_sh host 'apt-get install -y -qq ./packages/*.deb > apt.log 2>&1 || { cat apt.log; exit 1; }'
+    run -0 lab_type host "$(lab_doc 'One host: three commands' 1 's|^|cd packages; |')"
     lab_sh host 'getent passwd curvine; test -d /var/lib/curvine; test -s /etc/curvine/curvine.yaml'
     for unit in cv-journal cv-master cv-worker curvine.target; do
         run lab_run host systemctl is-active $unit
@@ -63,15 +46,18 @@ active() { [ "$(lab_run host systemctl is-active "$1")" = active ]; }
     [ "$status" = 4 ]
     [[ $output == *"cv-journal"*"not formatted"* ]]
     [[ $output == *"next: cv cluster init --single"* ]]
+    [[ $output != *"try:"* ]]
 }
 
 @test "three commands make a cluster" {
-    lab_run host cv cluster init --single
+    lab_doc 'One host: three commands' 2 > "$BATS_TEST_TMPDIR/commands"
+    [ "$(wc -l < "$BATS_TEST_TMPDIR/commands")" = 3 ]
+    lab_type host "$(sed -n 1p "$BATS_TEST_TMPDIR/commands")"
+    # In between, the status says what the document does.
     run lab_run host cv cluster status
     [ "$status" = 4 ]
-    [[ $output == *"next: systemctl enable --now curvine.target cv-journal cv-master cv-worker"* ]]
-    lab_run host systemctl enable --now curvine.target cv-journal cv-master cv-worker
-    lab_run host cv cluster status
+    [[ $output == *"next: $(sed -n 2p "$BATS_TEST_TMPDIR/commands")"* ]]
+    lab_type host "$(sed -n 2,3p "$BATS_TEST_TMPDIR/commands")"
     for unit in cv-journal cv-master cv-worker curvine.target; do active $unit; done
     lab_sh host 'for p in cv-journal cv-master cv-worker; do
         pid=$(systemctl show -P MainPID $p)
@@ -92,11 +78,9 @@ active() { [ "$(lab_run host systemctl is-active "$1")" = active ]; }
     printf 'endpoint=%s\nregion=%s\naccess_key=%s\nsecret_key=%s\n' "$lab_s3_url" "$S3_REGION" "$S3_ACCESS" "$S3_SECRET" > "$BATS_FILE_TMPDIR/bucket"
     chmod 600 "$BATS_FILE_TMPDIR/bucket"
     lab_put host /root "$BATS_FILE_TMPDIR/bucket"
-    lab_run host cv mount s3://data :/data --param-file /root/bucket
-    lab_sh host 'mkdir -p /mnt/data
-        echo "curvine:/data /mnt/data curvine _netdev,nofail 0 0" >> /etc/fstab
-        systemctl daemon-reload
-        mount /mnt/data'
+    lab_type host "$(lab_doc 'One host: three commands' 3 's|BUCKET|data|')"
+    # Up behind the servers of this host, down before them.
+    for unit in cv-master cv-worker; do lab_run host systemctl show -P After mnt-data.mount | grep -w $unit.service; done
     lab_in diff -r "$BATS_FILE_TMPDIR/tree" "/proc/$(cat "$LAB/host/pid")/root/mnt/data"
     lab_s3_gets > "$BATS_FILE_TMPDIR/gets"
     lab_sh host 'umount /mnt/data; systemctl start mnt-data.mount; grep -q " /mnt/data fuse.curvine " /proc/mounts'
@@ -106,13 +90,39 @@ active() { [ "$(lab_run host systemctl is-active "$1")" = active ]; }
     [ "$(lab_s3_gets)" = "$(cat "$BATS_FILE_TMPDIR/gets")" ]
 }
 
+@test "mounted by a mount unit, by a service, when somebody looks, and read-only" {
+    lab_run host cv fs mkdir :/own
+    lab_sh host 'cat > /etc/systemd/system/mnt-own.mount' <<< "$(lab_doc Mounts 1)"
+    lab_type host "$(lab_doc Mounts 2)"
+    lab_type host "$(lab_doc Mounts 3)"
+    lab_sh host 'cp small /mnt/own/; for at in /mnt/own /srv/data; do grep -q " $at fuse.curvine " /proc/mounts; cmp /root/small $at/small; done
+        systemd-analyze verify --man=no mnt-own.mount'
+    lab_sh host 'mkdir /mnt/look
+        echo "curvine:/data /mnt/look curvine _netdev,nofail,ro,noatime,x-systemd.automount,x-systemd.mount-timeout=1min 0 0" >> /etc/fstab
+        systemctl daemon-reload'
+    if [ -e /dev/autofs ]; then
+        lab_run host systemctl start mnt-look.automount
+        run ! lab_run host grep ' /mnt/look fuse.curvine ' /proc/mounts
+    else
+        lab_run host mount /mnt/look
+    fi
+    lab_run host cmp /root/small /mnt/look/small
+    lab_run host grep ' /mnt/look fuse.curvine ro,' /proc/mounts
+    run ! lab_run host touch /mnt/look/new
+    [[ $output == *"Read-only file system"* ]]
+    # What it does not know it says, and mounts nothing.
+    run ! lab_run host mount -t curvine curvine:/data /srv -o nosuch
+    [[ $output == *"unknown option 'nosuch' (known: masters=, config=, timeout=, over, ro)"* ]]
+}
+
 @test "after a reboot everything is back by itself" {
-    lab_sh host 'echo kept > /tmp/x; cv fs mkdir :/own; cv fs put /root/small :/own/small'
     lab_reboot host
     for unit in cv-journal cv-master cv-worker curvine.target; do lab_until 30 active $unit; done
-    lab_until 30 lab_run host grep -q ' /mnt/data fuse.curvine ' /proc/mounts
+    for at in /mnt/data /mnt/own /srv/data; do lab_until 30 lab_run host grep -q " $at fuse.curvine " /proc/mounts; done
     lab_in diff -r "$BATS_FILE_TMPDIR/tree" "/proc/$(cat "$LAB/host/pid")/root/mnt/data"
-    [ "$(lab_run host cv fs cat :/own/small)" = small ]
+    [ "$(lab_run host cat /mnt/own/small)" = small ]
+    [ "$(lab_run host cat /srv/data/small)" = small ]
+    [ "$(lab_run host cat /mnt/look/small)" = small ]
     run lab_run host systemctl --failed --plain --no-legend
     [ -z "$output" ]
 }
@@ -120,7 +130,7 @@ active() { [ "$(lab_run host systemctl is-active "$1")" = active ]; }
 @test "an upgrade under I/O is a pause" {
     [ -n "${LAB_NEXT+x}" ] || skip "without a build of a higher version (LAB_NEXT=)"
     old=$(lab_sh host 'cv --version' | awk '{ print $2 }')
-    lab_sh host 'echo "# mine" >> /etc/curvine/curvine.yaml; mkdir -p /mnt/own; cv mount :/own /mnt/own'
+    lab_sh host 'echo "# mine" >> /etc/curvine/curvine.yaml'
     cat > "$BATS_FILE_TMPDIR/io" <<-'END'
 	#!/bin/sh
 	# Until told to stop: write, sync, read back; every error is counted.
@@ -137,31 +147,43 @@ active() { [ "$(lab_run host systemctl is-active "$1")" = active ]; }
     lab_run host systemd-run -q --unit io /root/io
     lab_until 10 lab_run host test -s /root/io.state
     lab_packages host next
-    lab_sh host 'apt-get install -y -qq ./packages/*.deb > apt.log 2>&1 || { cat apt.log; exit 1; }'
+    lab_doc Upgrade 1 's|^apt|cd packages; apt|' > "$BATS_TEST_TMPDIR/commands"
+    lab_type host "$(sed -n 1p "$BATS_TEST_TMPDIR/commands")"
     new=$(lab_sh host 'cv --version' | awk '{ print $2 }')
     [ "$new" != "$old" ]
-    # Packages restart nothing; the administrator does, one after the other.
+    # Packages restart nothing; the administrator does.
     for unit in cv-journal cv-master cv-worker; do
-        active $unit
-        lab_run host systemctl restart $unit
+        [ "$(lab_sh host '/proc/$(systemctl show -P MainPID $1)/exe --version' $unit | awk '{ print $2 }')" = "$old" ]
+    done
+    for line in 2 3; do
+        lab_type host "$(sed -n ${line}p "$BATS_TEST_TMPDIR/commands")"
         lab_until 30 lab_run host cv cluster status
+    done
+    for unit in cv-journal cv-master cv-worker; do
+        [ "$(lab_sh host '/proc/$(systemctl show -P MainPID $1)/exe --version' $unit | awk '{ print $2 }')" = "$new" ]
     done
     lab_sh host 'cv node list -o wide'
     before=$(lab_run host cut -d' ' -f1 /root/io.state)
     lab_until 30 io_goes_on "$before"
     lab_sh host 'touch stop; while systemctl -q is-active io; do sleep 0.1; done; cat io.state; cat io.log 2>/dev/null || true'
     [ "$(lab_run host cut -d' ' -f2 /root/io.state)" = 0 ]
-    lab_sh host 'tail -n 1 /etc/curvine/curvine.yaml | grep -qx "# mine"; umount /mnt/own; rmdir /mnt/own'
+    lab_sh host 'tail -n 1 /etc/curvine/curvine.yaml | grep -qx "# mine"'
 }
 
 io_goes_on() { [ "$(lab_run host cut -d' ' -f1 /root/io.state)" -gt $(($1 + 50)) ]; }
 
 @test "removed and purged, nothing is left" {
-    lab_sh host 'umount /mnt/data; rmdir /mnt/data; sed -i /curvine/d /etc/fstab; systemctl daemon-reload'
-    lab_sh host 'apt-get remove -y -qq "curvine-*" "libcurvine*" > apt.log 2>&1 || { cat apt.log; exit 1; }
-        if pgrep -a "^cv-"; then echo "still runs"; exit 1; fi
-        test -d /var/lib/curvine/master'
-    lab_sh host 'apt-get purge -y -qq --autoremove "curvine-*" > apt.log 2>&1 || { cat apt.log; exit 1; }'
+    lab_doc Removal > "$BATS_TEST_TMPDIR/commands"
+    lab_sh host 'systemctl stop mnt-look.automount mnt-look.mount || umount /mnt/look'
+    lab_type host "$(sed -n 1p "$BATS_TEST_TMPDIR/commands")"
+    lab_sh host 'systemctl disable -q mnt-own.mount; rm /etc/systemd/system/mnt-own.mount; sed -i /curvine/d /etc/fstab; systemctl daemon-reload
+        rmdir /mnt/data /mnt/own /mnt/look'
+    lab_type host "$(sed -n 2p "$BATS_TEST_TMPDIR/commands")"
+    lab_sh host 'if pgrep -a "^cv-"; then echo "still runs"; exit 1; fi
+        if grep fuse.curvine /proc/mounts; then echo "still mounted"; exit 1; fi
+        test -d /var/lib/curvine/master; rm /etc/curvine/srv-data.mount; rmdir /srv/data'
+    lab_type host "$(sed -n 3p "$BATS_TEST_TMPDIR/commands")"
+    lab_run host apt-get autoremove --purge -qq
     host_files > "$BATS_FILE_TMPDIR/after"
     run diff "$BATS_FILE_TMPDIR/before" "$BATS_FILE_TMPDIR/after"
     echo "$output"

@@ -15,7 +15,7 @@ setup_file() {
 }
 
 setup() {
-    [ ! -s "$BATS_FILE_TMPDIR/missing" ] || skip "no lab here: $(cat "$BATS_FILE_TMPDIR/missing")"
+    lab_begin_test
     cd "$LAB_SOURCE" || return 1
     debs=build/deb-$LAB_RELEASE
 }
@@ -60,6 +60,27 @@ in_tree() {
     dpkg-deb -x "$debs"/curvine-master-dbgsym_*.deb "$BATS_TEST_TMPDIR/x"
     id=$(file "$BATS_TEST_TMPDIR/x/usr/bin/cv-master" | sed -n 's/.*BuildID\[sha1\]=\([0-9a-f]*\).*/\1/p')
     [ -s "$BATS_TEST_TMPDIR/x/usr/lib/debug/.build-id/${id:0:2}/${id:2}.debug" ]
+}
+
+@test "deb: it depends on the packages its programs are linked with, and on no others" {
+    local program package depends tree
+    tree=$(tests/lab/tree build "$LAB_RELEASE")
+    for program in cv-journal:curvine-journal cv-master:curvine-master cv-worker:curvine-worker cv:curvine-client libcurvine.so.0:libcurvine0; do
+        package=${program#*:}
+        dpkg-deb -x "$debs/${package}"_*.deb "$BATS_TEST_TMPDIR/$package"
+        find "$BATS_TEST_TMPDIR/$package/usr/bin" "$BATS_TEST_TMPDIR/$package/usr/lib" -type f \( -name 'cv*' -o -name '*.so.0' \) 2> /dev/null |
+            xargs -n 1 objdump -p 2> /dev/null | awk '$1 == "NEEDED" { print $2 }' | grep -v '^ld-linux' | sort -u > "$BATS_TEST_TMPDIR/needed"
+        dpkg-deb -f "$debs/${package}"_*.deb Depends | tr ',' '\n' | awk '{ print $1 }' | grep -vx 'curvine-common\|fuse3' > "$BATS_TEST_TMPDIR/depends"
+        [ -s "$BATS_TEST_TMPDIR/needed" ]
+        # What each of them has of what is needed.
+        : > "$BATS_TEST_TMPDIR/had"
+        while read -r depends; do
+            dpkg-query --admindir="$tree/var/lib/dpkg" -L "$depends" | sed 's|.*/||' | sort -u | comm -12 - "$BATS_TEST_TMPDIR/needed" > "$BATS_TEST_TMPDIR/has"
+            [ -s "$BATS_TEST_TMPDIR/has" ] || { echo "$package depends on $depends for nothing"; return 1; }
+            cat "$BATS_TEST_TMPDIR/has" >> "$BATS_TEST_TMPDIR/had"
+        done < "$BATS_TEST_TMPDIR/depends"
+        diff <(sort -u "$BATS_TEST_TMPDIR/had") "$BATS_TEST_TMPDIR/needed"
+    done
 }
 
 @test "deb: for arm64, by a cross compiler" {
