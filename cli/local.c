@@ -105,7 +105,7 @@ int local_start(struct cli *cli, const char *dir, const struct local_daemon *d, 
     local_config(dir, d->node, config, sizeof(config));
     snprintf(log, sizeof(log), "%s/log/%s.log", dir, d->name);
     const char *const argv[] = {d->program, "--config", config, NULL};
-    int r = process_start(argv, log, deadline_ns, ret);
+    int r = process_start(argv, log, true, deadline_ns, ret);
     return r < 0
                ? cli_fail(cli, r, NULL, r == -ECHILD ? "%s ended while it started" : "%s is not ready yet", d->program)
                : CLI_OK;

@@ -57,6 +57,14 @@ static int host_check(struct cli *cli)
     return CLI_OK;
 }
 
+/* Does an automounter (x-systemd.automount in fstab) wait there for us? Whoever goes near the directory waits for the mount as well;
+ * the kernel lets only the automounter's group of processes pass, which is ours, and has to be cv-fuse's. */
+static bool is_awaited(const char *point)
+{
+    struct host_mount there;
+    return mounts_find(point, &there) == 0 && strcmp(there.type, "autofs") == 0;
+}
+
 int mount_point_check(struct cli *cli, const struct host_mounting *m, char *out, size_t size)
 {
     struct host_mount there;
@@ -69,7 +77,8 @@ int mount_point_check(struct cli *cli, const struct host_mounting *m, char *out,
         return cli_fail(cli, r, "make it first: mkdir -p DIR", "mount point '%s'", m->point);
     if (r < 0)
         return cli_fail(cli, r, NULL, "mount point '%s'", m->point);
-    if (mounts_find(out, &there) == 0) {
+    bool awaited = is_awaited(out);
+    if (!awaited && mounts_find(out, &there) == 0) {
         char path[1024];
         pid_t pid = there.ours ? mounts_server(out, path, NULL, sizeof(path)) : 0;
         fprintf(stderr, "cv mount: '%s' is busy: %s is mounted there (%s)", out, there.source, there.type);
@@ -81,7 +90,7 @@ int mount_point_check(struct cli *cli, const struct host_mounting *m, char *out,
         return cli_fail(cli, -errno, NULL, "mount point '%s'", out);
     if (!S_ISDIR(st.st_mode))
         return cli_fail(cli, -ENOTDIR, NULL, "mount point '%s'", out);
-    if (!m->over && !is_empty(out))
+    if (!m->over && !awaited && !is_empty(out))
         return cli_fail(cli, -ENOTEMPTY, "an empty directory; --over hides what is in this one while it is mounted",
                         "mount point '%s'", out);
     if (geteuid() != 0 && st.st_uid != geteuid())
@@ -165,7 +174,7 @@ int mount_here(struct cli *cli, const struct host_mounting *m, const char *point
         return cli_fail(cli, r, NULL, "log file '%s'", log);
     pid_t pid;
     uint64_t began = clock_ns();
-    r = process_start(argv, log, began + cli_timeout_ms(cli, READY_MS) * NS_PER_MS, &pid);
+    r = process_start(argv, log, !is_awaited(point), began + cli_timeout_ms(cli, READY_MS) * NS_PER_MS, &pid);
     if (r == -CV_DEADLINE)
         return cli_fail(cli, r, "it goes on trying; look at its log, or end it: cv umount --force DIR",
                         "cv-fuse does not serve '%s' yet", point);

@@ -77,14 +77,15 @@ static int notify_open(char name[64])
     return fd;
 }
 
-static pid_t launch(const char *const *argv, const char *log, const char *notify)
+static pid_t launch(const char *const *argv, const char *log, bool own_session, const char *notify)
 {
     char path[4096];
     process_path(argv[0], path, sizeof(path));
     pid_t pid = fork();
     if (pid != 0)
         return pid;
-    setsid();
+    if (own_session)
+        setsid();
     int null = open("/dev/null", O_RDONLY), out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     dup2(null, STDIN_FILENO);
     dup2(out, STDOUT_FILENO);
@@ -145,12 +146,12 @@ static int look(int notify_fd, pid_t pid)
     return waitpid(pid, &status, WNOHANG) == pid ? -ECHILD : 0;
 }
 
-int process_start(const char *const *argv, const char *log, uint64_t deadline_ns, pid_t *ret)
+int process_start(const char *const *argv, const char *log, bool own_session, uint64_t deadline_ns, pid_t *ret)
 {
     char name[64];
     int fd cleanup(closep) = notify_open(name);
     off_t from = log_size(log);
-    pid_t pid = fd < 0 ? -1 : launch(argv, log, name);
+    pid_t pid = fd < 0 ? -1 : launch(argv, log, own_session, name);
     if (pid < 0)
         return -errno;
     int r = 0;

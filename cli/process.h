@@ -2,6 +2,7 @@
 /* Programs of the project that cv runs: to their end, or in the background until it is told to stop them. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -11,10 +12,10 @@ void process_path(const char *name, char *out, size_t size);
 /* Run argv[0] to its end; its output goes to our stderr unless it succeeds. Errors: -ECHILD it did not succeed; errno. */
 int process_run(const char *const *argv);
 
-/* Start argv[0] in a session of its own, its output appended to the file log, and wait until it says READY=1 as
+/* Start argv[0], in a session of its own (or in ours), its output appended to the file log, and wait until it says READY=1 as
  * sd_notify(3) does. Failing, the end of what it logged is shown on stderr.
  * Errors: -ECHILD it ended; -CV_DEADLINE it is not ready yet, but goes on; errno. */
-int process_start(const char *const *argv, const char *log, uint64_t deadline_ns, pid_t *ret);
+int process_start(const char *const *argv, const char *log, bool own_session, uint64_t deadline_ns, pid_t *ret);
 
 /* The last lines of a log, on stderr. */
 void process_show_log(const char *log);

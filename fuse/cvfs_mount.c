@@ -46,6 +46,14 @@ static bool mounted_at(const char *point, char *source, size_t source_size, char
     return found;
 }
 
+/* Does systemd, or another automounter, wait there for what we mount (x-systemd.automount)? Then it is not to be looked into:
+ * what is there now is nothing. */
+static bool is_awaited(const char *point)
+{
+    char source[512], type[64];
+    return mounted_at(point, source, sizeof(source), type, sizeof(type)) && strcmp(type, "autofs") == 0;
+}
+
 static int run_fusermount(const char *point)
 {
     const char *const argv[] = {"fusermount3", "-u", "-q", "-z", "--", point, NULL};
@@ -69,7 +77,7 @@ static int unmount(const char *point)
 static int clean_stale(const char *point)
 {
     struct statfs st;
-    for (int i = 0; i < 8 && statfs(point, &st) < 0 && errno == ENOTCONN; i++) {
+    for (int i = 0; i < 8 && !is_awaited(point) && statfs(point, &st) < 0 && errno == ENOTCONN; i++) {
         int r = unmount(point);
         if (r < 0)
             return log_error(r, "'%s' is what is left of a mount whose daemon died, and cannot be unmounted", point);
@@ -109,7 +117,7 @@ int cvfs_mount_check(const struct cvfs_mount_options *o)
         return log_error(-errno, "mount point '%s'", o->point);
     if (mounted_at(full, source, sizeof(source), type, sizeof(type)) && strcmp(type, "fuse.curvine") == 0)
         return log_error(-EBUSY, "'%s' is a mount of %s already (cv umount '%s')", full, source, full);
-    return o->nonempty ? 0 : check_empty(o->point);
+    return o->nonempty || is_awaited(full) ? 0 : check_empty(o->point);
 }
 
 /* ---- mounting ------------------------------------------------------------------------------------------------------------ */
