@@ -22,6 +22,13 @@ state() { lab_run host systemctl show -P "$2" "$1"; }
 active() { [ "$(state "$1" ActiveState)" = active ]; }
 # One that has been started again since it was process $2.
 replaced() { [ "$(state "$1" MainPID)" != "$2" ] && active "$1"; }
+# The same, and show the line, as the administrator sees it.
+journal_shows() {
+    local line
+    line=$(journal_has "$@" | tail -n 1)
+    [ -n "$line" ] || { echo "nothing of $1 in the journal with: $2"; return 1; }
+    echo "# $line" >&3
+}
 journal_has() { lab_run host journalctl -q --no-pager -u "$1" "${@:3}" | grep -F "$2"; }
 
 @test "systemd finds nothing to say about the units" {
@@ -36,7 +43,7 @@ journal_has() { lab_run host journalctl -q --no-pager -u "$1" "${@:3}" | grep -F
     column=$([ "$LAB_RELEASE" = bookworm ] && echo 3 || echo 4)
     for unit in cv-journal cv-master cv-worker cv-fuse@; do
         score=$(lab_run host systemd-analyze security --no-pager "${unit/%@/@mnt-x}.service" | sed -n 's/.*exposure level for .*: \([0-9.]*\).*/\1/p')
-        stated=$(awk -F'|' -v unit="$unit" -v column=$column '$2 ~ "^ *" unit " *$" { print $column + 0 }' "$LAB_SOURCE/docs/install.md")
+        stated=$(awk -F'|' -v unit="$unit" -v column=$column '$2 ~ "^ *" unit " *$" { gsub(/ /, "", $column); print $column }' "$LAB_SOURCE/docs/install.md")
         echo "# $LAB_RELEASE: $unit: $score" >&3
         [ -n "$score" ] && [ "$score" = "$stated" ] || { echo "$unit: $score, stated: $stated"; return 1; }
         [ $unit = cv-fuse@ ] || awk "BEGIN { exit !($score < 3) }"
@@ -49,7 +56,7 @@ journal_has() { lab_run host journalctl -q --no-pager -u "$1" "${@:3}" | grep -F
     for unit in cv-journal cv-master; do
         [ "$(state $unit ExecMainStatus)" = 2 ]
         [ "$(state $unit NRestarts)" = 0 ]
-        journal_has $unit "cv cluster init"
+        journal_shows $unit "cv cluster init"
     done
     # By a field, as well as by text.
     lab_run host journalctl -q --no-pager CURVINE_ERROR=CV_NOT_FORMATTED | grep cv-master
@@ -64,7 +71,7 @@ journal_has() { lab_run host journalctl -q --no-pager -u "$1" "${@:3}" | grep -F
         lab_until 30 replaced $unit "$pid"
         [ "$(state $unit NRestarts)" = 1 ]
         lab_until 30 lab_run host cv cluster status
-        journal_has $unit "code=killed, status=9/KILL"
+        journal_shows $unit "Main process exited, code=killed, status=9/KILL"
     done
 }
 
@@ -78,7 +85,7 @@ journal_has() { lab_run host journalctl -q --no-pager -u "$1" "${@:3}" | grep -F
         pid=$(state $unit MainPID)
         lab_run host kill -STOP "$pid"
         lab_until 40 replaced $unit "$pid"
-        journal_has $unit "Watchdog timeout (limit 3s)!"
+        journal_shows $unit "Watchdog timeout (limit 3s)!"
         lab_until 30 lab_run host cv cluster status
     done
     lab_sh host 'rm -r /etc/systemd/system/cv-*.service.d; systemctl daemon-reload'
@@ -91,7 +98,7 @@ journal_has() { lab_run host journalctl -q --no-pager -u "$1" "${@:3}" | grep -F
     lab_until 10 journal_has cv-master "reload: log.level is now debug"
     line=$(lab_sh host 'printf "mster:\n  port: 1\n" >> /etc/curvine/curvine.yaml; grep -n "^mster" /etc/curvine/curvine.yaml | cut -d: -f1')
     run ! lab_run host systemctl reload cv-master
-    lab_until 10 journal_has cv-master "/etc/curvine/curvine.yaml:$line: mster: unknown section, did you mean 'master'?"
+    lab_until 10 journal_shows cv-master "/etc/curvine/curvine.yaml:$line: mster: unknown section, did you mean 'master'?"
     [ "$(state cv-master MainPID)" = "$pid" ]
     lab_run host cv --config /root/good cluster status
 }
@@ -100,7 +107,7 @@ journal_has() { lab_run host journalctl -q --no-pager -u "$1" "${@:3}" | grep -F
     line=$(lab_run host grep -n '^mster' /etc/curvine/curvine.yaml | cut -d: -f1)
     run ! lab_run host systemctl restart cv-worker
     run lab_run host systemctl status --no-pager cv-worker
-    echo "$output"
+    sed 's/^/# /' <<< "$output" >&3
     has "/etc/curvine/curvine.yaml:$line: mster: unknown section, did you mean 'master'?"
     [ "$(state cv-worker NRestarts)" = 0 ]
     lab_sh host 'cp good /etc/curvine/curvine.yaml; systemctl reset-failed; systemctl start cv-worker; systemctl reload cv-master'
