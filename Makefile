@@ -169,8 +169,8 @@ san: ## unit tests under address+undefined and thread sanitizers (PURE=1: withou
 	@$(MAKE) --no-print-directory SAN=address,undefined unit sim-check
 	@$(MAKE) --no-print-directory SAN=thread unit sim-check
 
-bats: all tools bench-build ## the programs from outside (T=10-config: one file; T="10-config 20-*": several)
-	@CV_BIN=$(abspath $(O))/bin bats $(if $(T),$(patsubst %,tests/bats/%.bats,$(T)),tests/bats)
+bats: all tools bench-build ## the programs from outside, a few files at a time (T=10-config: one file; T="10-config 20-*": several)
+	@CV_BIN=$(abspath $(O))/bin tests/run-bats $(if $(T),$(patsubst %,tests/bats/%.bats,$(T)))
 
 accept: all tools ## the shows of the issues: kill loops with an oracle, failovers, a bucket (KILLS=30 FAILOVERS=100 OBJECTS=10000 LARGEST=1073741824)
 	@CV_BIN=$(abspath $(O))/bin KILLS=$(or $(KILLS),30) OBJECTS=$(or $(OBJECTS),10000) LARGEST=$(or $(LARGEST),1073741824) bats --print-output-on-failure tests/accept

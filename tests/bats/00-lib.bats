@@ -33,4 +33,9 @@ load lib
     port=$(free_port)
     [ "$port" -gt 1023 ]
     run ! bash -c "exec 4<>/dev/tcp/127.0.0.1/$port"
+    for i in 1 2 3 4; do
+        (for i in $(seq 25); do free_port; done) >"ports$i" 3>&- &
+    done
+    wait
+    [ "$(sort -u ports? | wc -l)" = 100 ]
 }

@@ -132,7 +132,7 @@ attached_times() {
     start journal cv-journal
     python3 -c "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', $port)); s.listen(); time.sleep(60)" 3>&- &
     started[squatter]=$!
-    until_ok 5 bash -c "! (exec 4<>/dev/tcp/127.0.0.1/$port) 2>&1 | grep refused"
+    until_ok 20 bash -c "! (exec 4<>/dev/tcp/127.0.0.1/$port) 2>&1 | grep refused"
     run -1 cv-master
     has "listen on 127.0.0.1:$port"
     has "EADDRINUSE"

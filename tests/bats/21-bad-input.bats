@@ -47,9 +47,9 @@ sum_of() {
             lacks UNNOTICED
         done
     done
-    grep -q "closing the connection to unix:pid .*malformed message" "$cluster/log/master.log"
-    grep -q "closing the connection to unix:pid .*the data is damaged" "$cluster/log/master.log"
-    grep -q "closing the connection to unix:pid .*frame larger than the limit" "$cluster/log/journal.log"
+    until_ok 10 grep -q "closing the connection to unix:pid .*malformed message" "$cluster/log/master.log"
+    until_ok 10 grep -q "closing the connection to unix:pid .*the data is damaged" "$cluster/log/master.log"
+    until_ok 10 grep -q "closing the connection to unix:pid .*frame larger than the limit" "$cluster/log/journal.log"
     alive oracle
     stop oracle
     [ "$stopped" = 0 ]

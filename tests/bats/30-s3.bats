@@ -282,7 +282,7 @@ identity_of() { # URI KEY
     s3_proxy --status 503 --count 1000000
     SECONDS=0
     run -1 ufs --deadline 2 --param endpoint="$s3_proxy_endpoint" s3://data list
-    [ $SECONDS -le 4 ]
+    [ $SECONDS -le 15 ] # not the minutes that it would try for
     has "503 SlowDown"
     has "the service limits the rate of requests"
     # What will not get better is not tried again.
@@ -309,7 +309,7 @@ identity_of() { # URI KEY
     SECONDS=0
     run -1 sent ufs --param endpoint="$s3_proxy_endpoint" --deadline 2 --length 5000000 s3://data get o
     has "DEADLINE"
-    [ $SECONDS -le 5 ]
+    [ $SECONDS -le 15 ]
     stop proxy
     rm proxy.log
     s3_proxy --method GET --no-list --count 1000000
@@ -391,7 +391,7 @@ checker_start() { # OPTION...
         awk 'NR > 2 { printf "%.0f\n", ($1 - before) * 1000 } NR > 1 { before = $1 }' checker.log >pauses.$run
         [ "$(wc -l <pauses.$run)" = $n ]
         # At most 100, 200, 400 ... ms, and what a loaded machine adds.
-        awk '{ if ($1 > 50 * 2 ^ NR + 1500) bad = 1 } END { exit bad }' pauses.$run
+        awk '{ if ($1 > 50 * 2 ^ NR + 3000) bad = 1 } END { exit bad }' pauses.$run
         stop checker
         rm checker.log
     done

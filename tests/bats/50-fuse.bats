@@ -22,7 +22,7 @@ mount_it() {
     cv-fuse -c "$CLUSTER/curvine.yaml" -s fuse.allow_other=true -s fuse.deadline_ms=20s :/ "$MNT" \
         </dev/null >>"$CLUSTER/fuse.log" 2>&1 3>&- &
     echo $! >"$CLUSTER/fuse.pid"
-    for _ in $(seq 200); do
+    for _ in $(seq 1000); do
         tail -n 1 "$CLUSTER/fuse.log" | grep -q ': ready$' && return
         sleep 0.05
     done

@@ -11,7 +11,7 @@ setup_file() {
     cv local up --dir "$CLUSTER" 3>&-
     cv-fuse -c "$CLUSTER/curvine.yaml" :/ "$MNT" </dev/null >>"$CLUSTER/fuse.log" 2>&1 3>&- &
     echo $! >"$CLUSTER/fuse.pid"
-    for _ in $(seq 200); do
+    for _ in $(seq 1000); do
         grep -q ': ready$' "$CLUSTER/fuse.log" && return
         sleep 0.05
     done

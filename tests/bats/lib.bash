@@ -5,7 +5,8 @@
 #   stop NAME [SIGNAL]       send it (TERM), wait until it is gone; its exit status in $stopped
 #   alive NAME               whether it still runs
 #   until_ok SECONDS CMD...  run CMD until it succeeds; fails, showing its last output, when the time is up
-#   free_port                print a TCP port nobody uses
+#                            (CV_PATIENCE: so many times SECONDS, for a machine that does other things as well)
+#   free_port                print a TCP port that nobody uses and no other test is given
 #   has TEXT                 $output contains it
 #
 # CV_BIN names the directory of the programs (build/bin).
@@ -52,11 +53,11 @@ alive() {
 }
 
 stop() {
-    local pid=${started[$1]:?stop: never started: $1} deadline=$((SECONDS + 20))
+    local pid=${started[$1]:?stop: never started: $1} deadline=$((SECONDS + 20 * ${CV_PATIENCE:-1}))
     kill "-${2:-TERM}" "$pid" 2>/dev/null || true
     while kill -0 "$pid" 2>/dev/null; do
         if [ $SECONDS -ge $deadline ]; then
-            echo "stop: '$1' is still there after 20 s" >&2
+            echo "stop: '$1' is still there" >&2
             return 1
         fi
         sleep 0.02
@@ -67,7 +68,7 @@ stop() {
 }
 
 until_ok() {
-    local deadline=$((SECONDS + $1)) last
+    local deadline=$((SECONDS + $1 * ${CV_PATIENCE:-1})) last
     shift
     while ! last=$("$@" 2>&1 3>&-); do
         if [ $SECONDS -ge $deadline ]; then
@@ -78,8 +79,20 @@ until_ok() {
     done
 }
 
+# In turn, from a file that all tests of this machine share: a port stays its test's own while nobody listens there, too.
+# Below those that "cv local up" takes (15000 to 31999) and that the kernel gives to outgoing connections (from 32768).
 free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    local file=/tmp/cv-test-port.$UID fd port
+    exec {fd}<>"$file"
+    flock "$fd"
+    read -r port <"$file" || port=$((RANDOM % 5000))
+    while :; do
+        port=$(((port + 1) % 5000))
+        (: </dev/tcp/127.0.0.1/$((10000 + port))) 2>/dev/null || break
+    done
+    echo "$port" >"$file"
+    exec {fd}>&-
+    echo $((10000 + port))
 }
 
 # Assertions that say what was there instead.

@@ -27,7 +27,7 @@ at_node() {
     local n=$1
     shift
     if [ -n "$space" ]; then
-        ip netns exec "$space$n" "$@"
+        nsenter --net="/run/netns/$space$n" "$@" # "ip netns exec" would copy the mounts, too, and keep those of other tests alive
     else
         "$@"
     fi
@@ -51,7 +51,7 @@ found_cluster() {
 start_journal() {
     local n=$1
     shift
-    start j"$n" ${space:+ip netns exec "$space$n"} cv-journal -s journal.dir="$PWD/j$n" -s journal.socket="$PWD/s$n" \
+    start j"$n" ${space:+nsenter --net="/run/netns/$space$n"} cv-journal -s journal.dir="$PWD/j$n" -s journal.socket="$PWD/s$n" \
         -s journal.http_port="${http[$n]}" -s journal.listen="${host[$n]}" -s journal.port="${port[$n]}" "$@"
 }
 

