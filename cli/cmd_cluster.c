@@ -87,6 +87,24 @@ static void add_node(struct look *l, const struct rec_node_info *n, uint64_t ter
     out_text_of(o, n->detail);
 }
 
+/* Where a master that listens on all addresses is found: as the configuration of the voters has it, else where it was asked. */
+static struct text reachable(const struct look *l, const struct master_says *m, struct text said)
+{
+    static const struct text all[] = {{"0.0.0.0:", 8}, {"[::]:", 5}};
+    bool everywhere = false;
+    for (size_t i = 0; i < array_size(all); i++)
+        everywhere |= said.n > all[i].n && memcmp(said.p, all[i].p, all[i].n) == 0;
+    if (!everywhere)
+        return said;
+    rec_for_each (node_info, n, &m->answer.nodes) {
+        const struct raft_view_member *journal =
+            l->journals && text_equal(n.role, TEXT("journal")) ? raft_view_find(l->journals, n.node) : NULL;
+        if (journal && *journal->client_address)
+            return text_of(journal->client_address);
+    }
+    return strncmp(m->address, "unix:", 5) == 0 ? said : text_of(m->address);
+}
+
 static void add_master(struct look *l, const struct master_says *m)
 {
     const struct master_says *leader = l->masters.leader;
@@ -98,14 +116,16 @@ static void add_master(struct look *l, const struct master_says *m)
         found_down(l, "DEGRADED: a master is down", "cv-master", m->address);
         return;
     }
+    n.address = reachable(l, m, n.address);
     uint64_t committed = leader ? leader->answer.committed : m->answer.committed;
     uint64_t behind = committed > m->answer.applied ? committed - m->answer.applied : 0;
     bool well = text_equal(n.state, TEXT("leading")) || text_equal(n.state, TEXT("following"));
     add_node(l, &n, m->answer.term, behind, well);
     if (text_equal(n.state, TEXT("detached")))
         found_down(l, "DEGRADED: a master has no journal", "cv-journal", m->address);
-    else if (!well)
-        found(l, "DEGRADED: a node is not up", "see which: cv node list -o wide");
+    else if (text_equal(n.state, TEXT("disk full")))
+        found(l, "DEGRADED: a disk is nearly full", "make room on the host of " TEXT_FMT ": " TEXT_FMT,
+              TEXT_ARG(n.address), TEXT_ARG(n.detail));
     else if (behind > BEHIND_MAX)
         found(l, "DEGRADED: a master applies more slowly than the journal commits",
               "it catches up by itself; watch: cv node list");
@@ -134,8 +154,20 @@ static void add_journal(struct look *l, const struct raft_view_member *m)
              : leads || (m->followed && !silent) ? v->term
                                                  : UINT64_MAX,
              m->followed ? m->lag : UINT64_MAX, known && !silent);
-    if (silent || !known)
+    if (silent && *m->error && strcmp(m->error, "ECONNREFUSED") != 0)
+        found(l, "DEGRADED: a journal does not vote", "see why, and what to type: cv raft status");
+    else if (silent || !known)
         found_down(l, "DEGRADED: a journal is down", "cv-journal", m->address);
+}
+
+static void found_worker_down(struct look *l, const struct rec_node_info *n)
+{
+    char address[256];
+    snprintf(address, sizeof(address), TEXT_FMT, TEXT_ARG(n->address));
+    found_down(l,
+               text_equal(n->state, TEXT("out")) ? "DEGRADED: a worker is out, others have its share"
+                                                 : "DEGRADED: a worker is down",
+               "cv-worker", address);
 }
 
 static void add_others(struct look *l, const struct master_says *m, struct text role)
@@ -146,8 +178,13 @@ static void add_others(struct look *l, const struct master_says *m, struct text 
         if (!text_equal(n.role, role))
             continue;
         add_node(l, &n, text_equal(role, TEXT("journal")) ? m->answer.term : UINT64_MAX, UINT64_MAX, well);
-        if (!well)
-            found(l, "DEGRADED: a node is not up", "see which: cv node list -o wide");
+        if (text_equal(n.state, TEXT("detached")))
+            found_down(l, "DEGRADED: a journal is down", "cv-journal", m->address);
+        else if (!well)
+            found_worker_down(l, &n);
+        else if (n.detail.n)
+            found(l, "DEGRADED: a worker has trouble", "on " TEXT_FMT ": " TEXT_FMT, TEXT_ARG(n.address),
+                  TEXT_ARG(n.detail));
     }
 }
 

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -11,6 +12,8 @@
 #include "cli/raft_change.h"
 
 #define LOOK_MS     10000
+#define SETTLE_MS   1500 /* a new leader has heard from everybody by then */
+#define AGAIN_MS    100
 #define SILENT_MS   3000
 #define CHANGE_MS   30000
 #define CATCH_UP_MS 600000
@@ -35,45 +38,108 @@ static __attribute__((format(printf, 3, 4))) void found(struct findings *f, cons
     f->n++;
 }
 
+/* What to type about a member the leader does not hear, by why. */
+static void advise_silent(const struct raft_view_member *m, char *out, size_t size)
+{
+    static const struct {
+        const char *error, *action; /* with the node, its address, the node again */
+    } known[] = {
+        {"ENXIO", "it came back without its log, as a new member: cv raft replace %1$s %2$s"},
+        {"CV_WRONG_INCARNATION", "one of the two is of a former life of the cluster: cv-journal rejoin and cv-master "
+                                 "rejoin there, then cv raft "
+                                 "replace %1$s %2$s"},
+        {"CV_WRONG_CLUSTER", "%2$s is a journal of another cluster: the right address by cv raft set-addr %1$s "
+                             "HOST:PORT, or cv raft replace "
+                             "%1$s HOST:PORT"},
+        {"CV_UNREACHABLE",
+         "the name in %2$s is not known on the leader's host: name service, /etc/hosts, or cv raft set-addr %1$s "
+         "HOST:PORT"},
+        {"ECONNREFUSED", "start cv-journal there; if it runs, its log says why it does not vote; if it is gone for "
+                         "good: cv raft replace "
+                         "%1$s HOST:PORT"},
+    };
+    static const char other[] =
+        "is that host up, cv-journal started, its port open to the leader? If it is gone for good: "
+        "cv raft replace %1$s HOST:PORT";
+    const char *action = other;
+    char node[17];
+    for (size_t i = 0; i < array_size(known); i++)
+        if (strcmp(m->error, known[i].error) == 0)
+            action = known[i].action;
+    snprintf(out, size, action, raft_node_text(m->id, node), m->address);
+}
+
+static bool is_silent(const struct raft_view *v, const struct raft_view_member *m)
+{
+    return m->id != v->leader && (m->heard_ago_ms < 0 || m->heard_ago_ms > SILENT_MS);
+}
+
+static void judge_silent(struct findings *f, const struct raft_view_member *m)
+{
+    char node[17], action[400], since[60] = "has not answered this leader";
+    advise_silent(m, action, sizeof(action));
+    if (m->heard_ago_ms >= 0)
+        snprintf(since, sizeof(since), "is silent for %" PRId64 " s", m->heard_ago_ms / 1000);
+    bool refuses = strcmp(m->error, "ENXIO") == 0 || strncmp(m->error, "CV_WRONG", 8) == 0;
+    found(f, action, "%s (%s) %s%s%s%s", raft_node_text(m->id, node), m->address, since, *m->reason ? ": " : "",
+          refuses ? "who is there says: " : "", m->reason);
+}
+
 static void judge_member(struct findings *f, const struct raft_view *v, const struct raft_view_member *m)
 {
     char node[17], action[300];
     raft_node_text(m->id, node);
-    if (!m->followed)
+    snprintf(action, sizeof(action), "wait: cv raft wait-caught-up %s", node);
+    if (!m->followed || m->id == v->leader)
         return;
-    if (m->heard_ago_ms < 0 || m->heard_ago_ms > SILENT_MS) {
-        snprintf(action, sizeof(action), "start cv-journal there; if it is gone for good: cv raft replace %s HOST:PORT",
-                 node);
-        if (m->heard_ago_ms < 0)
-            found(f, action, "%s (%s) has not answered this leader%s%s", node, m->address, *m->reason ? ": " : "",
-                  m->reason);
-        else
-            found(f, action, "%s (%s) is silent for %" PRId64 " s%s%s", node, m->address, m->heard_ago_ms / 1000,
-                  *m->reason ? ": " : "", m->reason);
+    if (is_silent(v, m)) {
+        judge_silent(f, m);
     } else if (m->snapshot_index) {
-        snprintf(action, sizeof(action), "wait: cv raft wait-caught-up %s", node);
         found(f, action, "%s fetches a snapshot of the state at entry %" PRIu64, node, m->snapshot_index);
+    } else if (!m->caught_up && m->lag) {
+        found(f, action, "%s, a %s, is %" PRIu64 " entries behind", node, m->voter ? "voter" : "learner", m->lag);
     } else if (!m->voter && m->caught_up) {
         snprintf(action, sizeof(action), "cv raft promote %s", node);
         found(f, action, "%s is a learner and has caught up", node);
-    } else if (m->voter && !m->caught_up && m->id != v->leader) {
-        snprintf(action, sizeof(action), "wait: cv raft wait-caught-up %s", node);
-        found(f, action, "%s is %" PRIu64 " entries behind", node, m->lag);
-    } else if (m->voter && !m->journal_only && !m->can_lead && m->id != v->leader) {
+    } else if (m->voter && !m->journal_only && !m->can_lead) {
         found(f, "start cv-master there, or look at its log",
               "%s could not lead: no master that keeps up is attached to it", node);
     }
+}
+
+/* Nobody leads: who is missing, if we know. */
+static void judge_leaderless(struct findings *f, const struct raft_view *v)
+{
+    uint32_t voters = raft_view_voters(v, false), there = 0;
+    char missing[RAFT_VIEW_MEMBERS * 40] = "";
+    for (uint32_t i = 0; i < v->count; i++) {
+        const struct raft_view_member *m = &v->members[i];
+        size_t n = strlen(missing);
+        there += m->voter && m->answered;
+        if (m->voter && !m->answered)
+            snprintf(missing + n, sizeof(missing) - n, "%s%.38s", n ? ", " : "", m->address);
+    }
+    if (there > voters / 2)
+        found(f, "look again in some seconds; then at the logs of cv-journal and cv-master",
+              "nobody leads, though %u of %u voters answer: an election, or none of them has a master that could lead",
+              there, voters);
+    else if (v->count)
+        found(f,
+              "start the journals (and the masters they are asked through) that do not answer; if a majority is gone "
+              "for good: "
+              "docs/operations.md, \"quorum is gone\"",
+              "nobody leads: %u of %u voters answer, %u are needed; no word of %s", there, voters, voters / 2 + 1,
+              missing);
+    else
+        found(f, "on that host: systemctl status cv-journal, journalctl -u cv-journal -n 20",
+              "nobody leads, and no journal answers: see below why");
 }
 
 static void judge(struct findings *f, const struct raft_view *v)
 {
     uint32_t voters = raft_view_voters(v, false), full = raft_view_voters(v, true);
     if (!v->leader) {
-        found(
-            f,
-            "start the journals that are down; if a majority is gone for good: docs/operations.md, \"quorum is gone\"",
-            "nobody leads: %u of %u masters asked answer, %u voters are needed of %u", v->answers, v->master_count,
-            voters / 2 + 1, voters);
+        judge_leaderless(f, v);
         return;
     }
     if (!v->conf_committed)
@@ -91,6 +157,49 @@ static void judge(struct findings *f, const struct raft_view *v)
     if (v->warnings & RAFT_VIEW_LEFT_BEHIND)
         found(f, "it catches up by a snapshot when it is back; gone for good: cv raft replace NODE HOST:PORT",
               "the log was cut without waiting for a silent member");
+}
+
+/* What a look finds while a leader is new, and what is over in a moment: nobody leads, a member has not answered it yet, or
+ * its end is not found out. */
+static bool is_settling(const struct raft_view *v)
+{
+    if (!v->leader)
+        return true;
+    for (uint32_t i = 0; i < v->count; i++) {
+        const struct raft_view_member *m = &v->members[i];
+        if (m->followed && m->id != v->leader &&
+            (m->heard_ago_ms < 0 || (m->voter && !m->caught_up && !m->snapshot_index) ||
+             (m->voter && !m->journal_only && !m->can_lead)))
+            return true;
+    }
+    return false;
+}
+
+/* Look until what is seen lasts, for a while. */
+static int look(struct raft_view *v, uint64_t deadline_ns)
+{
+    uint64_t until = min(deadline_ns, clock_ns() + SETTLE_MS * NS_PER_MS);
+    for (;;) {
+        int r = raft_view_look(v, deadline_ns);
+        if (r < 0 || !is_settling(v) || clock_ns() >= until)
+            return r;
+        usleep(AGAIN_MS * 1000);
+    }
+}
+
+/* How many voters more may be lost, as things are. */
+static void survives(const struct raft_view *v, char *out, size_t size)
+{
+    uint32_t voters = raft_view_voters(v, false), there = 0;
+    for (uint32_t i = 0; i < v->count; i++)
+        there += v->members[i].voter && (v->leader ? !is_silent(v, &v->members[i]) : v->members[i].answered);
+    uint32_t left = there > voters / 2 ? there - voters / 2 - 1 : 0;
+    if (!v->leader || there <= voters / 2)
+        snprintf(out, size, "no loss: no majority is there");
+    else if (!left)
+        snprintf(out, size, "no%s loss", there < voters ? " further" : "");
+    else
+        snprintf(out, size, "the loss of %u %svoter%s", left, there < voters ? "more " : "", left == 1 ? "" : "s");
 }
 
 /* ---- status ------------------------------------------------------------------------------------------------------------------ */
@@ -132,8 +241,7 @@ static struct out *status_record(const struct raft_view *v, const struct finding
     out_number(o, v->commit);
     out_number(o, v->last);
     out_number(o, voters);
-    snprintf(text, sizeof(text), "the loss of %u voter%s", voters ? (voters - 1) / 2 : 0,
-             voters == 3 || voters == 4 ? "" : "s");
+    survives(v, text, sizeof(text));
     out_text(o, text);
     out_number(o, v->conf_index);
     return o;
@@ -150,7 +258,7 @@ int cmd_raft_status(struct cli *cli, int argc, char **argv)
     int status = raft_view_open(cli, &v);
     if (status != CLI_OK)
         return status;
-    int r = raft_view_look(v, clock_ns() + cli_timeout_ms(cli, LOOK_MS) * NS_PER_MS);
+    int r = look(v, clock_ns() + cli_timeout_ms(cli, LOOK_MS) * NS_PER_MS);
     if (r < 0)
         return raft_view_fail(v, r);
     struct findings f = {.table = out_table(columns, array_size(columns))};
@@ -194,7 +302,7 @@ int cmd_raft_transfer(struct cli *cli, int argc, char **argv)
     uint64_t id;
     int r = raft_view_resolve(c.view, argv[optind], &m, &id);
     if (r < 0)
-        return cli_fail(cli, r, "cv raft status lists the members", "'%s'", argv[optind]);
+        return raft_view_fail_name(c.view, r, argv[optind]);
     if (!m->voter || m->journal_only)
         return cli_fail(cli, -EPERM, "cv raft status lists the members", "%s cannot lead: it is %s", argv[optind],
                         m->voter ? "journal-only" : "a learner");
@@ -219,7 +327,7 @@ int cmd_raft_wait_caught_up(struct cli *cli, int argc, char **argv)
         uint64_t id;
         int r = raft_view_resolve(c.view, argv[i], &m, &id);
         if (r < 0)
-            return cli_fail(cli, r, "cv raft status lists the members", "'%s'", argv[i]);
+            return raft_view_fail_name(c.view, r, argv[i]);
         raft_change_step(&c, STEP_CATCH_UP, m->id);
     }
     for (uint32_t i = 0; argc == optind && i < c.view->count && c.count < RAFT_STEPS_MAX; i++)

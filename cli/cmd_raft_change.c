@@ -168,8 +168,7 @@ static int name_member(struct wanted *w, const char *name, bool gone_is_fine, ui
     int r = raft_view_resolve(w->change.view, name, &m, ret);
     if (r == 0 || (r == -ENOENT && gone_is_fine && (*ret || strchr(name, ':'))))
         return CLI_OK;
-    return cli_fail(w->change.cli, r, "cv raft status lists the members", "'%s' %s", name,
-                    r == -ENOTUNIQ ? "names more than one member" : "is no member");
+    return raft_view_fail_name(w->change.view, r, name);
 }
 
 /* ---- the commands -------------------------------------------------------------------------------------------------------------- */

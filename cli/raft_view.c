@@ -31,6 +31,7 @@ struct question {
     int result;
     struct buf text;
     uint64_t node;
+    bool there;
 };
 
 struct raft_view_private {
@@ -139,6 +140,7 @@ static void on_answer(struct rpc_call *call, int result, const struct rpc_frame 
     if (result == 0)
         result = msg_raft_admin_answer_decode(f->body, f->header.body_len, &a);
     if (result == 0) {
+        q->there = true;
         q->node = a.node;
         result = buf_append(&q->text, a.text.p, a.text.n);
     }
@@ -189,7 +191,10 @@ static int question_wait(struct question *q)
     struct raft_view_master *m = &q->v->masters[q->master];
     m->error = q->result;
     m->node = q->node;
+    m->there = q->there;
     int r = buf_append(&q->text, "", 1);
+    if (q->result < 0 && q->text.n > 1) /* it answers, with why it cannot say more */
+        snprintf(m->reason, sizeof(m->reason), "%s", (const char *)q->text.p);
     return q->result < 0 ? q->result : r;
 }
 
@@ -292,8 +297,10 @@ static void take_peers(struct raft_view *v, const json_t *status)
     json_array_foreach(json_object_get(json_object_get(status, "transport"), "peers"), i, p)
     {
         struct raft_view_member *to = find(v, node_of(p, "id"));
-        if (to)
+        if (to) {
             string(p, "reason", to->reason, sizeof(to->reason));
+            string(p, "error", to->error, sizeof(to->error));
+        }
     }
 }
 
@@ -408,6 +415,11 @@ int raft_view_look(struct raft_view *v, uint64_t deadline_ns)
 int raft_view_fail(const struct raft_view *v, int r)
 {
     const struct raft_view_master *m = &v->masters[0];
+    for (uint32_t i = 0; i < v->master_count; i++)
+        if (v->masters[i].there)
+            return cli_fail(v->private->cli, v->masters[i].error,
+                            "on that host: systemctl status cv-journal, journalctl -u cv-journal -n 20",
+                            "no journal answers (master %s: %s)", v->masters[i].address, v->masters[i].reason);
     return cli_fail(v->private->cli, r,
                     "is it running? systemctl status cv-master, or name it with --cluster HOST:PORT or --dir DIR",
                     "no master answers (%s%s%s)", m->address, *m->reason ? ": " : "", m->reason);
@@ -443,4 +455,11 @@ int raft_view_resolve(const struct raft_view *v, const char *name, const struct 
     *ret = found;
     *ret_id = found->id;
     return 0;
+}
+
+int raft_view_fail_name(const struct raft_view *v, int r, const char *name)
+{
+    fprintf(stderr, "cv %s: '%s' %s\n  try: cv raft status lists the members\n", v->private->cli->command->name, name,
+            r == -ENOTUNIQ ? "names more than one member" : "is no member");
+    return CLI_FAILED;
 }

@@ -35,6 +35,7 @@ struct raft_view_member {
     uint64_t snapshot_index; /* being fetched; 0: none */
     bool caught_up, can_lead;
     char reason[200]; /* why the leader does not reach it; "" */
+    char error[32];   /* the same by name: "ECONNREFUSED" */
 
     /* As its own journal says, if its master was asked. */
     bool answered;
@@ -46,6 +47,7 @@ struct raft_view_master {
     char address[256];
     bool named; /* by the configuration, not by a member */
     int error;  /* of the last question: 0, or why nobody answered */
+    bool there; /* the master did, if only to say so of its journal */
     uint64_t node;
     char reason[256];
 };
@@ -97,6 +99,9 @@ uint32_t raft_view_voters(const struct raft_view *v, bool full_only);
  * host alone. 0, and *ret; errors: -ENOENT; -ENOTUNIQ. *ret_id: the number, when it is a whole id of no member. */
 int raft_view_resolve(const struct raft_view *v, const char *name, const struct raft_view_member **ret,
                       uint64_t *ret_id);
+
+/* Report that an argument names no member, or more than one. Returns CLI_FAILED. */
+int raft_view_fail_name(const struct raft_view *v, int r, const char *name);
 
 /* "0123456789abcdef" into out (17 bytes); returns out. */
 char *raft_node_text(uint64_t node, char out[17]);

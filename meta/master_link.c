@@ -35,6 +35,7 @@ struct master_link {
     int said;         /* why it is down, as it was logged last; 0: it is up, or was never tried */
     uint32_t wait_ms; /* before the last attempt, about */
     bool reached;     /* the journal answered the last attempt */
+    int error;        /* of the last attempt */
     uint64_t up_ns;   /* since when it is up */
     uint32_t refused; /* why the journal would not have us when it was last asked; 0: it did */
     int fd;           /* while connecting; then the connection's */
@@ -298,6 +299,7 @@ static void went_down(struct master_link *l, int error)
         log_warn(error, "link to the journal at %s is down, retrying", l->o.socket);
         l->said = error;
     }
+    l->error = error;
     loop_timer_start(l->loop, &l->timer, clock_ns() + next_wait_ns(l));
     l->events->lost(l->events->arg, error);
 }
@@ -416,6 +418,12 @@ void master_link_stop(struct master_link *l, void (*stopped)(void *arg), void *a
 bool master_link_is_up(const struct master_link *l)
 {
     return l->state == LINK_UP;
+}
+
+int master_link_why(const struct master_link *l, struct buf *out)
+{
+    int error = l->refused ? -(int)(l->refused & INT32_MAX) : l->error;
+    return buf_printf(out, "the journal at %s: %s", l->o.socket, error ? cv_error_text(error) : "not asked yet");
 }
 
 void master_link_get_stats(const struct master_link *l, struct master_link_stats *ret)

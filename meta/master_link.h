@@ -76,6 +76,9 @@ void master_link_stop(struct master_link *l, void (*stopped)(void *arg), void *a
 
 bool master_link_is_up(const struct master_link *l);
 
+/* Why it is not up, for people: "the journal at /run/curvine/journal.sock: Connection refused". */
+int master_link_why(const struct master_link *l, struct buf *out);
+
 /* Something for the log that was made under term. payload: lent (a reference is taken), or NULL: bytes are copied.
  * Sequences are given in order from 1 after each master_link_role_seen(). */
 struct master_proposal {

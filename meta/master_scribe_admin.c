@@ -58,8 +58,14 @@ static int ask_journal(struct master_scribe *s, struct master_admin *a)
                                  .flags = m->flags,
                                  .from = m->from,
                                  .to = m->to};
-    int r = master_link_admin(s->link, &ask);
-    return r == -CV_CLOSED ? -CV_UNREACHABLE : r; /* this master has no journal now */
+    return master_link_admin(s->link, &ask);
+}
+
+/* This master has no journal now: it says so, and why. */
+static void answer_alone(struct master_scribe *s, struct master_admin *a)
+{
+    a->error = CV_UNREACHABLE;
+    finish(a, master_link_why(s->link, &a->text));
 }
 
 static void admin_run(struct loop_job *job)
@@ -80,7 +86,9 @@ static void admin_run(struct loop_job *job)
         return;
     }
     int r = ask_journal(s, a);
-    if (r < 0)
+    if (r == -CV_CLOSED)
+        answer_alone(s, a);
+    else if (r < 0)
         finish(a, r);
 }
 

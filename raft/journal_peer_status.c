@@ -31,6 +31,8 @@ static int write_peer(const struct peer *peer, bool first, struct buf *out)
     if (r == 0)
         r = json_write_text(out, control->reason[0] ? control->reason : entries->reason);
     if (r == 0)
+        r = buf_printf(out, ",\"error\":\"%s\"", control->error ? cv_error_name(control->error) : "");
+    if (r == 0)
         r = buf_printf(out,
                        ",\"queued_bytes\":%" PRIu64 ",\"waiting\":%u,\"bytes_out\":%" PRIu64 ",\"bytes_in\":%" PRIu64
                        ",\"messages_out\":%" PRIu64 ",\"messages_in\":%" PRIu64 ",\"dropped\":%" PRIu64

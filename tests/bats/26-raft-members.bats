@@ -266,3 +266,48 @@ all_compared() {
     cvc fs stat :/new
     run ! cvc fs stat :/lost
 }
+
+says() {
+    raft status >said 2>&1 || true
+    grep -F "$1" said
+}
+
+other_journal() {
+    [ -z "${started[j3]:-}" ] || stop j3
+    rm -rf n3/journal
+    cv-journal join -c n3/node.yaml "$@" >/dev/null
+    start_journal_of 3
+}
+
+listed_as() {
+    cvc node list >nodes || true
+    grep -F "$1" nodes
+}
+
+@test "status names why a member is not heard, and what to type" {
+    grow_to_three
+    id=$(id_of 3)
+    stop m2
+    sed -i '/^master/,$s/listen: .*/listen: 0.0.0.0/' n2/node.yaml
+    start_master_of 2
+    until_ok 10 listed_as "127.0.0.1:${mport[2]}"
+    run ! grep 0.0.0.0 nodes
+
+    stop_node 3
+    until_ok 15 says "start cv-journal there"
+    grep "survives .*no further loss" said
+    other_journal --cluster $CLUSTER
+    until_ok 15 says "as a new member: cv raft replace $id 127.0.0.1:${jport[3]}"
+    other_journal --cluster 0f8fad5b-d9cb-469f-a165-70867728950f
+    until_ok 15 says "cv raft set-addr $id"
+    other_journal --cluster $CLUSTER --incarnation 7
+    until_ok 15 says "of a former life of the cluster"
+
+    stop_node 2
+    until_ok 15 says "1 of 3 voters answer, 2 are needed; no word of"
+    grep -F "127.0.0.1:${jport[2]}" said
+    stop j1
+    until_ok 15 says "no journal answers (master 127.0.0.1:${mport[1]}: the journal at "
+    run -4 raft status
+    has "journalctl -u cv-journal"
+}
