@@ -438,6 +438,8 @@ static void on_connected(struct io_op *op, int result)
         attempt_failed(c, result == -ECANCELED ? -CV_DEADLINE : result);
         return;
     }
+    if (c->options.give_up_ms)
+        (void)net_give_up(fd, c->options.give_up_ms); /* no TCP (-EOPNOTSUPP): its end is seen at once */
     struct msg_hello hello;
     rpc_hello_fill(&c->options.self, &hello);
     hello.session = c->options.session;

@@ -54,6 +54,7 @@ struct rpc_client_options {
     struct rpc_self self;
     uint64_t session;            /* said in HELLO */
     uint32_t connect_timeout_ms; /* of one attempt, HELLO included; 0: 3000 */
+    uint32_t give_up_ms; /* the connection ends when the other host acknowledges nothing for so long; 0: 40000 */
     struct rpc_conn_limits limits;
 
     /* The connection is there (error 0; answer of the other end) or lost or could not be made (a code; reason: the other

@@ -20,6 +20,8 @@
 #define CALM_MS      1000 /* who served for so long is not suspected of flapping */
 #define WATCH_MS     250
 #define SILENT_MS    500
+#define GIVE_UP_MS   3000 /* a host that acknowledges nothing for so long is gone: a new connection finds it again */
+#define CONNECT_MS   2000
 
 enum state { IDLE, LOOKING, KNOWN, CLOSING };
 
@@ -205,7 +207,14 @@ static int add_seat(struct rpc_leader *l, const char *address)
 {
     struct seat *s = &l->seats[l->count];
     struct rpc_client_options o = {
-        .address = address, .default_port = l->o.default_port, .self = l->o.self, .state = on_state, .user = s};
+        .address = address,
+        .default_port = l->o.default_port,
+        .self = l->o.self,
+        .connect_timeout_ms = CONNECT_MS,
+        .give_up_ms = GIVE_UP_MS,
+        .state = on_state,
+        .user = s,
+    };
     s->leader = l;
     int r = rpc_client_new(l->loop, &o, &s->client);
     if (r == 0)

@@ -11,6 +11,10 @@
  *
  * Who follows names the leader: a TCP address that is none of ours is asked too from then on.
  *
+ * A connection whose other host acknowledges nothing for 3 s ends, and is tried anew once or twice a second. TCP by itself
+ * would try half a minute long, at twice the pause each time: a network that was cut for a minute and works again would not
+ * be noticed for the next one.
+ *
  * No more than one master serves at any time: its lease has run out before another may be elected (raft.md 5.2). So
  * whoever says that it serves is believed, and a silent one is left only for one that does.
  *
