@@ -393,6 +393,7 @@ static void look(struct loop_timer *timer)
         link_look_at_leases(l);
     if (link_has_master(l)) {
         look_at_health(l);
+        link_tell_credit(l);
         link_propose_pending(l);
     }
 }

@@ -19,6 +19,7 @@ enum {
     LINK_RANGES_MAX = 64,
     LINK_READS_MAX = 1024,
     LINK_TELL_BYTES = 1 << 20, /* of one entries message, about */
+    LINK_HAND_OVER_MS = 3000,  /* for another voter to take the lead before clients hear that the disk is full */
 };
 
 enum link_peer_kind { PEER_NEW, PEER_MASTER, PEER_HEALTH };
@@ -127,7 +128,8 @@ struct journal_link {
     uint64_t lease_told_ns;   /* the latest that any master was told */
     uint64_t lease_over_term; /* no leases any more in this term */
     struct link_wish wish;
-    bool letting_go; /* the master is gone: the core learns of it when no lease is left */
+    uint64_t low_since_ns; /* the disk is nearly full; 0: it is not */
+    bool letting_go;       /* the master is gone: the core learns of it when no lease is left */
 
     bool stopping;
     void (*stopped)(void *arg);

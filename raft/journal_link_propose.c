@@ -191,11 +191,24 @@ void link_propose_hook(struct loop_hook *hook)
     link_propose_pending(container_of(hook, struct journal_link, propose));
 }
 
+/* Is the disk so full that the master has to refuse what is new? With other voters not at once: one with room takes the
+ * lead meanwhile (should_lead() in journal_link_lease.c), and no client hears of it. */
+static bool has_no_room(struct journal_link *l)
+{
+    const struct journal_view *v = journal_driver_view(l->driver);
+    uint64_t now = loop_now(l->options.loop);
+    if (!v->disk_low)
+        l->low_since_ns = 0;
+    else if (!l->low_since_ns)
+        l->low_since_ns = now;
+    return v->disk_low && (v->voters <= 1 || now - l->low_since_ns >= LINK_HAND_OVER_MS * NS_PER_MS);
+}
+
 /* Once, and when the disk gets full or is so no longer. */
 void link_tell_credit(struct journal_link *l)
 {
     struct link_session *s = &l->session;
-    bool low = journal_driver_view(l->driver)->disk_low;
+    bool low = has_no_room(l);
     if (s->credited && s->disk_low == low)
         return;
     s->credited = true;

@@ -1,0 +1,166 @@
+#!/usr/bin/env bats
+# Disks that fill up, and disks whose fsync fails, under one of three journals and 40 clients: the others go on, no client
+# sees an error, nothing acknowledged is lost (tests/tools/linear.h). A journal never says that it has what its disk refused.
+#
+# A disk with errors: ext4 on a loop device whose file lies, full of holes, in a small tmpfs. Fill that, and what the kernel
+# writes back into a hole fails: fsync answers EIO, as of a medium that is worn out. (No device mapper is needed for it.)
+load ../bats/lib
+load ../bats/wire
+load wired
+
+setup() {
+    JOURNAL_OPTIONS="disk_reserve_bytes: 64MiB"
+    wired_begin disks
+    disks=()
+}
+
+teardown() {
+    local n
+    wired_end
+    for n in 1 2 3; do
+        ! mountpoint -q "disk$n" || umount -l "disk$n"
+    done
+}
+
+# A tmpfs for the journal of each node.
+small_disks() {
+    local n
+    for n in 1 2 3; do
+        mkdir -p "$NODES/n$n/journal"
+        mount -t tmpfs -o size=400M none "$NODES/n$n/journal" || skip "needs tmpfs"
+    done
+}
+
+# Leave so many MiB free.
+fill() {
+    local dir=$1 free
+    rm -f "$dir/ballast"
+    free=$(stat -f -c '%a * %S' "$dir")
+    free=$(((free >> 20) - $2))
+    [ "$2" = 0 ] && { dd if=/dev/zero of="$dir/ballast" bs=1M 2>/dev/null || true; } && return
+    fallocate -l "${free}M" "$dir/ballast"
+}
+
+has_lead_elsewhere() {
+    another_than "$1"
+}
+
+up_again() {
+    local n=$1
+    if gone "${started[j$n]}"; then
+        stop "j$n" || true
+        stop "m$n" || true
+        wired_start "$n"
+    fi
+}
+
+@test "the disk of the leader's journal fills up: another leads, it comes back with room" {
+    small_disks
+    wired_format
+    wired_start 1 2 3
+    until_ok 20 whole
+    load_begin
+    for rest in 40 0; do
+        old=$(until_ok 20 leader >/dev/null && leader)
+        mark "leader's disk: $rest MiB" heal
+        fill "$NODES/n$old/journal" $rest
+        until_ok 20 another_than "$old"
+        progress_from
+        until_ok 10 goes_on 500
+        mark "CONT room" heal
+        rm "$NODES/n$old/journal/ballast"
+        echo "# $rest MiB: $(gone "${started[j$old]}" && echo "it stopped" || echo "it stayed, without the lead")" >&3
+        up_again "$old"
+        until_ok 30 whole
+    done
+    load_end
+}
+
+@test "the disk of a follower's journal fills up: nobody notices, it comes back with room" {
+    small_disks
+    wired_format
+    wired_start 1 2 3
+    until_ok 20 whole
+    load_begin
+    for rest in 40 0; do
+        old=$(until_ok 20 leader >/dev/null && leader)
+        before="$old $(term)"
+        read -r a b < <(others "$old")
+        mark "follower's disk: $rest MiB" heal
+        fill "$NODES/n$a/journal" $rest
+        progress_from
+        until_ok 10 goes_on 2000
+        [ "$(leader) $(term)" = "$before" ]
+        mark "CONT room" heal
+        rm "$NODES/n$a/journal/ballast"
+        echo "# $rest MiB: $(gone "${started[j$a]}" && echo "it stopped" || echo "it stayed")" >&3
+        up_again "$a"
+        until_ok 30 whole
+    done
+    load_end
+}
+
+# ---- EIO ----
+
+holed_disks() {
+    local n
+    losetup -f >/dev/null 2>&1 || skip "needs loop devices"
+    for n in 1 2 3; do
+        mkdir -p "disk$n" "$NODES/n$n/journal"
+        mount -t tmpfs -o size=200M none "disk$n" || skip "needs tmpfs"
+        truncate -s 1G "disk$n/image"
+        mkfs.ext4 -q "disk$n/image"
+        mount -o loop "disk$n/image" "$NODES/n$n/journal"
+    done
+}
+
+# What it last said that it has on disk, until it ends.
+watch_durable() {
+    local said
+    durable=0
+    while ! gone "${started[j$1]}"; do
+        said=$(of_state "$1" .durable 2>/dev/null) && durable=$said
+        [ $SECONDS -lt "$2" ] || { echo "the journal goes on with a disk that fails"; return 1; }
+    done
+}
+
+eio() {
+    local n=$1
+    dd if=/dev/zero of="disk$n/ballast" bs=1M 2>/dev/null || true
+    watch_durable "$n" $((SECONDS + 30))
+    stop "j$n" || true
+    echo "# $2: $(grep -iE 'i/o error|input/output|read-only|EIO' "j$n.log" | tail -n 1)" >&3
+    grep -qiE 'i/o error|input/output|EIO' "j$n.log"
+    [ "$stopped" != 0 ]
+    progress_from
+    until_ok 10 goes_on 500
+    # A new medium, with what was on the old one.
+    rm "disk$n/ballast"
+    stop "m$n" || true
+    until_ok 10 umount "$NODES/n$n/journal"
+    e2fsck -fy "disk$n/image" >fsck.log 2>&1 || [ $? -le 2 ]
+    mount -o loop "disk$n/image" "$NODES/n$n/journal"
+    mark "CONT repaired" heal
+    cv-journal check -d "$NODES/n$n/journal/"
+    last=$(cv-journal dump -d "$NODES/n$n/journal/" --json | tail -n 1 | jq .index)
+    echo "# it had said $durable, it has $last" >&3
+    [ "$last" -ge "$durable" ]
+    wired_start "$n"
+    until_ok 30 whole
+}
+
+@test "fsync fails under the leader's journal, then under a follower's: it stops with the reason and has all it said" {
+    holed_disks
+    wired_format
+    wired_start 1 2 3
+    until_ok 20 whole
+    load_begin
+    old=$(until_ok 20 leader >/dev/null && leader)
+    mark "leader's disk fails" heal
+    eio "$old" leader
+    old=$(until_ok 20 leader >/dev/null && leader)
+    read -r a b < <(others "$old")
+    mark "follower's disk fails" heal
+    eio "$a" follower
+    load_end
+}
