@@ -172,7 +172,7 @@ san: ## unit tests under address+undefined and thread sanitizers (PURE=1: withou
 bats: all tools bench-build ## the programs from outside, a few files at a time (T=10-config: one file; T="10-config 20-*": several)
 	@CV_BIN=$(abspath $(O))/bin tests/run-bats $(if $(T),$(patsubst %,tests/bats/%.bats,$(T)))
 
-accept: all tools ## the shows of the issues: kill loops with an oracle, failovers, a bucket (KILLS=30 FAILOVERS=100 OBJECTS=10000 LARGEST=1073741824)
+accept: all tools ## the shows of the issues: kill loops with an oracle, failovers, a bucket (KILLS=30 FAILOVERS=100 OBJECTS=10000 LARGEST=1073741824 CUTS=10)
 	@CV_BIN=$(abspath $(O))/bin KILLS=$(or $(KILLS),30) OBJECTS=$(or $(OBJECTS),10000) LARGEST=$(or $(LARGEST),1073741824) bats --print-output-on-failure tests/accept
 
 # Without the kill loops under whole programs, which take as long as the programs do.
@@ -181,6 +181,8 @@ accept-short: all tools
 	    bats --print-output-on-failure $(patsubst %,tests/accept/%.bats,kill bucket damage)
 	@CV_BIN=$(abspath $(O))/bin FAILOVERS=$(or $(FAILOVERS),6) bats --print-output-on-failure tests/accept/failover.bats
 	@CV_BIN=$(abspath $(O))/bin ROUNDS=2 bats --print-output-on-failure tests/accept/members.bats
+	@CV_BIN=$(abspath $(O))/bin CUTS=2 CUT_SECONDS=2 bats --print-output-on-failure -f '^(the leader|clients|one way: a leader|fsync)' \
+	    tests/accept/partitions.bats tests/accept/disks.bats
 	@CV_BIN=$(abspath $(O))/bin bats --print-output-on-failure -f '^(git|tar|SQLite|fio)' tests/accept/apps.bats
 
 .PHONY: soak

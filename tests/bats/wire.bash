@@ -3,7 +3,8 @@
 #   wire_up NODES            skips, with the reason, where there can be none; node N has the address 10.77.0.N
 #   at_node N CMD...         run CMD in its network; in the background: start NAME on_wire N CMD...
 #   wire RULE...             change it
-#   wire_down                all who live there must have ended
+#
+# The networks end with the process "wire", one of those the test started, and with all who live there.
 
 : "${CV_TOOLS:=$CV_ROOT/build/tools}"
 
@@ -11,7 +12,7 @@ wire_up() {
     [ "$(id -u)" = 0 ] || skip "needs root: network namespaces"
     [ -c /dev/net/tun ] || skip "needs /dev/net/tun"
     unshare -n true 2>/dev/null || skip "needs network namespaces"
-    WIRE=$(mktemp -u /tmp/cv-wire-XXXXXX)
+    WIRE=$BATS_TEST_TMPDIR/wire
     start wire "$CV_TOOLS/cv-wire" "$WIRE" up "$@"
     until_ok 5 grep -q up wire.log
 }
@@ -22,8 +23,4 @@ at_node() {
 
 wire() {
     "$CV_TOOLS/cv-wire" "$WIRE" "$@"
-}
-
-wire_down() {
-    [ -z "${started[wire]:-}" ] || stop wire
 }
