@@ -123,6 +123,16 @@ struct bulk *bulk_add(struct journal_snapshots *s, struct rpc_conn *conn, uint64
     return b;
 }
 
+struct bulk *bulk_dialed(struct journal_snapshots *s, const struct journal_dial *d, int result)
+{
+    if (!s->stopping)
+        return result == 0 ? bulk_add(s, d->conn, d->node) : NULL;
+    if (result == 0)
+        rpc_conn_close(d->conn, -CV_STOPPING);
+    snapshots_finish_stop(s);
+    return NULL;
+}
+
 void journal_snapshots_accept(void *arg, struct rpc_conn *conn, uint64_t node)
 {
     (void)bulk_add(arg, conn, node);

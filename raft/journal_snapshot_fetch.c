@@ -121,14 +121,8 @@ static void ask_for_manifest(struct journal_snapshots *s, struct bulk *b)
 static void dialed(struct journal_dial *d, int result)
 {
     struct journal_snapshots *s = container_of(d, struct journal_snapshots, fetch.dial);
-    struct bulk *b = result == 0 && !s->stopping ? bulk_add(s, d->conn, d->node) : NULL;
-    if (result == 0 && s->stopping)
-        rpc_conn_close(d->conn, -CV_STOPPING);
-    if (s->stopping) {
-        snapshots_finish_stop(s);
-        return;
-    }
-    if (s->fetch.state != FETCH_DIAL)
+    struct bulk *b = bulk_dialed(s, d, result);
+    if (s->stopping || s->fetch.state != FETCH_DIAL)
         return;
     if (b && !s->fetch.again) {
         ask_for_manifest(s, b);

@@ -147,6 +147,8 @@ void bulk_send(struct bulk *b, uint16_t type, const void *message);
 struct bulk *bulk_find(struct journal_snapshots *s, uint64_t node);
 /* Take over a connection that said hello. NULL: too many (it is closed). */
 struct bulk *bulk_add(struct journal_snapshots *s, struct rpc_conn *conn, uint64_t node);
+/* The same with what a dial came to. NULL: it came to nothing, or we stop. */
+struct bulk *bulk_dialed(struct journal_snapshots *s, const struct journal_dial *d, int result);
 /* Free it, once it is closed and nothing is read for it. */
 void bulk_release(struct bulk *b);
 void snapshots_finish_stop(struct journal_snapshots *s);

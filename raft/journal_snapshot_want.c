@@ -78,15 +78,8 @@ static void reached(struct journal_dial *d, int result)
 {
     struct journal_snapshots *s = container_of(d, struct journal_snapshots, wants.dial);
     struct wants *w = &s->wants;
-    if (result == 0 && !s->stopping)
-        (void)bulk_add(s, d->conn, d->node);
-    else if (result == 0)
-        rpc_conn_close(d->conn, -CV_STOPPING);
-    if (s->stopping) {
-        snapshots_finish_stop(s);
-        return;
-    }
-    if (w->state == WANT_REACH)
+    (void)bulk_dialed(s, d, result);
+    if (!s->stopping && w->state == WANT_REACH)
         offered(s); /* also if not: it may reach us */
 }
 
@@ -124,14 +117,8 @@ static void ask(struct journal_snapshots *s, struct bulk *b)
 static void dialed(struct journal_dial *d, int result)
 {
     struct journal_snapshots *s = container_of(d, struct journal_snapshots, wants.dial);
-    struct bulk *b = result == 0 && !s->stopping ? bulk_add(s, d->conn, d->node) : NULL;
-    if (result == 0 && s->stopping)
-        rpc_conn_close(d->conn, -CV_STOPPING);
-    if (s->stopping) {
-        snapshots_finish_stop(s);
-        return;
-    }
-    if (s->wants.state != WANT_DIAL)
+    struct bulk *b = bulk_dialed(s, d, result);
+    if (s->stopping || s->wants.state != WANT_DIAL)
         return;
     if (b)
         ask(s, b);
