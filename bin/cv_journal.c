@@ -29,6 +29,11 @@ static int write_status(void *arg, struct buf *out)
     return journal_status(arg, out);
 }
 
+static void reload(void *arg, const struct config *config)
+{
+    journal_reload(arg, config_options(config, journal));
+}
+
 static const struct option_section *const own_sections[] = {&cluster_section, &journal_section, &log_section, NULL};
 
 static const struct daemon_program program = {
@@ -40,6 +45,7 @@ static const struct daemon_program program = {
     .arguments = "[format|join|check|compare|dump|rejoin|force-new-cluster ...: each has --help]",
     .ready = is_ready,
     .status = write_status,
+    .reload = reload,
 };
 
 static enum loop_backend backend(enum io_choice io)

@@ -303,6 +303,27 @@ struct journal *journal_stop(struct journal *j)
     return NULL;
 }
 
+/* ---- reload ---- */
+
+struct reload {
+    struct journal *j;
+    const struct journal_options *options;
+};
+
+static int take_options(void *arg)
+{
+    const struct reload *r = arg;
+    journal_snapshots_set_rate(r->j->snapshots, r->options->snapshot_rate);
+    return 0;
+}
+
+void journal_reload(struct journal *j, const struct journal_options *options)
+{
+    struct reload r = {.j = j, .options = options};
+    if (j->snapshots)
+        (void)loop_call(j->loop, take_options, &r);
+}
+
 /* ---- questions ---- */
 
 const char *journal_socket(const struct journal *j)

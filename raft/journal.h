@@ -29,6 +29,9 @@ int journal_start(const struct journal_config *config, struct journal **ret);
 struct journal *journal_stop(struct journal *j);
 DEFINE_CLEANUP(struct journal *, journal_stop)
 
+/* Any thread but the loop's: options were read again; those that are live take effect. */
+void journal_reload(struct journal *j, const struct journal_options *options);
+
 /* The path of the master's socket. */
 const char *journal_socket(const struct journal *j);
 

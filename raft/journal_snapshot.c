@@ -305,6 +305,22 @@ void journal_snapshots_start(struct journal_snapshots *s, struct journal_driver 
     loop_timer_start(s->options.loop, &s->look, clock_ns() + LOOK_NS);
 }
 
+void journal_snapshots_set_rate(struct journal_snapshots *s, uint64_t rate)
+{
+    assert_on_loop(s->options.loop);
+    if (rate == s->options.rate)
+        return;
+    s->options.rate = rate;
+    s->rate_ns = 0; /* what waits by the old one goes now */
+    list_for_each_safe (e, &s->bulks) {
+        struct bulk *b = list_entry(e, struct bulk, link);
+        if (loop_timer_running(&b->rate)) {
+            loop_timer_stop(s->options.loop, &b->rate);
+            source_drained(b);
+        }
+    }
+}
+
 void snapshots_finish_stop(struct journal_snapshots *s)
 {
     if (!s->stopping || !s->stopped || s->bulk_count || io_op_busy(&s->sweep) || source_busy(s) || wants_busy(s) ||

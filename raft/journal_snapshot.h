@@ -59,5 +59,8 @@ struct journal_snapshots *journal_snapshots_free(struct journal_snapshots *s);
 void journal_snapshots_start(struct journal_snapshots *s, struct journal_driver *driver, struct journal_link *link,
                              struct journal_peers *peers);
 
+/* From now on, also for what is under way. */
+void journal_snapshots_set_rate(struct journal_snapshots *s, uint64_t rate);
+
 /* Nothing is moved any more; stopped() when nothing is in flight. Before the peers' and the driver's stop. */
 void journal_snapshots_stop(struct journal_snapshots *s, void (*stopped)(void *arg), void *arg);

@@ -25,6 +25,7 @@
 enum { DAMAGED_MAX = 3 };
 
 #define ROOM_NS (10 * NS_PER_S) /* looked for again after so long */
+#define NONE_NS (5 * NS_PER_S)  /* a source without a state, or we without a place for it, is waited for */
 
 static void start(struct journal_snapshots *s);
 
@@ -158,6 +159,7 @@ void fetch_bulk_closed(struct bulk *b)
         return;
     f->bulk = NULL;
     f->asked = 0;
+    f->none_ns = 0;
     if (f->state == FETCH_OPEN || f->state == FETCH_RUN || f->state == FETCH_RESUME) {
         log_info("the connection for the snapshot broke after %" PRIu64 " bytes of %" PRIu64 ": trying again",
                  f->kept + f->received, f->total);
@@ -443,10 +445,15 @@ void fetch_on_manifest(struct bulk *b, const struct msg_bulk_manifest *m, const 
     int r = m->error ? -(int)m->error : take_manifest(s, frame);
     if (r == 0 && !f->log_only)
         r = make_paths(s);
-    if (r == -ENOENT && clock_ns() < f->progress_ns + FETCH_SILENT_S / 6 * NS_PER_S) {
-        wait_and_retry(s); /* the source, or its master or ours, comes back perhaps */
-        return;
+    uint64_t now = clock_ns();
+    if (r == -ENOENT) {
+        f->none_ns = f->none_ns ? f->none_ns : now;
+        if (now < f->none_ns + NONE_NS) {
+            wait_and_retry(s); /* its master, or ours, comes back perhaps */
+            return;
+        }
     }
+    f->none_ns = 0;
     if (r < 0) {
         give_up(s, r);
         return;
@@ -474,6 +481,7 @@ static void start(struct journal_snapshots *s)
         f->again = false;
         f->began_ns = f->progress_ns = clock_ns();
         f->damaged = 0;
+        f->none_ns = 0;
         f->log_only = self_is_log_only(s);
         f->total = f->kept = f->received = 0;
         log_info("fetching the state at entry %" PRIu64 " from node %s", f->offer.index,

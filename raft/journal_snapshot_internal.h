@@ -115,6 +115,7 @@ struct fetch {
     struct list pieces; /* to be written */
     struct piece *writing;
     uint64_t progress_ns; /* something arrived */
+    uint64_t none_ns;     /* the source is there and says that it has nothing, since; 0: it does not */
     uint64_t began_ns;
     uint32_t damaged;               /* times the files turned out wrong */
     uint64_t total, kept, received; /* bytes: of all files; that were there; that came over the wire */
