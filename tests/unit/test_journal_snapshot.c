@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The files of a snapshot on the receiver's side: what is kept, what is damaged, what is removed. RocksDB: not for the
- * thread sanitizer. (The service as a whole: tests/accept/snapshot-kill.bats.)
+ * thread sanitizer. (The service as a whole: tests/bats/25-snapshots.bats.)
  */
 #include "raft/journal_snapshot_internal.h"
 #include "tests/unit/journal_log.h"
