@@ -10,8 +10,7 @@
 #include "meta/meta_op.h"
 #include "wire/meta_flags.h"
 
-#define GRANT_BLOCKS_MAX   64u
-#define COMMIT_LENGTHS_MAX 1024u
+#define GRANT_BLOCKS_MAX 64u
 
 int op_layout(struct run *u)
 {

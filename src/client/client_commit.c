@@ -23,7 +23,6 @@
 #include "client/client_file.h"
 
 #define COMMIT_AFTER_MS 1000
-#define LENGTHS_MAX     4096 /* in one commit */
 #define SYNC_AGAIN_MS   50
 
 struct commit {
@@ -53,7 +52,7 @@ void client_dirty(struct client_inode *in)
 static struct commit *commit_new(struct client_inode *in)
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < in->extent_count && n < LENGTHS_MAX; i++)
+    for (uint32_t i = 0; i < in->extent_count && n < COMMIT_LENGTHS_MAX; i++)
         n += in->extents[i].valid > in->extents[i].committed;
     struct commit *c = calloc(1, sizeof(*c) + n * sizeof(c->lengths[0]));
     if (!c)
@@ -66,7 +65,7 @@ static struct commit *commit_new(struct client_inode *in)
             c->lengths[c->count++] = (struct rec_written_length){
                 .block = e->block, .version = e->version, .epoch = e->epoch, .valid_length = e->valid};
     }
-    c->all = c->count < LENGTHS_MAX;
+    c->all = c->count < COMMIT_LENGTHS_MAX;
     return c;
 }
 

@@ -38,6 +38,7 @@ enum layout_flag {
 
 /* write_commit.valid */
 enum commit_valid { COMMIT_SIZE = 1, COMMIT_MTIME = 2, COMMIT_LENGTHS = 4, COMMIT_INLINE = 8, COMMIT_CLOSE = 16 };
+#define COMMIT_LENGTHS_MAX 1024u /* blocks one write_commit may name */
 
 /* mount.mode */
 enum mount_mode {

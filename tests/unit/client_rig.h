@@ -32,10 +32,10 @@
 #define RIG_SHIFT       21
 #define RIG_BLOCK       (1u << RIG_SHIFT)
 #define RIG_FILL        (1u << 20)
-#define RIG_BLOCKS      32
+#define RIG_BLOCKS      1200 /* more than one commit can name */
 #define RIG_FILES       16
 #define RIG_FIRST_INODE 100
-#define RIG_WORKERS     3
+#define RIG_WORKERS     24
 
 struct rig_file {
     bool there;
@@ -88,6 +88,9 @@ struct rig {
     _Atomic uint64_t log_index;
     _Atomic int asked[0x100]; /* of the master, by the low byte */
     _Atomic int refuse_commit;
+    _Atomic bool hold_commit; /* the next one waits for rig_commit_go() */
+    struct rpc_request *_Atomic held_commit;
+    int held_error;                /* of its answer: it is not executed then */
     _Atomic uint64_t handles_from; /* older handles are those of another leader */
     bool shared;
 };
@@ -138,6 +141,13 @@ static inline int rig_contact(struct rig_worker *w, const struct rec_block *b)
     }
     if (b->epoch == have->epoch)
         return 0;
+    if (!have->epoch && !b->valid_length) { /* cheaper than to write zeros */
+        ck_assert_int_eq(fallocate(w->fds[b->inode - RIG_FIRST_INODE], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                   (off_t)b->index * RIG_BLOCK, RIG_BLOCK),
+                         0);
+        *have = (struct rig_block){.version = b->version, .epoch = b->epoch, .readable = 3};
+        return 0;
+    }
     if (!have->epoch) /* content of the base carries over */
         for (unsigned c = 0; c < RIG_BLOCK / RIG_FILL; c++)
             rig_fill(w, b, c);
@@ -343,6 +353,8 @@ static inline int rig_commit_apply(struct rig *g, const struct msg_write_commit 
     struct rig_file *f = rig_file(g, m->inode);
     if (!rig_knows(g, m->handle))
         return -EBADF;
+    if (m->lengths.count > COMMIT_LENGTHS_MAX)
+        return -EINVAL;
     if (atomic_load(&g->refuse_commit)) {
         atomic_fetch_sub(&g->refuse_commit, 1);
         return -CV_STALE_EPOCH;
@@ -370,6 +382,23 @@ static inline int rig_commit_apply(struct rig *g, const struct msg_write_commit 
     if (m->valid & COMMIT_CLOSE)
         f->opens--;
     f->version++;
+    return 0;
+}
+
+static inline void rig_commit(struct rig *g, struct rpc_request *q, int error)
+{
+    struct msg_write_commit m;
+    ck_assert_int_eq(msg_write_commit_decode(q->body, q->header.body_len, &m), 0);
+    int r = error ? error : rig_commit_apply(g, &m);
+    struct msg_write_commit_answer a = {.attr = rig_attr(g, m.inode), .lease_ms = 1000};
+    rpc_answer(q, r, ++g->log_index, r ? NULL : msg_write_commit_answer_desc(), r ? NULL : &a);
+}
+
+/* By loop_call(): the commit that is held goes on. */
+static inline int rig_commit_go(void *arg)
+{
+    struct rig *g = arg;
+    rig_commit(g, atomic_exchange(&g->held_commit, NULL), g->held_error);
     return 0;
 }
 
@@ -504,14 +533,12 @@ static inline void rig_master_request(struct rpc_request *q, void *user)
     case MSG_write_grant: rig_grant(g, q); return;
     case MSG_setattr: rig_setattr(g, q); return;
     case MSG_workers: rig_workers(g, q); return;
-    case MSG_write_commit: {
-        struct msg_write_commit m;
-        ck_assert_int_eq(msg_write_commit_decode(q->body, q->header.body_len, &m), 0);
-        int r = rig_commit_apply(g, &m);
-        struct msg_write_commit_answer a = {.attr = rig_attr(g, m.inode), .lease_ms = 1000};
-        rpc_answer(q, r, ++g->log_index, r ? NULL : msg_write_commit_answer_desc(), r ? NULL : &a);
+    case MSG_write_commit:
+        if (atomic_exchange(&g->hold_commit, false))
+            atomic_store(&g->held_commit, q);
+        else
+            rig_commit(g, q, 0);
         return;
-    }
     case MSG_getattr: {
         struct msg_getattr m;
         ck_assert_int_eq(msg_getattr_decode(q->body, q->header.body_len, &m), 0);

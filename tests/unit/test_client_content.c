@@ -508,6 +508,38 @@ TEST(a_refused_commit_is_reported)
     rig_stop(&rig);
 }
 
+static void wait_held(void)
+{
+    uint64_t until = clock_ns() + 5 * NS_PER_S;
+    while (!atomic_load(&rig.held_commit)) {
+        ck_assert_uint_lt(clock_ns(), until);
+        usleep(1000);
+    }
+}
+
+TEST(more_blocks_than_a_commit_can_name_go_with_several)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    char bytes[2] = {1, 2};
+    for (uint64_t b = 0; b < RIG_BLOCKS; b++)
+        ck_assert_int_eq(curvine_pwrite(f, bytes, 1, b * RIG_BLOCK), 1);
+    ck_assert_int_eq(rig_flush(cv, f), 0);
+    ck_assert_int_eq(curvine_pwrite(f, bytes, 2, 0), 2);
+    rig.hold_commit = true; /* of the tick: what is written meanwhile goes with the next one */
+    wait_held();
+    for (uint64_t b = 0; b < RIG_BLOCKS; b++)
+        ck_assert_int_eq(curvine_pwrite(f, bytes, 2, b * RIG_BLOCK), 2);
+    loop_call(rig.loop, rig_commit_go, &rig);
+    ck_assert_int_eq(rig_flush(cv, f), 0);
+    for (unsigned b = 0; b < RIG_BLOCKS; b++)
+        ck_assert_uint_eq(rig.files[0].rows[b].valid, 2);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
 TEST(what_another_client_writes_is_seen_within_its_lease)
 {
     rig_start(&rig, 1, 1, true);
