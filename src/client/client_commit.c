@@ -115,19 +115,29 @@ static void commit_refused(struct commit *c, int result)
     client_layout_expire(in);
 }
 
-static void wake_committed(struct client_inode *in, int error)
+/* A commit nobody answered is an error for what it carried; later writes wait for the next one. A refused one took with it
+ * what was written to its blocks since, so it fails whoever waits, and is kept for those who will ask. */
+static void wake_committed(struct client_inode *in, int error, bool refused)
 {
     struct list waiting = LIST_INIT(waiting);
+    uint64_t told = in->commit_generation;
+    bool all = refused || in->cv->state == CLIENT_CLOSING;
     list_append_all(&waiting, &in->commit_waiting);
     for (struct list *e; (e = list_pop_front(&waiting));) {
         struct client_io *io = list_entry(e, struct client_io, link);
-        if (error < 0 && io->generation <= in->commit_generation)
-            io->error = error;
-        if (error < 0 || io->generation <= in->committed_generation)
-            io->resume(io);
-        else
+        bool failed = error < 0 && (all || io->generation <= in->commit_generation);
+        if (!failed && io->generation > in->committed_generation) {
             list_push_back(&in->commit_waiting, &io->link);
+            continue;
+        }
+        if (failed) {
+            io->error = error;
+            told = max(told, io->generation);
+        }
+        io->resume(io);
     }
+    if (refused && told < in->dirty_generation)
+        in->error = error;
     if (!list_empty(&in->commit_waiting))
         commit_start(in, 0);
 }
@@ -163,7 +173,7 @@ static void on_commit(struct client_master_call *m, int result)
     client_master_call_fini(m);
     free(c);
     in->ios++;
-    wake_committed(in, result);
+    wake_committed(in, result, result < 0 && !later);
     if (result < 0 && later && !list_empty(&in->truncates) && in->cv->state != CLIENT_CLOSING)
         in->dirty_since_ns = 0; /* a truncation waits for it until its deadline */
     client_drained(in);

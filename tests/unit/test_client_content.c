@@ -2,6 +2,8 @@
 /* libcurvine's data path against a small cluster in the process: client_rig.h. */
 #include "tests/unit/client_rig.h"
 
+#include <semaphore.h>
+
 #include "base/random.h"
 
 static struct rig rig;
@@ -515,6 +517,96 @@ static void wait_held(void)
         ck_assert_uint_lt(clock_ns(), until);
         usleep(1000);
     }
+}
+
+struct flush {
+    struct curvine_request q;
+    sem_t done;
+};
+
+static void on_flushed(struct curvine_request *q)
+{
+    sem_post(&container_of(q, struct flush, q)->done);
+}
+
+/* Begun when this returns: what follows on the handle's loop comes behind it. */
+static void flush_begin(struct flush *f, struct curvine *cv, struct curvine_file *file)
+{
+    *f = (struct flush){.q = {.op = CURVINE_FLUSH, .file = file, .done = on_flushed}};
+    sem_init(&f->done, 0, 0);
+    curvine_submit(cv, &f->q);
+    struct curvine_request next = {.op = CURVINE_GETATTR, .inode = curvine_file_inode(file)};
+    ck_assert_int_eq(curvine_run(cv, &next), 0);
+}
+
+static int flush_end(struct flush *f)
+{
+    while (sem_wait(&f->done) < 0)
+        ;
+    sem_destroy(&f->done);
+    return f->q.result;
+}
+
+/* Two flushes; the second one's write came after the commit that fails had left. */
+static void two_flushes(int error, int *first, int *second)
+{
+    rig_start(&rig, 1, 1, true);
+    rig.held_error = error;
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    struct flush a, b;
+    char bytes[10000] = {1};
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    rig.hold_commit = true;
+    flush_begin(&a, cv, f);
+    wait_held();
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 10000), sizeof(bytes));
+    flush_begin(&b, cv, f);
+    loop_call(rig.loop, rig_commit_go, &rig);
+    *first = flush_end(&a);
+    *second = flush_end(&b);
+    if (*second == 0)
+        ck_assert_uint_eq(rig.files[0].size, 20000);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+TEST(a_flush_behind_a_commit_that_nobody_answers_waits_for_its_own)
+{
+    int first, second;
+    two_flushes(-CV_DEADLINE, &first, &second);
+    ck_assert_int_eq(first, -CV_DEADLINE);
+    ck_assert_int_eq(second, 0);
+}
+
+TEST(a_flush_behind_a_commit_that_is_refused_fails_too)
+{
+    int first, second;
+    two_flushes(-CV_STALE_EPOCH, &first, &second);
+    ck_assert_int_eq(first, -CV_STALE_EPOCH);
+    ck_assert_int_eq(second, -CV_STALE_EPOCH);
+}
+
+TEST(a_write_behind_a_commit_that_is_refused_is_reported_to_the_next_flush)
+{
+    rig_start(&rig, 1, 1, true);
+    rig.held_error = -CV_STALE_EPOCH;
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    struct flush a;
+    char bytes[10000] = {1};
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    rig.hold_commit = true;
+    flush_begin(&a, cv, f);
+    wait_held();
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 10000), sizeof(bytes));
+    loop_call(rig.loop, rig_commit_go, &rig);
+    ck_assert_int_eq(flush_end(&a), -CV_STALE_EPOCH);
+    ck_assert_int_eq(rig_flush(cv, f), -CV_STALE_EPOCH);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    curvine_close(cv);
+    rig_stop(&rig);
 }
 
 TEST(more_blocks_than_a_commit_can_name_go_with_several)
