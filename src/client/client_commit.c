@@ -245,7 +245,7 @@ struct client_sync {
         struct loop_timer timer;
         struct client_sync *sync;
         uint64_t worker;
-    } calls[CLIENT_OWNERS_MAX * 2];
+    } calls[];
 };
 
 static void flush_go(struct client_io *io);
@@ -257,13 +257,9 @@ static void sync_ended(struct client_sync *y)
     struct client_inode *in = io->inode;
     if (--y->outstanding)
         return;
-    for (unsigned i = 0; i < y->count && y->error; i++) { /* still to be done */
-        bool there = in->touched_count == array_size(in->touched);
+    for (unsigned i = 0; i < y->count && y->error; i++) /* still to be done */
         for (unsigned k = 0; k < in->touched_count; k++)
-            there |= in->touched[k] == y->calls[i].worker;
-        if (!there)
-            in->touched[in->touched_count++] = y->calls[i].worker;
-    }
+            in->touched[k].unsynced |= in->touched[k].worker == y->calls[i].worker;
     if (!io->error)
         io->error = y->error;
     free(y);
@@ -311,11 +307,20 @@ static void sync_send(struct sync_call *s)
     rpc_client_call(conn, &s->rpc, MSG_block_sync, msg_block_sync_desc(), &m, io->deadline_ns);
 }
 
+static unsigned unsynced(const struct client_inode *in)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < in->touched_count; i++)
+        n += in->touched[i].unsynced;
+    return n;
+}
+
 /* One at a time: a second one would find nothing to sync while the first is not done. */
 static void sync_start(struct client_io *io)
 {
     struct client_inode *in = io->inode;
-    struct client_sync *y = calloc(1, sizeof(*y));
+    unsigned n = unsynced(in);
+    struct client_sync *y = calloc(1, sizeof(*y) + n * sizeof(y->calls[0]));
     if (!y) {
         io->error = -ENOMEM;
         flush_go(io);
@@ -324,14 +329,16 @@ static void sync_start(struct client_io *io)
     io->sync = y;
     in->syncing = true;
     y->io = io;
-    y->count = in->touched_count;
-    y->outstanding = y->count + 1;
-    for (unsigned i = 0; i < y->count; i++) {
-        y->calls[i].sync = y;
-        y->calls[i].worker = in->touched[i];
-        loop_timer_init(&y->calls[i].timer, on_sync_timer);
+    for (unsigned i = 0; i < in->touched_count; i++) {
+        if (!in->touched[i].unsynced)
+            continue;
+        struct sync_call *s = &y->calls[y->count++];
+        s->sync = y;
+        s->worker = in->touched[i].worker;
+        loop_timer_init(&s->timer, on_sync_timer);
+        in->touched[i].unsynced = false;
     }
-    in->touched_count = 0;
+    y->outstanding = y->count + 1;
     for (unsigned i = 0; i < y->count; i++)
         sync_send(&y->calls[i]);
     sync_ended(y);
@@ -443,7 +450,7 @@ static void flush_go(struct client_io *io)
             }
             continue;
         case FLUSH_SYNC:
-            if (op != CURVINE_FSYNC || (!in->touched_count && !in->syncing))
+            if (op != CURVINE_FSYNC || (!in->syncing && !unsynced(in)))
                 continue;
             if (in->syncing) {
                 client_io_wait(io, &in->sync_waiting, flush_go);

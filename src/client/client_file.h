@@ -252,7 +252,10 @@ struct client_inode {
     uint32_t grant_first, grant_count, grant_next; /* the grant asked for; behind the last one */
     uint64_t grant_handle;
     struct client_master_call *grant_call;
-    uint64_t touched[CLIENT_OWNERS_MAX * 2]; /* workers with unsynced writes */
+    struct client_touched {
+        uint64_t worker;
+        bool unsynced;
+    } * touched; /* every worker written to since it was opened here */
     unsigned touched_count;
     bool converting;
 

@@ -83,6 +83,7 @@ void client_inode_put(struct client_inode *in)
     client_bytes_unref(in->inline_data);
     pthread_rwlock_destroy(&in->lock);
     free(in->extents);
+    free(in->touched);
     free(in);
 }
 

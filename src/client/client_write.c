@@ -180,15 +180,20 @@ static void want_grant(struct client_inode *in, uint32_t block, uint64_t deadlin
 
 /* ---- pieces ---------------------------------------------------------------------------------------------------------------- */
 
-static void touch(struct client_inode *in, uint64_t worker)
+/* It has something that fsync is to bring to its disk. */
+static int touch(struct client_inode *in, uint64_t worker)
 {
     for (unsigned i = 0; i < in->touched_count; i++)
-        if (in->touched[i] == worker)
-            return;
-    if (in->touched_count < array_size(in->touched))
-        in->touched[in->touched_count++] = worker;
-    else
-        in->touched[0] = worker; /* cannot be: a file on more workers than we know of */
+        if (in->touched[i].worker == worker) {
+            in->touched[i].unsynced = true;
+            return 0;
+        }
+    struct client_touched *more = reallocarray(in->touched, in->touched_count + 1, sizeof(*more));
+    if (!more)
+        return -ENOMEM;
+    in->touched = more;
+    more[in->touched_count++] = (struct client_touched){worker, true};
+    return 0;
 }
 
 static void converted(struct client_piece *p, int result)
@@ -298,8 +303,8 @@ static void on_sent(struct rpc_call *call, int result, const struct rpc_frame *f
     struct piece_send *s = container_of(call, struct piece_send, rpc);
     struct client_piece *p = s->piece;
     if (result == 0)
-        touch(p->in, s->worker);
-    else if (!p->result || result == -CV_STALE_EPOCH)
+        result = touch(p->in, s->worker);
+    if (result < 0 && (!p->result || result == -CV_STALE_EPOCH))
         p->result = result;
     if (--p->outstanding == 0)
         piece_answered(p);

@@ -632,6 +632,27 @@ TEST(more_blocks_than_a_commit_can_name_go_with_several)
     rig_stop(&rig);
 }
 
+TEST(fsync_reaches_every_worker_that_was_written_to)
+{
+    rig_start(&rig, RIG_WORKERS, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    unsigned written = 0;
+    for (uint64_t b = 0; b < 100; b++)
+        ck_assert_int_eq(curvine_pwrite(f, "x", 1, b * RIG_BLOCK), 1);
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    for (unsigned w = 0; w < RIG_WORKERS; w++) {
+        written += rig.workers[w].count[MSG_block_write & 0x3f] > 0;
+        ck_assert_int_eq(rig.workers[w].count[MSG_block_sync & 0x3f], rig.workers[w].count[MSG_block_write & 0x3f] > 0);
+    }
+    ck_assert_uint_gt(written, 20);
+    ck_assert_int_eq(curvine_fsync(f), 0); /* nothing to do */
+    ck_assert_int_eq(rig.workers[0].count[MSG_block_sync & 0x3f], 1);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
 TEST(what_another_client_writes_is_seen_within_its_lease)
 {
     rig_start(&rig, 1, 1, true);
