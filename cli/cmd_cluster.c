@@ -234,12 +234,8 @@ static int look(struct cli *cli, struct look *ret)
         const struct master_says *m = &ret->masters.list[0];
         struct host_daemon here[HOST_DAEMONS];
         bool advise = host_look(cli, here) == CLI_OK && host_is_one(cli, here);
-        status = cli_fail(cli, -CV_UNREACHABLE,
-                          advise     ? NULL
-                          : cli->dir ? "is it running? cv local status --dir DIR"
-                                     : "is it running? systemctl status cv-master there, or name another with "
-                                       "--cluster HOST:PORT or --dir DIR",
-                          "no master answers (%s: %s)", m->address, *m->reason ? m->reason : cv_error_text(m->error));
+        status = cli_fail(cli, -CV_UNREACHABLE, advise ? NULL : cli_start_hint(cli), "no master answers (%s: %s)",
+                          m->address, *m->reason ? m->reason : cv_error_text(m->error));
         if (advise)
             host_advise(here);
         return status;

@@ -8,12 +8,32 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "cli/local.h"
 #include "cli/mounts.h"
 #include "client/client_ask.h"
 #include "client/client_options.h"
 #include "conf/common_options.h"
 
 #define CONNECT_MS 10000
+
+const char *cli_start_hint(struct cli *cli)
+{
+    static char hint[4200];
+    char dir[4096] = "";
+    if (cli->masters)
+        return "is it running? systemctl status cv-master on its hosts";
+    const char *path = cli_config_path(cli);
+    if (!path)
+        return "there is no cluster on this host: cv local up makes one; or name yours with --cluster HOST:PORT or "
+               "--dir DIR";
+    /* The local one's, by --dir or because nothing else is there? */
+    size_t n = local_dir(cli, dir, sizeof(dir)) == 0 && local_is_set_up(dir) ? strlen(dir) : 0;
+    if (!n || strncmp(path, dir, n) != 0 || strcmp(path + n, "/curvine.yaml") != 0)
+        return "is it running? systemctl status cv-master, or name it with --cluster HOST:PORT or --dir DIR";
+    snprintf(hint, sizeof(hint), "is it running? cv local up%s%s starts what is down", cli->dir ? " --dir " : "",
+             cli->dir ? dir : "");
+    return hint;
+}
 
 int cli_connect(struct cli *cli, struct curvine **ret)
 {
@@ -33,11 +53,7 @@ int cli_connect(struct cli *cli, struct curvine **ret)
                                                    .timeout_ms = cli_timeout_ms(cli, CONNECT_MS)},
                          ret);
     if (r < 0)
-        return cli_fail(
-            cli, r,
-            cli->dir ? "is it running? cv local status --dir DIR"
-                     : "is it running? systemctl status cv-master, or name it with --cluster HOST:PORT or --dir DIR",
-            "no master at %s", (char *)masters.p);
+        return cli_fail(cli, r, cli_start_hint(cli), "no master at %s", (char *)masters.p);
     return CLI_OK;
 }
 

@@ -14,6 +14,9 @@ static inline void curvine_closep(struct curvine **cv)
 /* Open a session as the configuration says. Returns CLI_OK, or reports and returns the status to exit with. */
 int cli_connect(struct cli *cli, struct curvine **ret);
 
+/* What to try when no master answers: how the cluster is started that this command was to talk to. */
+const char *cli_start_hint(struct cli *cli);
+
 /* The namespace path of an argument ":/x". Returns CLI_OK, or reports what is wrong with it. */
 int cli_path(struct cli *cli, const char *argument, const char **ret);
 

@@ -73,8 +73,11 @@ int mount_point_check(struct cli *cli, const struct host_mounting *m, char *out,
     if (status != CLI_OK)
         return status;
     int r = mounts_absolute(m->point, out, size);
-    if (r == -ENOENT)
-        return cli_fail(cli, r, "make it first: mkdir -p DIR", "mount point '%s'", m->point);
+    if (r == -ENOENT) {
+        char hint[4200];
+        snprintf(hint, sizeof(hint), "make it first: mkdir -p %s", m->point);
+        return cli_fail(cli, r, hint, "mount point '%s'", m->point);
+    }
     if (r < 0)
         return cli_fail(cli, r, NULL, "mount point '%s'", m->point);
     bool awaited = is_awaited(out);

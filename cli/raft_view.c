@@ -420,9 +420,8 @@ int raft_view_fail(const struct raft_view *v, int r)
             return cli_fail(v->private->cli, v->masters[i].error,
                             "on that host: systemctl status cv-journal, journalctl -u cv-journal -n 20",
                             "no journal answers (master %s: %s)", v->masters[i].address, v->masters[i].reason);
-    return cli_fail(v->private->cli, r,
-                    "is it running? systemctl status cv-master, or name it with --cluster HOST:PORT or --dir DIR",
-                    "no master answers (%s%s%s)", m->address, *m->reason ? ": " : "", m->reason);
+    return cli_fail(v->private->cli, r, cli_start_hint(v->private->cli), "no master answers (%s%s%s)", m->address,
+                    *m->reason ? ": " : "", m->reason);
 }
 
 /* ---- names ---------------------------------------------------------------------------------------------------------------- */
