@@ -141,7 +141,7 @@ static void explain(struct s3_job *j, const char *code, const char *text)
         snprintf(what, sizeof(what), "%s", *q->error ? q->error : cv_error_text(q->result));
     else
         snprintf(what, sizeof(what), "%d%s%s%s%s", q->status, *code ? " " : "", code, *text ? ": " : "", text);
-    snprintf(op->message, sizeof(op->message), "%s %.180s: %.120s%s%.80s", kinds[j->kind].method, q->url, what,
+    snprintf(op->message, sizeof(op->message), "%s %.130s: %.170s%s%.80s", kinds[j->kind].method, q->url, what,
              *advice ? ": " : "", advice);
 }
 

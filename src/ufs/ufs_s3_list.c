@@ -206,6 +206,22 @@ int s3_page_end(struct s3_page *p, const struct s3_page_entry **ret, size_t *ret
     return 0;
 }
 
+/* The character an XML reference stands for, as far as error documents use them, and how long it is; 0: it is none. */
+static char reference(const char *p, size_t n, size_t *ret_length)
+{
+    static const struct {
+        const char *name;
+        char c;
+    } known[] = {{"&quot;", '"'}, {"&#34;", '"'}, {"&apos;", '\''}, {"&#39;", '\''},
+                 {"&lt;", '<'},   {"&gt;", '>'},  {"&amp;", '&'},   {"&#xA;", ' '}};
+    for (size_t i = 0; i < array_size(known); i++)
+        if (n >= strlen(known[i].name) && memcmp(p, known[i].name, strlen(known[i].name)) == 0) {
+            *ret_length = strlen(known[i].name);
+            return known[i].c;
+        }
+    return 0;
+}
+
 /* The text between <name> and </name>; error documents are small and flat. */
 static void element(struct text document, const char *name, char *out, size_t size)
 {
@@ -220,8 +236,16 @@ static void element(struct text document, const char *name, char *out, size_t si
         return;
     from += strlen(open);
     const char *to = memmem(from, (size_t)(document.p + document.n - from), close, strlen(close));
-    if (to)
-        snprintf(out, size, "%.*s", (int)(to - from), from);
+    if (!to)
+        return;
+    size_t used = 0, length;
+    for (char c; from < to && used + 1 < size; from += length) {
+        c = reference(from, (size_t)(to - from), &length);
+        if (!c)
+            c = *from, length = 1;
+        out[used++] = c;
+    }
+    out[used] = '\0';
 }
 
 void s3_error_parse(struct text document, char *code, size_t code_size, char *message, size_t message_size)

@@ -132,6 +132,11 @@ TEST(errors_have_code_and_message)
                    sizeof(code), message, sizeof(message));
     ck_assert_str_eq(code, "NoSuchBucket");
     ck_assert_str_eq(message, "no such");
+    s3_error_parse(TEXT("<Code>x</Code><Message>&#34;a&#34; is &lt;no&gt; region; R&amp;D &odd; &am</Message>"), code,
+                   sizeof(code), message, sizeof(message));
+    ck_assert_str_eq(message, "\"a\" is <no> region; R&D &odd; &am");
+    s3_error_parse(TEXT("<Message>0123456789</Message>"), code, sizeof(code), message, 5);
+    ck_assert_str_eq(message, "0123");
     s3_error_parse(TEXT("<Code>half"), code, sizeof(code), message, sizeof(message));
     ck_assert_str_eq(code, "");
 }
