@@ -263,7 +263,7 @@ int cmd_cluster_status(struct cli *cli, int argc, char **argv)
         {"status", OUT_TEXT},        {"action", OUT_TEXT},    {"cluster", OUT_TEXT},    {"incarnation", OUT_NUMBER},
         {"leader", OUT_TEXT},        {"term", OUT_NUMBER},    {"uptime", OUT_DURATION}, {"ack_mode", OUT_TEXT},
         {"committed", OUT_NUMBER},   {"applied", OUT_NUMBER}, {"flushed", OUT_NUMBER},  {"inodes", OUT_NUMBER},
-        {"directories", OUT_NUMBER}, {"memory", OUT_SIZE},    {"sessions", OUT_NUMBER},
+        {"directories", OUT_NUMBER}, {"memory", OUT_SIZE},    {"sessions", OUT_NUMBER}, {"feature_level", OUT_NUMBER},
     };
     struct look l cleanup(look_end) = {.cli = cli};
     if (cli_option(cli, argc, argv, "", NULL) != -1)
@@ -295,6 +295,7 @@ int cmd_cluster_status(struct cli *cli, int argc, char **argv)
     out_number(o, a->directories);
     out_number(o, a->memory_bytes);
     out_number(o, a->sessions);
+    out_number(o, max(a->feature_level, 1u));
     out_nest(o, "nodes", l.table);
     status = cli_print(cli, o);
     return status != CLI_OK ? status : !l.masters.leader ? CLI_UNREACHABLE : l.verdict ? CLI_DEGRADED : CLI_OK;

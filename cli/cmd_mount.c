@@ -5,6 +5,7 @@
  *      cv mount s3://b :/data        attach: the bucket's names appear in the namespace, for all hosts
  *      cv mount :/data /mnt/d        mount: the namespace appears on this host
  *      cv mount s3://b /mnt/d        both, under a name taken from the bucket
+ *      cv mount --ack-mode M :/data  change what is attached
  *      cv mount                      list both kinds
  */
 #include <errno.h>
@@ -39,6 +40,7 @@ static int list_attached(struct cli *cli, struct out *o)
         out_text(o, path);
         out_text_of(o, m.uri.n ? m.uri : TEXT("-"));
         out_text(o, mode);
+        out_text(o, mount_ack_name(m.ack_mode));
         if (m.failed.n)
             out_text_of(o, m.failed);
         else
@@ -61,6 +63,7 @@ static int add_mounted(const struct host_mount *m, void *arg)
     out_text(o, path[0] ? path : colon ? colon : "?");
     out_text(o, m->point);
     out_text(o, m->options);
+    out_text(o, NULL);
     out_text(o, pid ? "ok" : "dead: nobody serves it; cv umount --lazy DIR");
     out_colour(o, pid ? OUT_GOOD : OUT_BAD);
     if (pid)
@@ -73,8 +76,13 @@ static int add_mounted(const struct host_mount *m, void *arg)
 static int list_mounts(struct cli *cli)
 {
     static const struct out_column columns[] = {
-        {"kind", OUT_TEXT}, {"path", OUT_TEXT},  {"where", OUT_TEXT},
-        {"mode", OUT_TEXT}, {"state", OUT_TEXT}, {"pid", OUT_NUMBER, .wide = true},
+        {"kind", OUT_TEXT},
+        {"path", OUT_TEXT},
+        {"where", OUT_TEXT},
+        {"mode", OUT_TEXT},
+        {"ack_mode", OUT_TEXT},
+        {"state", OUT_TEXT},
+        {"pid", OUT_NUMBER, .wide = true},
     };
     struct out *o = out_table(columns, array_size(columns));
     int attached = list_attached(cli, o); /* without a master what is mounted here is still shown */
@@ -96,8 +104,8 @@ struct wish {
     const char *uri, *path, *point; /* NULL: not given */
     const char *settings[SETTINGS_MAX], *file;
     unsigned n_settings;
-    bool check, over, allow_other, mode_given;
-    uint8_t mode;
+    bool check, over, allow_other, mode_given, ack_given;
+    uint8_t mode, ack;
 };
 
 static int parse_mode(const char *name, uint8_t *ret)
@@ -105,6 +113,16 @@ static int parse_mode(const char *name, uint8_t *ret)
     for (int mode = MOUNT_CACHE; mode <= MOUNT_SCRATCH; mode++)
         if (strcmp(mount_mode_name((uint8_t)mode), name) == 0) {
             *ret = (uint8_t)mode;
+            return 0;
+        }
+    return -EINVAL;
+}
+
+static int parse_ack(const char *name, uint8_t *ret)
+{
+    for (uint8_t ack = MOUNT_ACK_CLUSTER; ack <= MOUNT_ACK_APPLIED; ack++)
+        if (strcmp(mount_ack_name(ack), name) == 0) {
+            *ret = ack;
             return 0;
         }
     return -EINVAL;
@@ -130,7 +148,7 @@ static int parse_arguments(struct cli *cli, int n, char **arguments, struct wish
     if (n == 2 && w->point == arguments[0])
         return cli_usage(cli, "'%s' is a local directory; to attach it: cv mount file://%s %s", w->point,
                          w->point[0] == '/' ? w->point : "/…", w->path ? w->path : ":/NAME");
-    if (n == 1 && w->path && w->mode != MOUNT_SCRATCH)
+    if (n == 1 && w->path && w->mode != MOUNT_SCRATCH && !w->ack_given)
         return cli_usage(cli, "where shall :%s go? cv mount %s DIR, or cv mount --mode scratch %s", w->path + 1,
                          w->path, w->path);
     if (n == 1 && w->path == NULL)
@@ -142,6 +160,7 @@ static int parse_options(struct cli *cli, int argc, char **argv, struct wish *w)
 {
     static const struct option options[] = {
         {"mode", required_argument, NULL, 'm'},
+        {"ack-mode", required_argument, NULL, 'a'},
         {"param", required_argument, NULL, 'p'},
         {"param-file", required_argument, NULL, OPTION_PARAM_FILE},
         {"check", no_argument, NULL, OPTION_CHECK},
@@ -150,12 +169,17 @@ static int parse_options(struct cli *cli, int argc, char **argv, struct wish *w)
         {0},
     };
     w->mode = MOUNT_CACHE;
-    for (int c; (c = cli_option(cli, argc, argv, "m:p:", options)) != -1;)
+    for (int c; (c = cli_option(cli, argc, argv, "a:m:p:", options)) != -1;)
         switch (c) {
         case 'm':
             w->mode_given = true;
             if (parse_mode(optarg, &w->mode) < 0)
                 return cli_usage(cli, "--mode %s: expected cache, fs or scratch", optarg);
+            break;
+        case 'a':
+            w->ack_given = true;
+            if (parse_ack(optarg, &w->ack) < 0)
+                return cli_usage(cli, "--ack-mode %s: expected quorum, local, applied or cluster", optarg);
             break;
         case 'p':
             if (w->n_settings == SETTINGS_MAX)
@@ -178,6 +202,7 @@ static int fill_attachment(struct cli *cli, struct wish *w, struct attachment *a
     a->uri = w->uri ? w->uri : "";
     a->path = w->path ? w->path + 1 : NULL;
     a->mode = w->mode;
+    a->ack_mode = w->ack;
     a->flags = w->check ? MOUNT_CHECK : 0;
     if (w->mode == MOUNT_SCRATCH) {
         if (w->uri)
@@ -234,6 +259,16 @@ static int print_result(struct cli *cli, const struct wish *w, const char *path,
     return cli_print(cli, o);
 }
 
+static int change_ack(struct cli *cli, const struct wish *w)
+{
+    char path[4096];
+    struct curvine *cv cleanup(curvine_closep) = NULL;
+    snprintf(path, sizeof(path), "%s", w->path + 1);
+    tidy_path(path);
+    int status = cli_connect(cli, &cv);
+    return status == CLI_OK ? mount_set_ack(cli, cv, path, w->ack) : status;
+}
+
 static int carry_out(struct cli *cli, struct wish *w, struct attachment *a)
 {
     char path[4096], point[4096] = "";
@@ -242,8 +277,10 @@ static int carry_out(struct cli *cli, struct wish *w, struct attachment *a)
         int status = fill_attachment(cli, w, a);
         if (status != CLI_OK)
             return status;
-    } else if (w->mode_given || w->n_settings || w->file || w->check) {
-        return cli_usage(cli, "--mode, --param and --check belong to attaching: cv mount URI :/PATH");
+    } else if (w->ack_given && w->path && !w->point && !w->mode_given && !w->n_settings && !w->file && !w->check) {
+        return change_ack(cli, w);
+    } else if (w->ack_given || w->mode_given || w->n_settings || w->file || w->check) {
+        return cli_usage(cli, "--mode, --ack-mode, --param and --check belong to attaching: cv mount URI :/PATH");
     }
     if (w->path) {
         snprintf(path, sizeof(path), "%s", w->path + 1);
@@ -275,7 +312,8 @@ int cmd_mount(struct cli *cli, int argc, char **argv)
     if (status != CLI_OK)
         return max(status, CLI_OK);
     if (optind == argc)
-        return w.mode_given || w.n_settings || w.check ? cli_usage(cli, "mount what?") : list_mounts(cli);
+        return w.mode_given || w.ack_given || w.n_settings || w.check ? cli_usage(cli, "mount what?")
+                                                                      : list_mounts(cli);
     status = parse_arguments(cli, argc - optind, argv + optind, &w);
     if (status == CLI_OK)
         status = carry_out(cli, &w, &a);

@@ -158,6 +158,15 @@ int masters_ask(struct cli *cli, uint32_t patience_ms, struct masters *ret)
     }
 }
 
+void masters_ask_also(struct cli *cli, struct masters *m, const char *address)
+{
+    if (m->count == MASTERS_MAX)
+        return;
+    m->list[m->count] = (struct master_says){0};
+    snprintf(m->list[m->count++].address, sizeof(m->list[0].address), "%s", address);
+    (void)ask_once(m, min(cli_timeout_ms(cli, ONE_MS), (uint32_t)ONE_MS));
+}
+
 void masters_fini(struct masters *m)
 {
     for (uint32_t i = 0; i < m->count; i++)

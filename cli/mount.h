@@ -11,6 +11,7 @@ struct attachment {
     const char *path;  /* in the namespace: "/data" */
     uint8_t mode;      /* enum mount_mode */
     uint32_t flags;    /* enum mount_flag */
+    uint8_t ack_mode;  /* enum mount_ack */
     bool may_be_there; /* the same URI attached at this path already is success */
     struct mount_params params;
 };
@@ -19,6 +20,10 @@ struct attachment {
 int mount_attach(struct cli *cli, struct curvine *cv, const struct attachment *a);
 
 const char *mount_mode_name(uint8_t mode);
+const char *mount_ack_name(uint8_t ack); /* enum mount_ack: "cluster", "quorum", ... */
+
+/* Change the ack mode of what is attached at a path ("/data"). Returns a status. */
+int mount_set_ack(struct cli *cli, struct curvine *cv, const char *path, uint8_t ack);
 
 struct host_mounting {
     const char *path;  /* "/data" */

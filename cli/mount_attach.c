@@ -9,12 +9,47 @@
 #include "client/client_ask.h"
 #include "wire/meta_flags.h"
 
+#define SET_MS    10000
 #define ATTACH_MS 60000 /* the store is asked, perhaps more than once */
 
 const char *mount_mode_name(uint8_t mode)
 {
     static const char *const names[] = {[MOUNT_CACHE] = "cache", [MOUNT_FS] = "fs", [MOUNT_SCRATCH] = "scratch"};
     return mode < array_size(names) && names[mode] ? names[mode] : "?";
+}
+
+static const char *hint_for(int r);
+
+const char *mount_ack_name(uint8_t ack)
+{
+    static const char *const names[] = {[MOUNT_ACK_CLUSTER] = "cluster",
+                                        [MOUNT_ACK_QUORUM] = "quorum",
+                                        [MOUNT_ACK_LOCAL] = "local",
+                                        [MOUNT_ACK_APPLIED] = "applied"};
+    return ack < array_size(names) ? names[ack] : "?";
+}
+
+int mount_set_ack(struct cli *cli, struct curvine *cv, const char *path, uint8_t ack)
+{
+    struct buf body cleanup(buf_fini) = {0}, none cleanup(buf_fini) = {0};
+    struct msg_mount_list_answer list;
+    int r = cli_mount_list(cv, &body, &list);
+    if (r < 0)
+        return cli_fail(cli, r, NULL, "list what is attached");
+    rec_for_each (mount, m, &list.mounts) {
+        if (!text_equal(m.path, text_of(path)))
+            continue;
+        struct msg_mount_set set = {.head = cli_head(), .mount = m.mount, .ack_mode = ack};
+        r = client_ask(cv, MSG_mount_set, msg_mount_set_desc(), &set, cli_timeout_ms(cli, SET_MS), &none);
+        if (r < 0)
+            return cli_fail(cli, r, hint_for(r), "set the ack mode of :%s", path);
+        if (cli->form == OUT_TABLE)
+            printf("changes below :%s are answered by mode %s%s\n", path, mount_ack_name(ack),
+                   ack == m.ack_mode ? " already" : "");
+        return CLI_OK;
+    }
+    fprintf(stderr, "cv mount: nothing is attached at ':%s'\n  try: cv mount, which lists what is\n", path);
+    return CLI_FAILED;
 }
 
 /* What to do about a refusal. */
@@ -26,7 +61,8 @@ static const char *hint_for(int r)
     case ENOTEMPTY: return "attach at an empty or new directory: its names would be hidden behind the bucket's";
     case ENOENT: return "make the directory above it first: cv fs mkdir -p :/PATH";
     case EACCES:
-    case EPERM: return "attaching takes the rights of root or of the owner of the directory above";
+    case EPERM: return "attaching and its settings take the rights of root or of the owner of the directory above";
+    case CV_LEVEL_TOO_LOW: return "cv upgrade status says which masters are behind";
     default: return NULL;
     }
 }
@@ -99,6 +135,7 @@ int mount_attach(struct cli *cli, struct curvine *cv, const struct attachment *a
         .uri = text_of(a->uri),
         .mode = a->mode,
         .flags = a->flags,
+        .ack_mode = a->ack_mode,
     };
     struct curvine_text name = {0};
     int r = curvine_resolve_parent(cv, a->path, &m.parent, &name);
