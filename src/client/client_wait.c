@@ -100,8 +100,7 @@ int client_ask(struct curvine *cv, uint16_t type, const struct wire_desc *desc, 
     if (r < 0)
         return r;
     /* Some begin with an op_head: ours is the session in it, and for what changes something the slot. */
-    op.mutation =
-        type == MSG_mount_add || type == MSG_mount_remove || type == MSG_mount_set || type == MSG_upgrade;
+    op.mutation = type == MSG_mount_add || type == MSG_mount_remove || type == MSG_mount_set || type == MSG_upgrade;
     bool plain = !op.mutation && type != MSG_mount_list && type != MSG_layout;
     assert(!loop_is_here(cv->loop));
     sem_init(&w.ended, 0, 0);

@@ -124,6 +124,28 @@ static void stop_rig(void)
     close(fd);
 }
 
+static struct curvine_request synced;
+
+static bool answer_sync(struct curvine_request *q)
+{
+    synced = *q;
+    q->result = q->op == CURVINE_FSYNC ? -ETIMEDOUT : 0;
+    return true;
+}
+
+/* fsync of a directory goes to the master, and says what that says. */
+TEST(cvfs_syncs_a_directory)
+{
+    start_rig();
+    fake.answer = answer_sync;
+    const struct fuse_fsync_in in = {.fh = 5};
+    ask(FUSE_FSYNCDIR, 1, &in, sizeof(in), NULL, 0);
+    next_reply();
+    ck_assert_int_eq(reply.head.error, -ETIMEDOUT);
+    ck_assert(synced.op == CURVINE_FSYNC && synced.inode == ROOT && !synced.file);
+    stop_rig();
+}
+
 /* ---- FUSE_INIT ------------------------------------------------------------------------------------------------------- */
 
 TEST(init_takes_only_features_from_the_list)
