@@ -38,6 +38,8 @@ static bool shows(struct place *p, uint64_t inode)
     return inode ? p->inode && is(p, inode) : !p->inode;
 }
 
+/* What has lost its names may still be there, open: also for a while when only a new leader does not know that it is not. So
+ * a change of it may succeed, which nobody sees; that it does not exist is only true without a name. */
 static bool set(struct config *c, const struct linear_op *o)
 {
     struct place *p = NULL;
@@ -51,7 +53,7 @@ static bool set(struct config *c, const struct linear_op *o)
             p = &c->at[i];
     if (p)
         p->value = o->value;
-    return p || o->result == LINEAR_UNKNOWN;
+    return true;
 }
 
 /* Let it happen. Returns whether that explains its answer; without one: whether it changes anything to explain. */

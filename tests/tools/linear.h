@@ -25,7 +25,7 @@ enum linear_type {
     LINEAR_UNLINK, /* name; -ENOENT */
     LINEAR_LOOKUP, /* name -> inode, value; -ENOENT */
     LINEAR_RENAME, /* name onto the other one; -ENOENT */
-    LINEAR_SET,    /* inode, value; -ENOENT: under neither name */
+    LINEAR_SET,    /* inode, value; -ENOENT: only if it is under neither name */
     LINEAR_LIST,   /* -> inode of name 0, other: inode of name 1; 0: not there */
     LINEAR_TYPES
 };

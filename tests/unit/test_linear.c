@@ -225,6 +225,19 @@ TEST(an_error_that_vanishes_is_refused)
     rejected();
 }
 
+TEST(what_has_lost_its_name_may_still_be_changed_and_what_has_one_exists)
+{
+    create(1, 2, 0, 7);
+    op(3, 4, LINEAR_UNLINK, 0, 0);
+    set(5, 6, 7, 1);
+    op(7, 8, LINEAR_SET, 0, -ENOENT)->inode = 7;
+    look(9, 10, 0, 0, 0);
+    accepted();
+    create(1, 2, 0, 7);
+    op(3, 4, LINEAR_SET, 0, -ENOENT)->inode = 7;
+    rejected();
+}
+
 TEST(a_rename_is_one_moment)
 {
     create(1, 2, 0, 7);
