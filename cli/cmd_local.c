@@ -169,8 +169,12 @@ static int unmount_one(const struct host_mount *m, pid_t pid, void *arg)
 static int unmount_all(struct cli *cli, const char *dir, enum unmount_how how)
 {
     struct leaving l = {.cli = cli, .how = how};
+    char point[4096];
+    pid_t pid;
     while (local_each_mount(dir, unmount_one, &l) == 1)
         ;
+    while (l.status == CLI_OK && (pid = local_unseen_mount(dir, point, sizeof(point))))
+        l.status = unmount_elsewhere(cli, point, pid, how);
     if (l.status != CLI_OK)
         fprintf(stderr, "cv local down: nothing was stopped\n  try: cv local down --force, which fails what uses it\n");
     return l.status;

@@ -20,17 +20,49 @@
 
 /* ---- here --------------------------------------------------------------------------------------------------------------- */
 
-static int report_busy(const char *point)
+static int report_busy(const struct cli *cli, const char *point)
 {
     struct buf holders cleanup(buf_fini) = {0};
     unsigned n = mounts_holders(point, &holders);
-    fprintf(stderr, "cv umount: '%s' is in use", point);
+    fprintf(stderr, "cv %s: '%s' is in use", cli->command->name, point);
     if (n)
         fprintf(stderr, " by\n%.*s", (int)holders.n, (char *)holders.p);
     else
         fprintf(stderr, "; by whom is seen by root only\n");
     fprintf(stderr, "  try: end them, or cv umount --lazy %s: away now, gone when they are\n", point);
     return CLI_FAILED;
+}
+
+/* A copy of the mount in another mount namespace (made with propagation off: unshare --mount, a container) keeps its super
+ * block, so the kernel tells cv-fuse nothing of an unmount here. */
+static int report_elsewhere(const struct cli *cli, const char *point, pid_t other, pid_t pid)
+{
+    fprintf(
+        stderr,
+        "cv %s: '%s' is not mounted here any more, but another mount namespace has it too, that of process %d, and\n"
+        "cv-fuse (pid %d) goes on to serve it\n"
+        "  try: end that process (a container? a service with mounts of its own?), or let it have errors:\n"
+        "       cv umount --force %s\n",
+        cli->command->name, point, (int)other, (int)pid, point);
+    return CLI_FAILED;
+}
+
+/* It is unmounted, and what was written is in the cluster when cv-fuse has ended. */
+static int wait_for_server(struct cli *cli, const char *point, const struct host_mount *m, pid_t pid,
+                           enum unmount_how how, uint64_t until)
+{
+    int r = how == UNMOUNT_NORMAL ? process_wait(pid, min(until, clock_ns() + LOOK_MS * NS_PER_MS)) : -CV_DEADLINE;
+    pid_t other = r < 0 && how == UNMOUNT_NORMAL ? mounts_elsewhere(m) : 0;
+    if (other)
+        return report_elsewhere(cli, point, other, pid);
+    /* Nobody has it any more as far as we see, yet the kernel has not told cv-fuse (a namespace on its way out, held by a
+     * descriptor only): it commits what was written and ends when asked, too. */
+    if (r < 0)
+        r = process_stop(pid, until);
+    if (r < 0)
+        return cli_fail(cli, r, "look at its log; it ends when what was written is in the cluster",
+                        "'%s' is unmounted, but cv-fuse (pid %d) still works", point, (int)pid);
+    return CLI_OK;
 }
 
 int unmount_here(struct cli *cli, const char *point, const struct host_mount *m, enum unmount_how how)
@@ -44,33 +76,24 @@ int unmount_here(struct cli *cli, const char *point, const struct host_mount *m,
     }
     int r = mounts_unmount(point, how != UNMOUNT_NORMAL);
     if (r == -EBUSY)
-        return report_busy(point);
+        return report_busy(cli, point);
     if (r < 0)
         return cli_fail(cli, r, r == -EPERM ? "be root, or the user who mounted it" : NULL, "unmount '%s'", point);
-    /* What was written is in the cluster when cv-fuse has ended. */
-    if (pid && how == UNMOUNT_NORMAL) {
-        r = process_wait(pid, min(until, clock_ns() + LOOK_MS * NS_PER_MS));
-        pid_t other = r < 0 ? mounts_elsewhere(m) : 0;
-        if (other) {
-            fprintf(
-                stderr,
-                "cv umount: '%s' is unmounted here, but another mount namespace has it too, that of process %d, and\n"
-                "cv-fuse (pid %d) goes on to serve it\n"
-                "  try: end that process (a container? a service with mounts of its own?), or cv-fuse: kill %d\n",
-                point, (int)other, (int)pid, (int)pid);
-            return CLI_FAILED;
-        }
-        /* Nobody has it any more as far as we see, yet the kernel has not told cv-fuse (a namespace on its way out, held by a
-         * descriptor only): it commits what was written and ends when asked, too. */
-        if (r < 0)
-            r = process_stop(pid, until);
-    }
-    if (pid && how == UNMOUNT_FORCE)
-        r = process_stop(pid, until);
-    if (r < 0)
-        return cli_fail(cli, r, "look at its log; it ends when what was written is in the cluster",
-                        "'%s' is unmounted, but cv-fuse (pid %d) still works", point, (int)pid);
-    return CLI_OK;
+    return pid && how != UNMOUNT_LAZY ? wait_for_server(cli, point, m, pid, how, until) : CLI_OK;
+}
+
+int unmount_elsewhere(struct cli *cli, const char *point, pid_t pid, enum unmount_how how)
+{
+    uint64_t until = clock_ns() + cli_timeout_ms(cli, UNMOUNT_MS) * NS_PER_MS;
+    struct host_mount m = {.minor = 0};
+    snprintf(m.point, sizeof(m.point), "%s", point);
+    pid_t other = mounts_elsewhere(&m);
+    if (other && how != UNMOUNT_FORCE)
+        return report_elsewhere(cli, point, other, pid);
+    int status = wait_for_server(cli, point, &m, pid, UNMOUNT_FORCE, until);
+    if (status == CLI_OK)
+        printf("ended what served %s, which was not mounted here any more\n", point);
+    return status;
 }
 
 static int unmount_directory(struct cli *cli, const char *directory, enum unmount_how how)
@@ -81,6 +104,9 @@ static int unmount_directory(struct cli *cli, const char *directory, enum unmoun
     if (r < 0)
         return cli_fail(cli, r, "what is mounted: cv mount", "unmount '%s'", directory);
     r = mounts_find(point, &m);
+    pid_t pid = r == -ENOENT ? mounts_server(point, NULL, NULL, 0) : 0;
+    if (pid)
+        return unmount_elsewhere(cli, point, pid, how);
     if (r == -ENOENT) {
         fprintf(stderr, "cv umount: nothing is mounted at '%s'\n  try: cv mount, which lists what is\n", point);
         return CLI_FAILED;

@@ -134,3 +134,38 @@ int local_each_mount(const char *dir, int (*each)(const struct host_mount *m, pi
     snprintf(config, sizeof(config), "%s/curvine.yaml", dir);
     return realpath(config, c.config) ? mounts_each(if_of_cluster, &c) : 0;
 }
+
+struct serving {
+    char config[PATH_MAX], *point;
+    size_t size;
+    pid_t pid;
+};
+
+static int if_serves(pid_t pid, const char *const *argv, void *arg)
+{
+    struct serving *s = arg;
+    struct host_mount m;
+    const char *name = strrchr(argv[0], '/'), *config = "", *point = "";
+    if (strcmp(name ? name + 1 : argv[0], "cv-fuse") != 0)
+        return true;
+    for (unsigned i = 1; argv[i]; i++) {
+        if (strcmp(argv[i], "--config") == 0 && argv[i + 1])
+            config = argv[i + 1];
+        point = argv[i];
+    }
+    if (strcmp(config, s->config) != 0 || mounts_find(point, &m) == 0)
+        return true;
+    s->pid = pid;
+    snprintf(s->point, s->size, "%s", point);
+    return false;
+}
+
+pid_t local_unseen_mount(const char *dir, char *point, size_t size)
+{
+    struct serving s = {.point = point, .size = size};
+    char config[LOCAL_DIR_MAX + 32];
+    snprintf(config, sizeof(config), "%s/curvine.yaml", dir);
+    if (realpath(config, s.config))
+        process_each(if_serves, &s);
+    return s.pid;
+}

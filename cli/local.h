@@ -55,3 +55,6 @@ int local_start(struct cli *cli, const char *dir, const struct local_daemon *d, 
 
 /* Call each() for everything of this cluster that is mounted on this host, until it returns non-zero. */
 int local_each_mount(const char *dir, int (*each)(const struct host_mount *m, pid_t pid, void *arg), void *arg);
+
+/* A cv-fuse of this cluster whose mount is not seen here: another mount namespace has it. 0: none; else where it was mounted. */
+pid_t local_unseen_mount(const char *dir, char *point, size_t size);

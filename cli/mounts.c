@@ -15,6 +15,8 @@
 #include "base/cleanup.h"
 #include "cli/process.h"
 
+#define TYPE "fuse.curvine"
+
 /* Undo the kernel's \040 for space, tab, newline and backslash, in place. */
 static char *unescape(char *s)
 {
@@ -53,7 +55,7 @@ static bool parse(char *line, struct host_mount *m)
     snprintf(m->options, sizeof(m->options), "%s", field[5]);
     snprintf(m->type, sizeof(m->type), "%s", behind[0]);
     snprintf(m->source, sizeof(m->source), "%s", unescape(behind[1]));
-    m->ours = strcmp(m->type, "fuse.curvine") == 0;
+    m->ours = strcmp(m->type, TYPE) == 0;
     return true;
 }
 
@@ -104,6 +106,7 @@ struct server {
     char *path, *config;
     size_t size;
     pid_t pid;
+    uint64_t started;
 };
 
 static int is_server(pid_t pid, const char *const *argv, void *arg)
@@ -120,19 +123,21 @@ static int is_server(pid_t pid, const char *const *argv, void *arg)
         if (strcmp(argv[i], "--config") == 0 && argv[i + 1])
             config = argv[i + 1];
     }
-    if (!here)
+    uint64_t started = here ? process_started(pid) : 0;
+    if (!here || started < s->started)
         return true;
     s->pid = pid;
+    s->started = started;
     if (s->path)
         snprintf(s->path, s->size, "%s", path);
     if (s->config)
         snprintf(s->config, s->size, "%s", config);
-    return false;
+    return true; /* there may be a newer one: the older serves what another mount namespace still has */
 }
 
 pid_t mounts_server(const char *point, char *path, char *config, size_t size)
 {
-    struct server s = {point, path, config, size, 0};
+    struct server s = {point, path, config, size, 0, 0};
     if (path)
         path[0] = '\0';
     if (config)
@@ -260,17 +265,20 @@ unsigned mounts_holders(const char *point, struct buf *ret)
 
 pid_t mounts_elsewhere(const struct host_mount *m)
 {
-    char device[32];
+    char device[sizeof(m->point) + 2];
     pid_t found = 0;
     DIR *d = opendir("/proc");
-    snprintf(device, sizeof(device), " 0:%u ", m->minor);
+    if (m->minor)
+        snprintf(device, sizeof(device), " 0:%u ", m->minor);
+    else
+        snprintf(device, sizeof(device), " %s ", m->point);
     for (struct dirent *e; d && !found && (e = readdir(d));) {
         char path[64], *line = NULL;
         size_t room = 0;
         snprintf(path, sizeof(path), "/proc/%.20s/mountinfo", e->d_name);
         FILE *f = isdigit((unsigned char)e->d_name[0]) ? fopen(path, "re") : NULL;
         while (f && !found && getline(&line, &room, f) > 0)
-            if (strstr(line, device) && strstr(line, m->type))
+            if (strstr(line, device) && strstr(line, " " TYPE " "))
                 found = (pid_t)strtol(e->d_name, NULL, 10);
         free(line);
         if (f)

@@ -43,7 +43,7 @@ int mounts_abort(const struct host_mount *m);
 unsigned mounts_holders(const char *point, struct buf *ret);
 
 /* A process that has the mount in a mount namespace of its own (a container, a service), where unmounting here does not
- * reach; 0: none that we may see. */
+ * reach; 0: none that we may see. m->minor 0: not known, one of ours at the same place. */
 pid_t mounts_elsewhere(const struct host_mount *m);
 
 /* path made absolute, symbolic links resolved in all components but those below or at a mount of ours (which may hang).

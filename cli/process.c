@@ -186,6 +186,20 @@ int process_stop(pid_t pid, uint64_t deadline_ns)
     return process_wait(pid, deadline_ns);
 }
 
+uint64_t process_started(pid_t pid)
+{
+    char path[64], text[1024];
+    unsigned long long ticks = 0;
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    int fd cleanup(closep) = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    text[max(n, (ssize_t)0)] = '\0';
+    const char *p = strrchr(text, ')'); /* behind the name, which may have blanks: field 2 of 52, this is 22 */
+    for (int field = 2; p && field < 22; field++)
+        p = strchr(p + 1, ' ');
+    return p && sscanf(p, "%llu", &ticks) == 1 ? ticks : 0;
+}
+
 static int each_of(pid_t pid, int (*each)(pid_t, const char *const *, void *), void *arg)
 {
     char path[64], text[16384];

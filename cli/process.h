@@ -26,5 +26,8 @@ int process_wait(pid_t pid, uint64_t deadline_ns);
 /* Ask it to stop (SIGTERM) and wait. Errors: -CV_DEADLINE; it goes on stopping then. */
 int process_stop(pid_t pid, uint64_t deadline_ns);
 
+/* When it was started, in ticks since boot; 0: it is gone. */
+uint64_t process_started(pid_t pid);
+
 /* Call each() for every process with its arguments, until it returns false. argv ends with NULL. */
 void process_each(int (*each)(pid_t pid, const char *const *argv, void *arg), void *arg);

@@ -13,3 +13,7 @@ enum unmount_how {
 
 /* point and m: from mounts_find(). Reports failures, with who uses it. Returns a status. */
 int unmount_here(struct cli *cli, const char *point, const struct host_mount *m, enum unmount_how how);
+
+/* The same of one that is not mounted here (any more), but a cv-fuse, pid, serves it to another mount namespace: refused
+ * while there is one, unless forced; then what uses it there gets errors. */
+int unmount_elsewhere(struct cli *cli, const char *point, pid_t pid, enum unmount_how how);

@@ -125,18 +125,81 @@ teardown() {
     has "mount :/nowhere"
 }
 
-@test "unmounting here what another mount namespace has too: said at once, by whom" {
+# Mounted at mnt, and seen by another mount namespace too, whose copy an unmount here does not reach: process started[other].
+# pid: its cv-fuse.
+seen_elsewhere() {
     [ -w /dev/fuse ] && [ "$(id -u)" = 0 ] || skip "needs root and /dev/fuse"
     cluster
     c mount :/ mnt 3>&-
     start other unshare --mount --propagation private sleep 100
     until_ok 5 grep -q sleep "/proc/${started[other]}/comm"
+    pid=$(pgrep -f "cv-fuse .*$CLUSTER.* $PWD/mnt")
+}
+
+@test "unmounting here what another mount namespace has too: said at once, by whom" {
+    seen_elsewhere
     run -1 cv --timeout 20s umount mnt
     has "process ${started[other]}"
+    has "cv umount --force $PWD/mnt"
     run ! mountpoint -q mnt
-    pid=$(sed -n 's/.*cv-fuse (pid \([0-9]*\)).*/\1/p' <<<"$output$stderr")
+    # It is not mounted here: that is still known, and it still serves the other one.
+    run -1 cv umount mnt
+    has "process ${started[other]}"
+    timeout 10 nsenter -t "${started[other]}" -m ls "$PWD/mnt"
     stop other KILL
-    [ -z "$pid" ] || until_ok 5 bash -c "! kill -0 $pid 2>/dev/null"
+    until_ok 5 gone "$pid"
+    run -1 cv umount mnt
+    has "nothing is mounted"
+}
+
+gone() { # or a zombie that its parent has yet to hear of
+    ! grep -q '^State:.[^Z]' "/proc/$1/status" 2>/dev/null
+}
+
+@test "by force it ends all the same, also after a refusal, and the other namespace gets errors instead of waiting" {
+    seen_elsewhere
+    run -0 cv --timeout 20s umount --force mnt
+    gone "$pid"
+    run -2 timeout 10 nsenter -t "${started[other]}" -m ls "$PWD/mnt/"
+    stop other KILL
+
+    c mount :/ mnt 3>&-
+    start other unshare --mount --propagation private sleep 100
+    until_ok 5 grep -q sleep "/proc/${started[other]}/comm"
+    pid=$(pgrep -f "cv-fuse .*$CLUSTER.* $PWD/mnt")
+    run -1 cv --timeout 20s umount mnt
+    # Mounted anew beside it: what is unmounted is the new one.
+    c mount :/ mnt 3>&-
+    newer=$(pgrep -n -f "cv-fuse .*$CLUSTER.* $PWD/mnt")
+    [ "$newer" != "$pid" ]
+    run -0 cv umount mnt
+    gone "$newer"
+    kill -0 "$pid"
+    run -0 cv --timeout 20s umount --force mnt
+    has "was not mounted here any more"
+    gone "$pid"
+    run -2 timeout 10 nsenter -t "${started[other]}" -m ls "$PWD/mnt/"
+}
+
+@test "down does not pull a mount away from another mount namespace, unless forced" {
+    seen_elsewhere
+    for i in 1 2; do
+        run -1 cv --timeout 20s local down --dir "$CLUSTER"
+        has "another mount namespace"
+        has "nothing was stopped"
+    done
+    kill -0 "$pid"
+    run -0 cv --timeout 30s local down --force --dir "$CLUSTER"
+    gone "$pid"
+    run -2 timeout 10 nsenter -t "${started[other]}" -m ls "$PWD/mnt/"
+}
+
+@test "cv-fuse that is told to stop ends although another mount namespace has its mount" {
+    seen_elsewhere
+    kill "$pid"
+    until_ok 10 gone "$pid"
+    run ! mountpoint -q mnt
+    run -2 timeout 10 nsenter -t "${started[other]}" -m ls "$PWD/mnt/"
 }
 
 @test "down unmounts what was mounted of its cluster, and nothing else" {
