@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "meta/master_flush.h"
 #include "meta/master_format.h"
+#include "meta/master_tidy.h"
 
 /* RocksDB's own: families by our enum. The small rows live in the family that every database has. */
 static const char *const family_names[META_FAMILY_COUNT] = {
@@ -549,6 +550,15 @@ int master_store_flush(struct master_store *s)
     s->flushes++;
     s->flush_ns += clock_ns() - began;
     return 0;
+}
+
+void master_store_tidy(struct master_store *s)
+{
+    for (int i = 0; i < META_FAMILY_COUNT; i++) {
+        unsigned n = master_tidy(s->db, s->families[i], family_names[i]);
+        if (n)
+            log_debug("put %u small files of the metadata database together (%s)", n, family_names[i]);
+    }
 }
 
 void master_store_get_stats(struct master_store *s, struct master_store_stats *ret)

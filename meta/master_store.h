@@ -109,6 +109,10 @@ int master_store_write(struct master_store *s, struct master_batch *b, uint64_t 
 /* Bring everything written to disk; master_store_flushed() moves to the last applied written. Blocks. */
 int master_store_flush(struct master_store *s);
 
+/* Behind a flush, now and then: put small files together (meta/master_tidy.h). Blocks, for as long as it takes to write 256
+ * MiB at most. */
+void master_store_tidy(struct master_store *s);
+
 /* ---- for metrics ------------------------------------------------------------------------------------------------ */
 
 struct master_store_stats {

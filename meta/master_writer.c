@@ -9,12 +9,15 @@
 #include "base/error.h"
 #include "base/log.h"
 
+enum { TIDY_EVERY = 16 /* flushes */ };
+
 struct master_writer {
     struct loop *loop;
     struct master_store *store;
     const struct master_writer_events *events;
     pthread_t thread;
-    bool idle; /* the loop's */
+    bool idle;        /* the loop's */
+    unsigned flushes; /* the thread's */
     struct loop_job written_job, flushed_job;
 
     pthread_mutex_t lock; /* guards the following */
@@ -77,6 +80,8 @@ static void write_and_flush(struct master_writer *w, struct meta_delta *d)
     pthread_mutex_unlock(&w->lock);
     meta_delta_free(d);
     loop_post(w->loop, &w->flushed_job);
+    if (++w->flushes % TIDY_EVERY == 0)
+        master_store_tidy(w->store);
 }
 
 static void *writer_main(void *arg)
