@@ -102,7 +102,8 @@ lab_type() {
 
 # ---- the lab itself --------------------------------------------------------------------------------------------------------------
 
-start_time() { awk '{ print $22 }' "/proc/$1/stat" 2>/dev/null; }
+# When a process began, which tells it from a later one of the same id; nothing when it has ended.
+start_time() { awk '$3 != "Z" { print $22 }' "/proc/$1/stat" 2> /dev/null; }
 
 lab_up() {
     local spec n=0
