@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -653,10 +654,26 @@ LOOP_TEST(loop_stop_refuses_an_op_submitted_again)
     loop_close(loop, s.fd[1]);
 }
 
-static int sleep_a_little(void *arg)
+static atomic_int working; /* 0; 1: some work has begun; 2: the loop was told to stop */
+
+static int work_until_stopped(void *arg)
 {
+    int none = 0;
+    atomic_compare_exchange_strong(&working, &none, 1);
+    while (atomic_load(&working) != 2)
+        usleep(1000);
     usleep(20000);
     return 7;
+}
+
+static void stop_when_working(struct loop_timer *timer)
+{
+    if (atomic_load(&working)) {
+        loop_stop(cancelling.p[0].loop);
+        atomic_store(&working, 2);
+    } else {
+        loop_timer_start(cancelling.p[0].loop, timer, clock_ns() + NS_PER_MS);
+    }
 }
 
 LOOP_TEST(loop_stop_waits_for_work_that_has_begun)
@@ -664,14 +681,15 @@ LOOP_TEST(loop_stop_waits_for_work_that_has_begun)
     enum { N = 16 };
     struct probe p[N];
     int done = 0, cancelled = 0;
+    working = 0;
     for (int i = 0; i < N; i++) {
         p[i] = probe(loop, NULL);
-        io_work(loop, &p[i].op, sleep_a_little, NULL, probe_done);
+        io_work(loop, &p[i].op, work_until_stopped, NULL, probe_done);
     }
     struct loop_timer t;
     cancelling.p = p;
-    loop_timer_init(&t, stop_later);
-    loop_timer_start(loop, &t, clock_ns() + 5 * NS_PER_MS);
+    loop_timer_init(&t, stop_when_working);
+    loop_timer_start(loop, &t, clock_ns() + NS_PER_MS);
     run_loop(loop);
     for (int i = 0; i < N; i++) {
         ck_assert_int_eq(p[i].runs, 1);
