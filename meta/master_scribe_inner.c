@@ -131,14 +131,17 @@ void scribe_inner_tick(struct master_scribe *s)
     uint64_t now = clock_ns(), timeout_ns = s->options->session_timeout_ms * NS_PER_MS;
     if (s->o.workers)
         master_workers_version(s->o.workers, now); /* somebody may be out by now */
-    if (scribe_state(s) != SCRIBE_LEADING || now - s->core->led_since_ns <= timeout_ns || s->stopping)
+    if (scribe_state(s) != SCRIBE_LEADING || s->stopping)
         return;
-    if (!s->purge_allowed) {
+    bool late = now - s->core->led_since_ns > timeout_ns;
+    if (!s->purge_allowed && (late || meta_all_told(s->core->meta))) {
         s->purge_allowed = true;
         master_core_write_lock(s->core);
         meta_allow_purge(s->core->meta);
         master_core_unlock(s->core);
     }
+    if (!late)
+        return;
     if (!s->o.sessions || s->expired_count || now - s->last_expiry_ns < timeout_ns / 20)
         return;
     s->last_expiry_ns = now;

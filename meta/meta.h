@@ -339,6 +339,9 @@ void meta_set_full(struct meta *m, bool full);
 /* The re-assertion period is over: orphans nobody holds open may be purged from now on. [W] */
 void meta_allow_purge(struct meta *m);
 
+/* Has every session of before told us its handles (MSG reassert)? Then that period is over. [R] */
+bool meta_all_told(const struct meta *m);
+
 /* A client of the leader before us still holds this handle (flags: as it was opened): what MSG reassert does for each of
  * its handles. Whether the inode exists is not checked. [W] Errors: -CV_SESSION_ENDED; -EEXIST: the handle is known; -ENFILE;
  * -ENOMEM. */

@@ -192,6 +192,7 @@ void meta_lead(struct meta *m, uint32_t epoch)
     m->leading = true;
     m->epoch = epoch;
     m->sessions.next_handle = 0;
+    session_forget_told(&m->sessions);
     m->next_id = m->id_asked = max(m->id_limit, (uint64_t)META_FIRST_ID);
     m->id_limit = max(m->id_limit, m->next_id);
 }
@@ -205,6 +206,11 @@ void meta_allow_purge(struct meta *m)
 {
     m->purge_allowed = m->purge_scan = true;
     m->purge_cursor = 0;
+}
+
+bool meta_all_told(const struct meta *m)
+{
+    return m->sessions.untold == 0;
 }
 
 int meta_reassert(struct meta *m, uint64_t session, uint64_t inode, uint64_t handle, uint32_t flags)

@@ -69,11 +69,23 @@ static void about(struct run *u, const struct meta_inode *i)
     u->q->acks |= (uint8_t)(1u << (k && k->now ? meta_mount_ack(&k->mount) : MOUNT_ACK_CLUSTER));
 }
 
+/* Nobody holds it that is known, and who asks has told all he holds: it only waits to be purged, or for others to tell. (A
+ * directory that was taken off with its names is there until it is empty.) */
+static bool is_gone(const struct run *u, const struct meta_inode *i)
+{
+    if (!(i->flags & INODE_ORPHAN) || i->entries || handle_any(&u->m->sessions, i->id))
+        return false;
+    const struct session *s = session_find(&u->m->sessions, u->q->caller.session);
+    return s && s->told;
+}
+
 int see_target(struct run *u, uint64_t id, struct meta_inode *ret)
 {
     int r = see_inode(u, id, ret);
     if (r == 0)
         about(u, ret);
+    if (r == 0 && is_gone(u, ret))
+        r = -ESTALE;
     return r == -ENOENT ? -ESTALE : r;
 }
 
@@ -199,7 +211,8 @@ int drop_link(struct run *u, struct meta_inode *i)
 {
     struct meta *m = u->m;
     /* Until the period of re-assertion is over somebody may hold it who has not told us yet. */
-    bool directory = S_ISDIR(i->mode), held = handle_any(&m->sessions, i->id) || (m->leading && !m->purge_allowed);
+    bool directory = S_ISDIR(i->mode),
+         held = handle_any(&m->sessions, i->id) || (m->leading && !m->purge_allowed && m->sessions.untold);
     uint8_t key[META_KEY_MAX], value[16];
     i->ctime_ns = (int64_t)u->now_ns;
     i->nlink = directory ? 0 : i->nlink - 1;

@@ -202,6 +202,8 @@ int op_reassert(struct run *u)
         if ((r = buf_append(results, code, sizeof(code))) < 0)
             return r;
     }
+    if (msg->done && !missing && !u->dry)
+        session_has_told(&u->m->sessions, session_find(&u->m->sessions, u->q->caller.session));
     u->q->answer.reassert.results = key_of(results->p, (uint32_t)results->n);
     return missing;
 }

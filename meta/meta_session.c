@@ -132,6 +132,7 @@ int session_add(struct session_table *t, uint64_t id, struct text row, struct se
     memcpy(s->row, row.p, row.n);
     s->row_n = row.n;
     s->slot_count = decoded.slots;
+    s->told = true;
     list_init(&s->handles);
     table_add(&t->sessions, &s->link, id);
     *ret = s;
@@ -143,8 +144,27 @@ void session_settle(struct session_table *t, struct session *s)
     if (s->now_open || s->committed_open)
         return;
     assert(list_empty(&s->handles));
+    session_has_told(t, s);
     table_remove(&t->sessions, &s->link);
     session_free(s);
+}
+
+void session_has_told(struct session_table *t, struct session *s)
+{
+    t->untold -= !s->told;
+    s->told = true;
+}
+
+static bool forget_told(void *arg, struct session *s)
+{
+    s->told = false;
+    return true;
+}
+
+void session_forget_told(struct session_table *t)
+{
+    session_each(t, forget_told, NULL);
+    t->untold = t->sessions.count;
 }
 
 void session_each(const struct session_table *t, bool (*each)(void *arg, struct session *s), void *arg)

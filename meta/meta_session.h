@@ -35,6 +35,7 @@ struct slot {
 struct session {
     struct link link; /* key: id */
     bool now_open, committed_open;
+    bool told;      /* this leader knows all its handles */
     uint32_t batch; /* low bits; of the last opening or closing */
     uint32_t slot_count, handle_count;
     struct slot **slots; /* each made at first use */
@@ -61,6 +62,7 @@ struct session_table {
     struct pool handle_pool;
     uint32_t next_handle;
     uint64_t open_sessions;
+    uint32_t untold; /* sessions that may have handles the leader does not know */
 };
 
 int session_table_init(struct session_table *t); /* -ENOMEM */
@@ -70,6 +72,10 @@ void session_table_fini(struct session_table *t);
 struct session *session_find(const struct session_table *t, uint64_t id);
 /* Errors: -ENOMEM. */
 int session_add(struct session_table *t, uint64_t id, struct text row, struct session **ret);
+/* The leader before may have given any of them handles; this one is known to have told all it has. */
+void session_forget_told(struct session_table *t);
+void session_has_told(struct session_table *t, struct session *s);
+
 /* Free it when it is neither open now nor committed. Its handles must be gone. */
 void session_settle(struct session_table *t, struct session *s);
 

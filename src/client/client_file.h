@@ -108,6 +108,7 @@ struct client_content {
 
     unsigned stale_files, reopens, reassertions; /* handles a new leader does not know; being opened again; messages */
     bool as_self;                                /* the master lets us speak for ourselves only */
+    bool tell_done;                              /* that these are all is to be told when they are */
 
     struct loop_timer tick;
 };

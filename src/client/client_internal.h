@@ -77,7 +77,7 @@ struct curvine {
 
     uint64_t session; /* 0: none */
     uint32_t lease_ms;
-    struct rpc_call session_call, renew_call;
+    struct rpc_call session_call, renew_call, told_call;
     uint64_t session_sent_ns, renew_sent_ns;
 
     /* client_sync.c: what is answered may not be replicated yet */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "client/client_file.h"
 
@@ -196,12 +197,35 @@ static bool tell(struct curvine *cv, struct curvine_file *f, struct reassertion 
     return true;
 }
 
+static void tell_done(struct curvine *cv);
+
+/* Another master leads by now? If this one could not be told, it waits until the session's time would be over. */
+static void on_told(struct rpc_call *call, int result, const struct rpc_frame *f)
+{
+    tell_done(container_of(call, struct curvine, told_call));
+}
+
+/* The master may forget what has no name and is not among those. At once: what is sent next comes behind it. */
+static void tell_done(struct curvine *cv)
+{
+    struct client_content *c = cv->content;
+    if (!c->tell_done || c->stale_files || c->reassertions || c->reopens || cv->state != CLIENT_OPEN ||
+        rpc_call_busy(&cv->told_call))
+        return;
+    c->tell_done = false;
+    struct msg_reassert q = {.head = {.session = cv->session, .uid = geteuid(), .gid = getegid()}, .done = 1};
+    cv->told_call.done = on_told;
+    rpc_client_call(rpc_leader_client(cv->leader), &cv->told_call, MSG_reassert, msg_reassert_desc(), &q,
+                    clock_ns() + 5 * NS_PER_S);
+}
+
 void client_reopen_some(struct curvine *cv)
 {
     struct client_content *c = cv->content;
     struct reassertion *t = NULL;
     if (cv->state == CLIENT_CLOSING)
         return;
+    tell_done(cv);
     bool more = true;
     for (size_t i = 0; more && i < array_size(c->inodes) && c->stale_files; i++)
         list_for_each (e, &c->inodes[i])
@@ -232,6 +256,7 @@ void client_reopen_all(struct curvine *cv)
     for (size_t i = 0; i < array_size(c->inodes); i++)
         list_for_each (e, &c->inodes[i])
             mark(list_entry(e, struct client_inode, link));
+    c->tell_done = true;
     client_reopen_some(cv);
 }
 

@@ -472,6 +472,9 @@ TEST(meta_life_what_loses_its_name_before_its_holder_had_a_say_is_kept_for_him)
     purge_all();
     ck_assert_int_eq(reassert_one(f, handle, O_RDWR), 0);
     ck_assert_int_eq(reassert_one(f, handle, O_RDWR), 0); /* again: it is known */
+    ck_assert(!meta_all_told(g.m));
+    ck_assert_int_eq(SEND(&g, reassert, .done = 1), 0);
+    ck_assert(meta_all_told(g.m));
     ck_assert_int_eq(SEND(&g, write_commit, .inode = f, .handle = handle, .valid = COMMIT_SIZE | COMMIT_INLINE,
                           .size = 3, .inline_data = TEXT("abc")),
                      0);
@@ -483,6 +486,39 @@ TEST(meta_life_what_loses_its_name_before_its_holder_had_a_say_is_kept_for_him)
     ck_assert_int_eq(SEND(&g, close, .inode = f, .handle = handle), 0);
     purge_all();
     ck_assert_int_eq(SEND(&g, getattr, .inode = f), -ESTALE);
+    rig_fini(&g);
+}
+
+/* For who told that he holds nothing, what has no name is gone at once; others may still come. */
+TEST(meta_life_what_is_kept_for_others_is_gone_for_who_told_all)
+{
+    rig_init(&g, NULL);
+    uint64_t first = g.head.session, f = make_file(&g, META_ROOT, "f"), e = make_file(&g, META_ROOT, "e");
+    rig_open_session(&g, 0);
+    uint64_t second = g.head.session;
+    rig_commit(&g);
+    rig_flush(&g);
+    rig_crash(&g, g.log_count);
+    ck_assert_int_eq(SEND(&g, reassert, .done = 1), 0);
+    ck_assert_int_eq(SEND(&g, unlink, .parent = META_ROOT, .name = TEXT("f")), 0);
+    ck_assert_int_eq(SEND(&g, getattr, .inode = f), -ESTALE);
+    ck_assert_int_eq(SEND(&g, setattr, .inode = f, .valid = SETATTR_SIZE, .size = 3), -ESTALE);
+    ck_assert(!meta_all_told(g.m));
+    g.head.session = first;
+    ck_assert_int_eq(SEND(&g, getattr, .inode = f), 0); /* it may have it open */
+    ck_assert_int_eq(rig_inner(&g, META_OP_end_session, first), 0);
+    rig_commit(&g);
+    ck_assert(meta_all_told(g.m)); /* who ended has nothing to tell */
+    g.head.session = second;
+    ck_assert_int_eq(SEND(&g, unlink, .parent = META_ROOT, .name = TEXT("e")), 0);
+    rig_open_session(&g, 0);
+    ck_assert_int_eq(SEND(&g, getattr, .inode = e), -ESTALE);
+    meta_allow_purge(g.m);
+    purge_all();
+    rig_commit(&g);
+    struct meta_stats stats;
+    meta_stats(g.m, &stats);
+    ck_assert_uint_eq(stats.state.orphans, 0);
     rig_fini(&g);
 }
 
