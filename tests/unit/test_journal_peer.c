@@ -5,11 +5,10 @@
  */
 #include "raft/journal_peer_internal.h"
 #include "tests/unit/journal_log.h"
+#include "tests/unit/raw_frame.h"
 
 #include <arpa/inet.h>
-#include <poll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 
 #include "base/clock.h"
 
@@ -323,25 +322,6 @@ static int raw_connect(const struct node *n)
     return fd;
 }
 
-static uint32_t damage; /* to the checksum of the data */
-
-static void raw_send(int fd, uint16_t type, const void *body, size_t n, const void *data, uint32_t data_n)
-{
-    uint8_t head[FRAME_HEADER_SIZE];
-    struct frame_header h = {.type = type,
-                             .flags = FRAME_ONE_WAY,
-                             .body_len = (uint32_t)n,
-                             .data_len = data_n,
-                             .incarnation = 1,
-                             .body_crc = crc32c(0, body, n),
-                             .aux = crc32c(0, data, data_n) ^ damage};
-    frame_encode(&h, head);
-    /* In one piece: who is refused by the header alone may be gone before the rest. */
-    struct iovec parts[] = {{head, sizeof(head)}, {(void *)(uintptr_t)body, n}, {(void *)(uintptr_t)data, data_n}};
-    const struct msghdr m = {.msg_iov = parts, .msg_iovlen = 3};
-    ck_assert_int_eq(sendmsg(fd, &m, MSG_NOSIGNAL), (ssize_t)(sizeof(head) + n + data_n));
-}
-
 static struct msg_peer_hello good_hello(enum peer_channel channel, uint64_t from, uint64_t to)
 {
     static struct journal_self self;
@@ -351,51 +331,23 @@ static struct msg_peer_hello good_hello(enum peer_channel channel, uint64_t from
     return m;
 }
 
-enum { ENDS_MS = 20000, STAYS_MS = 50 };
-
-/* More of what the other end says: at least a byte, 0: it ended, -1: nothing within timeout_ms. */
-static ssize_t raw_receive(int fd, uint8_t *out, size_t room, int timeout_ms)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    if (poll(&p, 1, timeout_ms) == 0)
-        return -1;
-    ssize_t n = recv(fd, out, room, 0);
-    return n < 0 ? 0 : n;
-}
-
 /* Say hello and take the answer; returns its error, -1 when the connection ended without one. */
 static int raw_hello(int fd, const struct msg_peer_hello *hello, char reason[200])
 {
     struct buf body cleanup(buf_fini) = {0};
     uint8_t in[4096];
-    struct frame_header h = {0};
-    size_t n = 0;
+    struct frame_header h;
     ck_assert_int_eq(msg_peer_hello_encode(hello, &body), 0);
     raw_send(fd, MSG_peer_hello, body.p, body.n, NULL, 0);
-    while (n < FRAME_HEADER_SIZE || (frame_decode(in, &h) == 0 && n < FRAME_HEADER_SIZE + h.body_len)) {
-        ssize_t got = raw_receive(fd, in + n, sizeof(in) - n, ENDS_MS);
-        ck_assert_int_ge(got, 0); /* an answer, or the end */
-        if (got == 0)
-            return -1;
-        n += (size_t)got;
-    }
+    if (!raw_frame(fd, &h, in, sizeof(in), ENDS_MS))
+        return -1;
     struct msg_peer_hello_answer answer;
     ck_assert_int_eq(h.type, MSG_peer_hello_answer);
-    ck_assert_int_eq(msg_peer_hello_answer_decode(in + FRAME_HEADER_SIZE, h.body_len, &answer), 0);
+    ck_assert_int_eq(msg_peer_hello_answer_decode(in, h.body_len, &answer), 0);
     snprintf(reason, 200, TEXT_FMT, TEXT_ARG(answer.reason));
     /* Who is refused is let go, who is not stays. */
     ck_assert_int_eq(raw_receive(fd, in, sizeof(in), answer.error ? ENDS_MS : STAYS_MS), answer.error ? 0 : -1);
     return (int)answer.error;
-}
-
-static void raw_ends(int fd)
-{
-    uint8_t in[4096];
-    ssize_t n;
-    while ((n = raw_receive(fd, in, sizeof(in), ENDS_MS)) > 0)
-        ;
-    ck_assert_int_eq(n, 0);
-    close(fd);
 }
 
 /* ---- tests ---- */
@@ -699,11 +651,11 @@ TEST(messages_that_no_member_sends_end_the_connection)
     send_message(fd, &append, 0); /* entries announced and not there */
     raw_ends(fd);
     fd = hello_as(f, other, PEER_ENTRIES);
-    damage = 1;
+    raw_damage = 1;
     append.append.count = 0; /* good but for the checksum of what follows */
     send_message(fd, &append, 0);
     raw_ends(fd);
-    damage = 0;
+    raw_damage = 0;
     fd = hello_as(f, other, PEER_ENTRIES);
     uint8_t head[FRAME_HEADER_SIZE];
     struct frame_header h = {
