@@ -62,7 +62,7 @@ watch_calm() {
 }
 
 @test "clients that reach only a leader that was cut off are told nothing, and go on when it is healed" {
-    load_begin 100 $CAPTIVE 10
+    load_begin 100 $CAPTIVE 16 10
     for ((round = 0; round < CUTS; round++)); do
         old=$(until_ok 20 leader >/dev/null && leader)
         read -r a b < <(others "$old")

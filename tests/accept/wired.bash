@@ -5,8 +5,8 @@
 #   wired_format             make the nodes; before that, $NODES/nN/journal may be a file system of its own
 #   wired_start NODE...      start them; until the cluster is whole: until_ok 20 whole
 #   wired_end
-#   load_begin [FIRST [NODE [CLIENTS]]]   40 clients (tests/tools/cv_failover.c) on node $CLIENTS (4); several loads at once
-#                            need different FIRSTs
+#   load_begin [FIRST [NODE [CLIENTS [READERS]]]]   40 clients (tests/tools/cv_failover.c) on node $CLIENTS (4), of which so
+#                            many only look (0); several loads at once need different FIRSTs
 #   load_end                 they end, their histories are judged together, figures are shown
 #   mark WHAT RULE...        change the wire, and let the load know: from now on it is WHAT; "CONT": that is over
 #   state N                  the status of journal N; of_state N FILTER: by jq
@@ -83,9 +83,9 @@ wired_end() {
 }
 
 load_begin() {
-    local first=${1:-0} node=${2:-$CLIENTS} clients=${3:-40}
+    local first=${1:-0} node=${2:-$CLIENTS} clients=${3:-40} readers=${4:-0}
     start "load$first" cv-wire "$WIRE" exec "$node" cv-failover run --masters $WIRED_MASTERS --history "history$first" \
-        --first "$first" --joint --clients "$clients" --seconds 7200
+        --first "$first" --joint --clients "$clients" --readers "$readers" --seconds 7200
     loads+=("$first")
     until_ok 60 said_or_gone "$first"
     alive "load$first"

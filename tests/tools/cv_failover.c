@@ -6,7 +6,7 @@
  * application error: the library is to retry until there is a leader.
  *
  *      cv-failover run    --masters A,B,C --history FILE [--kills FILE] [--clients N] [--keys K] [--seconds S] [--root /path]
- *                         [--first N] [--joint] [--phases]
+ *                         [--first N] [--joint] [--phases] [--readers N]
  *      cv-failover check  --history FILE [--kills FILE] [--phases]
  *      cv-failover signal KILL|STOP|CONT --kills FILE --what TEXT PID...
  *
@@ -19,7 +19,8 @@
  * Kills are lines of a file: clock_ns() and what was done; "CONT ...", the end of what was done before, is none. --phases:
  * also what went through from each until the next line. --first, --joint: the number of the first client; several runs
  * with different ones may share names, are not checked each by itself, and their histories, one behind the other in one
- * file, are checked as one.
+ * file, are checked as one. --readers: so many of the clients only look, and do not wait long for an answer: who changes
+ * something, or asks for what is being changed, waits for a majority, and would never see what a leader without one tells.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,10 +47,11 @@
 #define KEYS_MAX    256
 #define KILLS_MAX   4096
 #define PAUSE_US    12000 /* of a client, at most, between operations */
+#define READER_MS   50    /* how long a reader waits for an answer; without one it has not asked */
 
 static struct {
     const char *masters, *history, *kills, *root, *what;
-    unsigned clients, keys, seconds, first;
+    unsigned clients, keys, seconds, first, readers;
     bool phases, joint;
     uint64_t seed;
 } options = {.root = "/failover", .what = "?", .clients = 40, .keys = 24, .seconds = 10, .seed = 1};
@@ -65,8 +67,9 @@ struct client {
     struct curvine *cv;
     struct prng prng;
     struct history h;
+    bool reader;
     uint64_t inodes[KEYS_MAX]; /* the last one seen of each key */
-    _Atomic uint64_t changed;
+    _Atomic uint64_t changed;  /* a reader: looked */
     uint64_t errors;
 };
 
@@ -144,6 +147,7 @@ static void execute(struct client *c, struct linear_op *o)
 {
     struct curvine_request q;
     prepare(&q, o);
+    q.timeout_ms = c->reader ? READER_MS : 0;
     o->call_ns = clock_ns();
     int r = curvine_run(c->cv, &q);
     o->answer_ns = clock_ns();
@@ -156,13 +160,17 @@ static void execute(struct client *c, struct linear_op *o)
         take_list(&q, o);
     }
     curvine_request_free(&q);
+    if (c->reader && r == -CV_DEADLINE) {
+        o->result = LINEAR_UNKNOWN;
+        return;
+    }
     if (!is_answer(o)) {
         fprintf(stderr, "client %u: %s: %s after %.0f ms\n", c->id, linear_names[o->type], r ? cv_error_name(r) : "?",
                 (double)(o->answer_ns - o->call_ns) / 1e6);
         c->errors++;
         o->result = LINEAR_UNKNOWN;
     }
-    if (o->result == 0 && o->type != LINEAR_LOOKUP && o->type != LINEAR_LIST)
+    if (c->reader || (o->result == 0 && o->type != LINEAR_LOOKUP && o->type != LINEAR_LIST))
         c->changed++;
 }
 
@@ -173,6 +181,8 @@ static void step(struct client *c)
                                   LINEAR_SET,    LINEAR_SET,    LINEAR_SET,    LINEAR_SET,    LINEAR_LOOKUP,
                                   LINEAR_LOOKUP, LINEAR_LOOKUP, LINEAR_LIST};
     struct linear_op o = {.client = c->id, .type = mix[prng_below(&c->prng, sizeof(mix))]};
+    if (c->reader)
+        o.type = o.type % 4 ? LINEAR_LOOKUP : LINEAR_LIST;
     o.key = (uint32_t)prng_below(&c->prng, options.keys);
     o.name = (uint8_t)prng_below(&c->prng, 2);
     if (o.type == LINEAR_SET) {
@@ -184,6 +194,8 @@ static void step(struct client *c)
     struct linear_op *kept = history_add(&c->h);
     execute(c, &o);
     *kept = o;
+    if (c->reader && o.result == LINEAR_UNKNOWN)
+        c->h.count--;
     usleep((useconds_t)prng_below(&c->prng, PAUSE_US));
 }
 
@@ -478,6 +490,8 @@ static int run(void)
     value = (uint64_t)options.first << 20; /* sizes: a file may have so many bytes */
     for (unsigned i = 0; r == 0 && i < options.clients; i++)
         r = open_client(&clients[i], i);
+    for (unsigned i = 0; i < min(options.readers, options.clients); i++)
+        clients[i].reader = true;
     r = r ? r : make_directories(clients[0].cv);
     if (r < 0) {
         fprintf(stderr, "%s: %s\n", options.masters, cv_error_text(r));
@@ -548,19 +562,13 @@ static int send_signal(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    static const struct option known[] = {{"masters", 1, NULL, 'm'},
-                                          {"history", 1, NULL, 'h'},
-                                          {"kills", 1, NULL, 'k'},
-                                          {"clients", 1, NULL, 'c'},
-                                          {"keys", 1, NULL, 'n'},
-                                          {"seconds", 1, NULL, 's'},
-                                          {"root", 1, NULL, 'r'},
-                                          {"seed", 1, NULL, 'x'},
-                                          {"what", 1, NULL, 'w'},
-                                          {"first", 1, NULL, 'f'},
-                                          {"phases", 0, NULL, 'p'},
-                                          {"joint", 0, NULL, 'j'},
-                                          {0}};
+    static const struct option known[] = {{"masters", 1, NULL, 'm'}, {"history", 1, NULL, 'h'},
+                                          {"kills", 1, NULL, 'k'},   {"clients", 1, NULL, 'c'},
+                                          {"keys", 1, NULL, 'n'},    {"seconds", 1, NULL, 's'},
+                                          {"root", 1, NULL, 'r'},    {"seed", 1, NULL, 'x'},
+                                          {"what", 1, NULL, 'w'},    {"first", 1, NULL, 'f'},
+                                          {"phases", 0, NULL, 'p'},  {"joint", 0, NULL, 'j'},
+                                          {"readers", 1, NULL, 'l'}, {0}};
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;)
         switch (c) {
         case 'm': options.masters = optarg; break;
@@ -575,6 +583,7 @@ int main(int argc, char **argv)
         case 'f': options.first = min((unsigned)atoi(optarg), (unsigned)CLIENTS_MAX / 2); break;
         case 'p': options.phases = true; break;
         case 'j': options.joint = true; break;
+        case 'l': options.readers = (unsigned)atoi(optarg); break;
         default: return 2;
         }
     const char *command = optind < argc ? argv[optind] : "";
