@@ -20,6 +20,10 @@ fetched_at_least() {
     [ "$(snapshot_of "$1" fetched_bytes)" -ge "$2" ]
 }
 
+loaded_for() {
+    [ $((${EPOCHREALTIME/./} - alone)) -gt $(($1 * 1000000)) ]
+}
+
 # The term when nothing else happens than that: the same when all is over.
 term() {
     journal_of "$(leading)" .term
@@ -36,6 +40,9 @@ term() {
     until_ok 60 compacted_past "$lagging"
     load_names load >load.out 2>&1 &
     loader=$!
+    alone=${EPOCHREALTIME/./}
+    until_ok 30 loaded_for 8 # what it takes while nothing else happens
+    coming=${EPOCHREALTIME/./}
     before=$(term) names=$(cv fs find :/load 2>/dev/null | wc -l) began=$SECONDS
     run_masters "$lagging"
     until_ok 120 fetched_at_least "$lagging" $((SNAPSHOT_MB * 300000))
@@ -45,11 +52,13 @@ term() {
     until_ok $((120 + SNAPSHOT_MB / 5)) installed "$lagging" 1
     second=$(snapshot_of "$lagging" fetched_bytes)
     until_ok 120 caught_up "$lagging"
-    took=$((SECONDS - began))
+    took=$((SECONDS - began)) there=${EPOCHREALTIME/./}
     [ "$(term)" = "$before" ]
     touch load.end
     wait $loader
     names=$(($(cv fs find :/load | wc -l) - names))
+    echo "# load before: $(load_between "$alone" "$coming")" >&3
+    echo "# load meanwhile: $(load_between "$coming" "$there")" >&3
     grep "bytes of state" "j$lagging.log" | tail -1 | sed 's/^.*info: /# /' >&3
     echo "# came over the wire: $first bytes until it was killed, $second after; $took s with restart and catching up;" \
         "$names names were made meanwhile, $(grep -c refused load.out || true) times clients were refused" >&3

@@ -9,6 +9,7 @@
 #   journal_of N FILTER            from its journal's status; snapshot_of N FIELD of its part "snapshots"
 #   make_names NAME COUNT          COUNT directories :/NAME/...
 #   load_names NAME                names in :/NAME until there is a file load.end
+#   load_between FROM TO     how long its calls took that began in between
 #   make_bulk COUNT                COUNT times 200 long names
 #   same_names                     whichever node leads shows the same names
 #   compacted_past N               the leader's log begins behind the end of N's, which is stopped
@@ -122,11 +123,20 @@ make_bulk() {
 }
 
 load_names() {
-    local i=0
+    local i=0 began
     while [ ! -e load.end ]; do
+        began=${EPOCHREALTIME/./}
         cv fs mkdir -p $(seq -f ":/$1/$i-%g" 1 20) || echo "load: refused" >&2
+        echo "$began $((${EPOCHREALTIME/./} - began))" >>load.times
         i=$((i + 1))
     done
+}
+
+# Microseconds of the clock; each call makes 20 names.
+load_between() {
+    awk -v from="$1" -v to="$2" '$1 >= from && $1 < to { print $2 }' load.times | sort -n |
+        awk '{ t[NR] = $1 / 1000 } END { if (NR) printf "%d times 20 names: p50 %.1f, p99 %.1f, worst %.1f ms", NR,
+            t[int((NR + 1) / 2)], t[int(NR * 0.99 + 0.99)], t[NR] }'
 }
 
 compacted_past() {
