@@ -53,6 +53,7 @@ static rocksdb_options_t *make_options(uint64_t cache_bytes, rocksdb_cache_t **r
                                        -1); /* of one that is not open, who must not block gets empty rows (#12443) */
     rocksdb_options_set_skip_stats_update_on_db_open(o, 1);
     rocksdb_options_set_keep_log_file_num(o, 2);
+    rocksdb_options_set_max_log_file_size(o, 4 << 20);
     rocksdb_options_set_info_log_level(o, 2); /* warnings */
 
     rocksdb_block_based_table_options_t *t = rocksdb_block_based_options_create();
