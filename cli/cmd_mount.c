@@ -120,9 +120,9 @@ static int parse_mode(const char *name, uint8_t *ret)
 
 static int parse_ack(const char *name, uint8_t *ret)
 {
-    for (uint8_t ack = MOUNT_ACK_CLUSTER; ack <= MOUNT_ACK_APPLIED; ack++)
-        if (strcmp(mount_ack_name(ack), name) == 0) {
-            *ret = ack;
+    for (int ack = MOUNT_ACK_CLUSTER; ack <= MOUNT_ACK_APPLIED; ack++)
+        if (strcmp(mount_ack_name((uint8_t)ack), name) == 0) {
+            *ret = (uint8_t)ack;
             return 0;
         }
     return -EINVAL;
