@@ -41,17 +41,18 @@ static void next_owner(struct client_fetch *f, int error)
 {
     f->error = error;
     f->asked_again = false;
+    f->hope |= client_worker_error(error);
     if (++f->at < f->owner_count) {
         attempt(f);
         return;
     }
     f->at = 0;
     client_map_refresh(f->cv);
-    bool hopeless = !client_worker_error(error); /* all that have it say so */
-    if (hopeless) {
+    if (!f->hope) { /* all that have it say so */
         fetch_end(f, error);
         return;
     }
+    f->hope = false;
     uint64_t pause_ms = min((uint64_t)PAUSE_MIN_MS << min(f->rounds++, 6u), (uint64_t)PAUSE_MAX_MS);
     loop_timer_start(f->cv->loop, &f->timer, min(clock_ns() + pause_ms * NS_PER_MS, f->deadline_ns));
 }

@@ -365,6 +365,7 @@ struct client_fetch {
     uint64_t deadline_ns;
     bool asked_again, cancelled;
     int error;
+    bool hope; /* somebody of this round may have it and could not be asked */
     void (*done)(struct client_fetch *f, int result); /* 0: buffer is filled; may free f */
     void *user;
 };

@@ -398,6 +398,69 @@ TEST(a_read_goes_to_the_other_replica_when_one_is_gone)
     rig_stop(&rig);
 }
 
+static void wait_held(void)
+{
+    uint64_t until = clock_ns() + 5 * NS_PER_S;
+    while (!atomic_load(&rig.held_commit)) {
+        ck_assert_uint_lt(clock_ns(), until);
+        usleep(1000);
+    }
+}
+
+struct flush {
+    struct curvine_request q;
+    sem_t done;
+};
+
+static void on_flushed(struct curvine_request *q)
+{
+    sem_post(&container_of(q, struct flush, q)->done);
+}
+
+/* Begun when this returns: what follows on the handle's loop comes behind it. */
+static void flush_begin(struct flush *f, struct curvine *cv, struct curvine_file *file)
+{
+    *f = (struct flush){.q = {.op = CURVINE_FLUSH, .file = file, .done = on_flushed}};
+    sem_init(&f->done, 0, 0);
+    curvine_submit(cv, &f->q);
+    struct curvine_request next = {.op = CURVINE_GETATTR, .inode = curvine_file_inode(file)};
+    ck_assert_int_eq(curvine_run(cv, &next), 0);
+}
+
+static int flush_end(struct flush *f)
+{
+    while (sem_wait(&f->done) < 0)
+        ;
+    sem_destroy(&f->done);
+    return f->q.result;
+}
+
+/* One replica is damaged, the other may come back: that is no reason to give up. */
+TEST(a_read_waits_for_a_replica_when_the_other_one_is_damaged)
+{
+    rig_start(&rig, 2, 2, false);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    char bytes[10000] = {7}, back[10000];
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    const unsigned type = MSG_block_read & 0x3f;
+    unsigned first = rig.files[0].rows[0].replicas[0] == rig.workers[0].id ? 0 : 1;
+    rig.workers[first].error[type] = -CV_BUSY;
+    rig.workers[first].trouble[type] = 3;
+    rig.workers[!first].error[type] = -CV_DATA_DAMAGED;
+    rig.workers[!first].trouble[type] = 1000;
+    ck_assert_int_eq(curvine_pread(f, back, sizeof(back), 0), sizeof(back));
+    ck_assert_int_eq(memcmp(bytes, back, sizeof(back)), 0);
+    rig.workers[first].error[type] = -CV_DATA_DAMAGED;
+    rig.workers[first].trouble[type] = 1000;
+    ck_assert_int_eq(curvine_pwrite(f, bytes, 1, 0), 1);                /* what was read is not kept */
+    ck_assert_int_eq(curvine_pread(f, back, 100, 5), -CV_DATA_DAMAGED); /* both say so: at once */
+    curvine_file_close(f);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
 TEST(files_are_opened_again_for_a_leader_that_knows_no_handles)
 {
     rig_start(&rig, 1, 1, true);
@@ -508,43 +571,6 @@ TEST(a_refused_commit_is_reported)
     curvine_file_close(f);
     curvine_close(cv);
     rig_stop(&rig);
-}
-
-static void wait_held(void)
-{
-    uint64_t until = clock_ns() + 5 * NS_PER_S;
-    while (!atomic_load(&rig.held_commit)) {
-        ck_assert_uint_lt(clock_ns(), until);
-        usleep(1000);
-    }
-}
-
-struct flush {
-    struct curvine_request q;
-    sem_t done;
-};
-
-static void on_flushed(struct curvine_request *q)
-{
-    sem_post(&container_of(q, struct flush, q)->done);
-}
-
-/* Begun when this returns: what follows on the handle's loop comes behind it. */
-static void flush_begin(struct flush *f, struct curvine *cv, struct curvine_file *file)
-{
-    *f = (struct flush){.q = {.op = CURVINE_FLUSH, .file = file, .done = on_flushed}};
-    sem_init(&f->done, 0, 0);
-    curvine_submit(cv, &f->q);
-    struct curvine_request next = {.op = CURVINE_GETATTR, .inode = curvine_file_inode(file)};
-    ck_assert_int_eq(curvine_run(cv, &next), 0);
-}
-
-static int flush_end(struct flush *f)
-{
-    while (sem_wait(&f->done) < 0)
-        ;
-    sem_destroy(&f->done);
-    return f->q.result;
 }
 
 /* Two flushes; the second one's write came after the commit that fails had left. */
