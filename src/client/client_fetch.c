@@ -189,15 +189,15 @@ static void on_fetched(struct client_fetch *f, int result)
     pthread_rwlock_wrlock(&in->lock);
     c->ready = result == 0;
     pthread_rwlock_unlock(&in->lock);
-    if (result < 0)
-        list_for_each (e, &c->waiting)
-            list_entry(e, struct client_io, link)->error = result;
     struct list waiting = LIST_INIT(waiting);
     list_append_all(&waiting, &c->waiting);
     if (result < 0 || c->stale)
         chunk_free(c);
     in->ios++;
-    client_io_wake(&waiting);
+    if (result < 0)
+        client_io_wake_error(&waiting, result);
+    else
+        client_io_wake(&waiting);
     in->ios--;
     client_inode_put(in);
 }

@@ -141,6 +141,19 @@ void client_io_wake(struct list *where)
     }
 }
 
+/* What they waited for was asked for by the first of them, with its deadline or a shorter one: an error that may pass is an
+ * error only of those whose own time is over. The others look again. */
+void client_io_wake_error(struct list *where, int error)
+{
+    uint64_t now = clock_ns();
+    list_for_each (e, where) {
+        struct client_io *io = list_entry(e, struct client_io, link);
+        if (!client_worker_error(error) || now >= io->deadline_ns || io->cv->state == CLIENT_CLOSING)
+            io->error = error;
+    }
+    client_io_wake(where);
+}
+
 void client_io_finish(struct client_io *io, int result)
 {
     struct client_inode *in = io->inode;

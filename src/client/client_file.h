@@ -161,7 +161,8 @@ static inline struct client_io *io_of(struct curvine_request *q)
 
 void client_io_start(struct curvine *cv, struct curvine_request *q); /* any thread */
 void client_io_wait(struct client_io *io, struct list *where, void (*resume)(struct client_io *));
-void client_io_wake(struct list *where); /* all that wait there resume */
+void client_io_wake(struct list *where);                  /* all that wait there resume */
+void client_io_wake_error(struct list *where, int error); /* some may have time left to try again */
 void client_io_finish(struct client_io *io, int result);
 void client_io_cancel(struct client_io *io);
 
@@ -364,8 +365,8 @@ struct client_fetch {
     uint8_t *buffer;
     uint64_t deadline_ns;
     bool asked_again, cancelled;
-    int error;
     bool hope; /* somebody of this round may have it and could not be asked */
+    int error;
     void (*done)(struct client_fetch *f, int result); /* 0: buffer is filled; may free f */
     void *user;
 };

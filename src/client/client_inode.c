@@ -281,13 +281,14 @@ static void on_layout(struct client_master_call *m, int result)
     client_master_call_fini(m);
     free(m);
     in->layout_call = NULL;
-    if (result < 0 && client_worker_error(result) && in->until_ns) /* what is cached stays readable */
+    bool alone = result < 0 && client_worker_error(result) && in->until_ns; /* what is cached stays readable */
+    if (alone)
         in->until_ns = clock_ns() + ALONE_MS * NS_PER_MS;
-    else if (result < 0) /* those that wait get it: they would ask for ever */
-        list_for_each (e, &in->layout_waiting)
-            list_entry(e, struct client_io, link)->error = result;
     in->ios++;
-    client_io_wake(&in->layout_waiting);
+    if (result < 0 && !alone)
+        client_io_wake_error(&in->layout_waiting, result);
+    else
+        client_io_wake(&in->layout_waiting);
     in->ios--;
     client_inode_put(in);
 }

@@ -90,6 +90,9 @@ struct rig {
     _Atomic int refuse_commit;
     _Atomic bool hold_commit; /* the next one waits for rig_commit_go() */
     struct rpc_request *_Atomic held_commit;
+    _Atomic bool deaf_layout; /* MSG layout gets no answer */
+    struct rpc_request *deaf[64];
+    unsigned deaf_count;
     int held_error;                /* of its answer: it is not executed then */
     _Atomic uint64_t handles_from; /* older handles are those of another leader */
     bool shared;
@@ -529,6 +532,11 @@ static inline void rig_master_request(struct rpc_request *q, void *user)
         return;
     }
     case MSG_layout:
+        if (atomic_load(&g->deaf_layout) && g->deaf_count < 64) {
+            g->deaf[g->deaf_count++] = q;
+            return;
+        }
+        /* fallthrough */
     case MSG_open: rig_layout_request(g, q); return;
     case MSG_write_grant: rig_grant(g, q); return;
     case MSG_setattr: rig_setattr(g, q); return;
@@ -647,6 +655,8 @@ static inline void rig_stopped(void *arg)
 static inline int rig_stop_here(void *arg)
 {
     struct rig *g = arg;
+    while (g->deaf_count)
+        rpc_answer(g->deaf[--g->deaf_count], -CV_STOPPING, 0, NULL, NULL);
     rpc_server_stop(g->master, 100, rig_stopped, g);
     return 0;
 }

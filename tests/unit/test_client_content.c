@@ -461,6 +461,34 @@ TEST(a_read_waits_for_a_replica_when_the_other_one_is_damaged)
     rig_stop(&rig);
 }
 
+/* A layout is asked for with a deadline of its own, which is not that of who needs it. */
+TEST_TIMEOUT(a_write_outlives_a_layout_that_nobody_answers, 30)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    char bytes[10000] = {1};
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    rig.refuse_commit = 1;
+    ck_assert_int_eq(curvine_fsync(f), -CV_STALE_EPOCH); /* what is known of the layout is void now */
+    rig.deaf_layout = true;
+    int asked = rig.asked[MSG_layout & 0xff];
+    struct flush w = {.q = {.op = CURVINE_WRITE, .file = f, .value = {bytes, 100}, .done = on_flushed}};
+    sem_init(&w.done, 0, 0);
+    curvine_submit(cv, &w.q);
+    uint64_t until = clock_ns() + 20 * NS_PER_S;
+    while (atomic_load(&rig.asked[MSG_layout & 0xff]) < asked + 2 && sem_trywait(&w.done) < 0) {
+        ck_assert_uint_lt(clock_ns(), until);
+        usleep(1000);
+    }
+    ck_assert_int_ge(rig.asked[MSG_layout & 0xff], asked + 2); /* the first was given up, not the write */
+    rig.deaf_layout = false;
+    ck_assert_int_eq(flush_end(&w), 100);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
 TEST(files_are_opened_again_for_a_leader_that_knows_no_handles)
 {
     rig_start(&rig, 1, 1, true);
