@@ -559,6 +559,11 @@ void client_truncated(struct client_inode *in, const struct curvine_attr *attr, 
     in->size_next = attr->size;
     in->mtime_ns = attr->mtime_ns;
     pthread_rwlock_unlock(&in->lock);
+    list_for_each (e, &in->writes) { /* those that wait for us: what is appended goes behind the new end */
+        struct client_io *io = list_entry(e, struct client_io, order);
+        if (!io->marked)
+            io->end = 0;
+    }
     in->version = attr->version;
     client_chunks_drop(in, 0, 0, UINT32_MAX);
     if (!l || !l->block_shift || client_layout_apply(in, l, false) < 0)

@@ -489,6 +489,28 @@ TEST_TIMEOUT(a_write_outlives_a_layout_that_nobody_answers, 30)
     rig_stop(&rig);
 }
 
+/* The append knew its place and waited for the inline content to go to a block when the file became empty. */
+TEST(what_waits_to_be_appended_goes_behind_the_new_end)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR | O_APPEND);
+    char bytes[5000] = {1};
+    ck_assert_int_eq(curvine_pwrite(f, bytes, 100, 0), 100);
+    ck_assert_int_eq(rig_flush(cv, f), 0);
+    rig.workers[0].error[MSG_block_write & 0x3f] = -CV_BUSY;
+    rig.workers[0].trouble[MSG_block_write & 0x3f] = 4;
+    struct flush w = {.q = {.op = CURVINE_WRITE, .file = f, .value = {bytes, sizeof(bytes)}, .done = on_flushed}};
+    sem_init(&w.done, 0, 0);
+    curvine_submit(cv, &w.q);
+    ck_assert_int_eq(rig_truncate_file(cv, 0, 0), 0);
+    ck_assert_int_eq(flush_end(&w), sizeof(bytes));
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    ck_assert_uint_eq(rig.files[0].size, sizeof(bytes));
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
 TEST(files_are_opened_again_for_a_leader_that_knows_no_handles)
 {
     rig_start(&rig, 1, 1, true);
