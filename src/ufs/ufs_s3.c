@@ -292,6 +292,10 @@ static int on_piece(struct ufs_http_request *q, const void *p, size_t n)
         snprintf(q->error, sizeof(q->error), "the service did not answer with the range that was asked for");
         return -CV_UFS_FAILED;
     }
+    if (!j->range_seen && *j->if_match && *q->etag && strcmp(j->if_match, q->etag) != 0) {
+        snprintf(q->error, sizeof(q->error), "the object has changed, and the service does not heed If-Match");
+        return -CV_STALE_IDENTITY;
+    }
     j->range_seen = true;
     n = (size_t)min((uint64_t)n, j->left);
     if (n == 0)

@@ -192,6 +192,19 @@ identity_of() { # URI KEY
     has "STALE_IDENTITY"
 }
 
+@test "a service that does not heed If-Match: what it sends of another object is not taken" {
+    s3_start data
+    echo one >one
+    ufs s3://data put o one
+    first=$(identity_of s3://data o)
+    s3_proxy --method GET --etag of-another
+    s3_params+=(--param endpoint="$s3_proxy_endpoint")
+    run -1 ufs --identity "$first" --length 4 s3://data get o
+    has "STALE_IDENTITY"
+    lacks "one"
+    ufs --identity "$first" --length 4 s3://data get o | cmp - one
+}
+
 @test "an object replaced while its transfer is broken: no mix of both" {
     s3_start data
     head -c 3000000 /dev/urandom >one
