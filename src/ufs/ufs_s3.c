@@ -357,6 +357,15 @@ static void fill_entry(struct s3_job *j)
     snprintf(e->identity.etag, sizeof(e->identity.etag), "%s", q->etag);
 }
 
+/* The page has come in whole. Errors: -CV_BAD_MESSAGE, with its text. */
+static int page_end(struct s3_job *j, const struct s3_page_entry **ret, size_t *ret_count, const char **ret_token)
+{
+    int r = s3_page_end(j->page, ret, ret_count, ret_token);
+    if (r < 0)
+        snprintf(j->op->message, sizeof(j->op->message), "GET %.180s: the answer is no listing of keys", j->http.url);
+    return r;
+}
+
 /* Give the page's entries. Returns 1 when there is a next page to ask for. */
 static int give_page(struct s3_job *j)
 {
@@ -365,7 +374,12 @@ static int give_page(struct s3_job *j)
     size_t count;
     const char *token;
     size_t prefix_n = strlen(op->ufs->prefix);
-    int r = s3_page_end(j->page, &entries, &count, &token);
+    int r = page_end(j, &entries, &count, &token);
+    if (r == 0 && s3_page_breaks_off(j->page)) {
+        snprintf(op->message, sizeof(op->message),
+                 "GET %.180s: the listing breaks off: there are more keys, and no token", j->http.url);
+        return -CV_BAD_MESSAGE;
+    }
     for (size_t i = 0; r == 0 && i < count; i++) {
         struct ufs_entry e = entries[i].entry;
         bool itself = e.key.n == j->key_n && memcmp(e.key.p, j->key, j->key_n) == 0;
@@ -395,7 +409,7 @@ static int found_directory(struct s3_job *j)
     const struct s3_page_entry *entries;
     size_t count;
     const char *token;
-    int r = s3_page_end(j->page, &entries, &count, &token);
+    int r = page_end(j, &entries, &count, &token);
     if (r < 0)
         return r;
     if (count == 0)
@@ -434,7 +448,7 @@ static int on_success(struct s3_job *j)
         const struct s3_page_entry *entries;
         size_t count;
         const char *token;
-        return s3_page_end(j->page, &entries, &count, &token);
+        return page_end(j, &entries, &count, &token);
     }
     case S3_STAT_LIST: return found_directory(j);
     case S3_STAT: fill_entry(j); return 0;

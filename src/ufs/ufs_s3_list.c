@@ -20,6 +20,7 @@ struct s3_page {
     size_t count, room;
     struct s3_page_entry now; /* between <Contents> and </Contents> */
     bool in_contents, in_prefixes, url_encoded;
+    bool is_listing, truncated; /* the outermost element says so; more keys follow this page */
     char value[VALUE_MAX];
     size_t value_n;
     char token[VALUE_MAX];
@@ -37,6 +38,11 @@ static void XMLCALL on_start(void *user, const char *name, const char **attribut
     struct s3_page *p = user;
     p->value_n = 0;
     name = local_name(name);
+    if (!p->is_listing && strcmp(name, "ListBucketResult") != 0) {
+        p->error = -CV_BAD_MESSAGE; /* an error or a proxy's page under status 200 is no empty listing */
+        return;
+    }
+    p->is_listing = true;
     if (strcmp(name, "Contents") == 0 || strcmp(name, "CommonPrefixes") == 0) {
         p->in_contents = name[2] == 'n';
         p->in_prefixes = !p->in_contents;
@@ -127,6 +133,8 @@ static void XMLCALL on_end(void *user, const char *name)
         on_value_in_entry(p, name);
     else if (strcmp(name, "NextContinuationToken") == 0)
         memcpy(p->token, p->value, p->value_n + 1);
+    else if (strcmp(name, "IsTruncated") == 0)
+        p->truncated = strcmp(p->value, "true") == 0;
     else if (strcmp(name, "EncodingType") == 0)
         p->url_encoded = strcmp(p->value, "url") == 0;
     p->value_n = 0;
@@ -204,6 +212,11 @@ int s3_page_end(struct s3_page *p, const struct s3_page_entry **ret, size_t *ret
     *ret_count = p->count;
     *ret_token = p->token;
     return 0;
+}
+
+bool s3_page_breaks_off(const struct s3_page *p)
+{
+    return p->truncated && !*p->token;
 }
 
 /* The character an XML reference stands for, as far as error documents use them, and how long it is; 0: it is none. */

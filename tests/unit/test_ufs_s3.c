@@ -112,6 +112,8 @@ TEST(what_is_no_listing_is_refused)
         "<a><b></a>",
         "<!DOCTYPE x [<!ENTITY e \"eeee\">]><ListBucketResult><Contents><Key>&e;</Key></Contents></ListBucketResult>",
         "<ListBucketResult><Contents>",
+        "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>try again</Message></Error>",
+        "<html><body><Contents>x</Contents></body></html>",
     };
     for (size_t i = 0; i < array_size(bad); i++) {
         struct s3_page *p;
@@ -121,6 +123,31 @@ TEST(what_is_no_listing_is_refused)
         ck_assert_int_eq(s3_page_new(&p), 0);
         s3_page_feed(p, bad[i], strlen(bad[i]));
         ck_assert_int_eq(s3_page_end(p, &e, &n, &token), -CV_BAD_MESSAGE);
+        s3_page_free(p);
+    }
+}
+
+TEST(a_page_that_says_there_is_more_and_not_how_to_ask_for_it_breaks_off)
+{
+    static const struct {
+        const char *text;
+        bool breaks_off;
+    } pages[] = {
+        {"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>", false},
+        {"<ListBucketResult></ListBucketResult>", false},
+        {"<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>a</Key></Contents></ListBucketResult>", true},
+        {"<ListBucketResult><IsTruncated>true</IsTruncated><NextMarker>a</NextMarker></ListBucketResult>", true},
+        {page_text, false},
+    };
+    for (size_t i = 0; i < array_size(pages); i++) {
+        struct s3_page *p;
+        const struct s3_page_entry *e;
+        size_t n;
+        const char *token;
+        ck_assert_int_eq(s3_page_new(&p), 0);
+        ck_assert_int_eq(s3_page_feed(p, pages[i].text, strlen(pages[i].text)), 0);
+        ck_assert_int_eq(s3_page_end(p, &e, &n, &token), 0);
+        ck_assert_int_eq(s3_page_breaks_off(p), pages[i].breaks_off);
         s3_page_free(p);
     }
 }
