@@ -91,6 +91,12 @@ static bool leadership_error(int r)
            r == -CV_UNKNOWN_OUTCOME || r == -CV_BUSY || r == -CV_DEADLINE;
 }
 
+/* A master heard of it, by what was sent at sent_ns. */
+static void session_good(struct curvine *cv, uint64_t sent_ns)
+{
+    cv->session_until_ns = cv->session_timeout_ms ? sent_ns + cv->session_timeout_ms * NS_PER_MS : UINT64_MAX;
+}
+
 static void on_session(struct rpc_call *call, int result, const struct rpc_frame *f)
 {
     struct curvine *cv = container_of(call, struct curvine, session_call);
@@ -113,6 +119,9 @@ static void on_session(struct rpc_call *call, int result, const struct rpc_frame
         return;
     }
     cv->session = a.session;
+    cv->session_timeout_ms = a.timeout_ms;
+    session_good(cv, cv->session_sent_ns);
+    client_workers_let_go(cv); /* their connections speak for the session that was */
     cv->lease_ms = max(a.lease_ms, 30u);
     client_acks_told(cv, a.acks_early, a.generation, cv->session_sent_ns);
     reset_slots(cv, a.slots);
@@ -152,6 +161,7 @@ static void on_renewed(struct rpc_call *call, int result, const struct rpc_frame
     if (result == 0)
         result = msg_session_renew_answer_decode(f->body, f->header.body_len, &a);
     if (result == 0) {
+        session_good(cv, cv->renew_sent_ns);
         client_acks_told(cv, a.acks_early, a.generation, cv->renew_sent_ns);
         if (a.map_version > cv->content->map_version && cv->content->map_known)
             client_map_refresh(cv);
@@ -183,6 +193,7 @@ void client_lost_session(struct curvine *cv)
         return;
     log_warn(0, "session %llx has ended at the master: opening a new one", (unsigned long long)cv->session);
     cv->session = 0;
+    client_workers_let_go(cv);
     if (cv->state == CLIENT_OPEN)
         open_session(cv);
 }

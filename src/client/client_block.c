@@ -56,8 +56,8 @@ static void on_release_said(struct rpc_call *call, int result, const struct rpc_
     struct client_worker *w = container_of(call, struct client_worker, release);
     uint32_t said = w->releasing;
     w->releasing = 0;
-    if (result < 0)
-        return; /* the next sweep tries again */
+    if (result < 0 || !said)
+        return; /* the next sweep tries again; or the session was another one */
     w->released.n -= said;
     memmove(w->released.p, w->released.p + said, w->released.n);
     say_released(w);
@@ -65,7 +65,8 @@ static void on_release_said(struct rpc_call *call, int result, const struct rpc_
 
 static void say_released(struct client_worker *w)
 {
-    if (!w->released.n || w->opens || w->releasing || !w->unix_socket || !rpc_client_connected(w->unix_socket))
+    if (!w->released.n || w->opens || rpc_call_busy(&w->release) || !w->unix_socket ||
+        !rpc_client_connected(w->unix_socket))
         return;
     w->releasing = (uint32_t)min(w->released.n, (size_t)RELEASE_MAX);
     struct msg_block_release m = {.files = {(const char *)w->released.p, w->releasing}};
@@ -315,6 +316,16 @@ int client_block_opened(struct client_block *b, uint64_t version, uint64_t epoch
     return 0;
 }
 
+static void let_go(struct client_block *b)
+{
+    pthread_rwlock_wrlock(&b->inode->lock);
+    struct client_map *m = take(b->map);
+    b->readable = 0;
+    b->open = false;
+    pthread_rwlock_unlock(&b->inode->lock);
+    client_map_unref(m);
+}
+
 /* The worker has no room: what it evicted is free only when nobody has the file open. Let go of everything but what is in
  * use this moment; it is opened again when it is read again. */
 static void give_back(struct curvine *cv, const struct client_worker *w, const struct client_block *refused)
@@ -323,12 +334,17 @@ static void give_back(struct curvine *cv, const struct client_worker *w, const s
         struct client_block *b = list_entry(e, struct client_block, lru);
         if (!b->map || b->map->backing->worker != w->id || (b->busy && b != refused) || b->ahead_calls)
             continue;
-        pthread_rwlock_wrlock(&b->inode->lock);
-        struct client_map *m = take(b->map);
-        b->readable = 0;
-        b->open = false;
-        pthread_rwlock_unlock(&b->inode->lock);
-        client_map_unref(m);
+        let_go(b);
+    }
+    client_backings_sweep(cv, false);
+}
+
+void client_blocks_let_go(struct curvine *cv)
+{
+    list_for_each (e, &cv->content->blocks) {
+        struct client_block *b = list_entry(e, struct client_block, lru);
+        if (b->map)
+            let_go(b);
     }
     client_backings_sweep(cv, false);
 }

@@ -334,8 +334,10 @@ void client_map_refresh(struct curvine *cv);
 struct client_worker *client_worker_find(struct curvine *cv, uint64_t id);
 bool client_worker_is_local(struct client_worker *w);                            /* its unix socket is worth trying */
 struct rpc_client *client_worker_conn(struct client_worker *w, bool local_only); /* NULL: none */
-void client_workers_probe(struct curvine *cv);                                   /* every CLIENT_TICK_MS */
-bool client_worker_error(int r);                                                 /* try another, or later */
+/* The session is over, or may be: what workers of this host gave to it they may change from now on. */
+void client_workers_let_go(struct curvine *cv);
+void client_workers_probe(struct curvine *cv); /* every CLIENT_TICK_MS */
+bool client_worker_error(int r);               /* try another, or later */
 
 /* ---- blocks of this host ---- */
 struct client_block *client_block_find(const struct client_inode *in, uint32_t index);
@@ -350,6 +352,7 @@ int client_block_opened(struct client_block *b, uint64_t version, uint64_t epoch
                         const struct rpc_frame *f);
 void client_blocks_free(struct client_inode *in);
 void client_backings_sweep(struct curvine *cv, bool all);
+void client_blocks_let_go(struct curvine *cv); /* nothing is read through a descriptor until it is opened again */
 void client_backing_unref(struct client_backing *b);
 
 /* ---- blocks of other hosts ---- */

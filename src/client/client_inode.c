@@ -250,7 +250,7 @@ void client_attr_apply(struct client_inode *in, const struct curvine_attr *attr,
         in->size_next = list_empty(&in->writes) ? attr->size : max(in->size_next, attr->size);
         in->mtime_ns = attr->mtime_ns;
     }
-    in->until_ns = sent_ns + in->lease_ms * NS_PER_MS;
+    in->until_ns = min(sent_ns + in->lease_ms * NS_PER_MS, in->cv->session_until_ns);
     pthread_rwlock_unlock(&in->lock);
 }
 

@@ -79,6 +79,8 @@ struct curvine {
     uint32_t lease_ms;
     struct rpc_call session_call, renew_call, told_call;
     uint64_t session_sent_ns, renew_sent_ns;
+    uint32_t session_timeout_ms; /* silence after which the master ends it; 0: not known */
+    uint64_t session_until_ns;   /* before that it has not */
 
     /* client_sync.c: what is answered may not be replicated yet */
     bool acks_early;

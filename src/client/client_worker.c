@@ -191,9 +191,24 @@ static struct rpc_client *make_client(struct client_worker *w, const char *addre
     return NULL;
 }
 
+/* Descriptors are given to a session, and are good no longer than it: without one, blocks are read by messages. */
 bool client_worker_is_local(struct client_worker *w)
 {
-    return w->local && clock_ns() >= w->socket_failed_until_ns;
+    uint64_t now = clock_ns();
+    return w->local && w->cv->session && now < w->cv->session_until_ns && now >= w->socket_failed_until_ns;
+}
+
+void client_workers_let_go(struct curvine *cv)
+{
+    struct client_content *c = cv->content;
+    client_blocks_let_go(cv);
+    for (unsigned i = 0; i < c->worker_count; i++) {
+        struct client_worker *w = c->workers[i];
+        w->released.n = 0; /* they go with the session */
+        w->releasing = 0;
+        if (w->unix_socket)
+            rpc_client_close(take(w->unix_socket), NULL, NULL);
+    }
 }
 
 struct rpc_client *client_worker_conn(struct client_worker *w, bool local_only)
@@ -236,6 +251,8 @@ static void probe(struct client_worker *w, struct rpc_client *conn, struct rpc_c
 
 void client_workers_probe(struct curvine *cv)
 {
+    if (cv->session && clock_ns() >= cv->session_until_ns)
+        client_blocks_let_go(cv);
     for (unsigned i = 0; i < cv->content->worker_count; i++) {
         struct client_worker *w = cv->content->workers[i];
         probe(w, w->tcp, &w->tcp_ping);

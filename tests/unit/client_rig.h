@@ -69,6 +69,7 @@ struct rig_worker {
     _Atomic int trouble[0x40], error[0x40]; /* by the low byte of the message type */
     _Atomic int count[0x40];
     _Atomic bool dead;
+    _Atomic uint64_t opened_by; /* session of the last block_open */
 };
 
 struct rig {
@@ -79,7 +80,8 @@ struct rig {
     struct rig_file files[RIG_FILES];
     struct rig_worker workers[RIG_WORKERS];
     unsigned worker_count, replicas;
-    uint64_t sessions, handles, map_version;
+    _Atomic uint64_t sessions;
+    uint64_t handles, map_version;
     _Atomic bool acks_early;
     _Atomic int durable_asked; /* sync: waits for a majority */
     _Atomic uint64_t generation;
@@ -90,6 +92,8 @@ struct rig {
     _Atomic int refuse_commit;
     _Atomic bool hold_commit; /* the next one waits for rig_commit_go() */
     struct rpc_request *_Atomic held_commit;
+    _Atomic bool end_session, deaf_renew; /* the next renewal says so; gets no answer */
+    _Atomic uint32_t session_timeout_ms;
     _Atomic bool deaf_layout; /* MSG layout gets no answer */
     struct rpc_request *deaf[64];
     unsigned deaf_count;
@@ -195,6 +199,7 @@ static inline void rig_open(struct rig_worker *w, struct rpc_request *q)
 {
     struct msg_block_open m;
     ck_assert_int_eq(msg_block_open_decode(q->body, q->header.body_len, &m), 0);
+    w->opened_by = (uintptr_t)rpc_peer_user(q->peer);
     int r = rig_contact(w, &m.block);
     struct rig_block *b = rig_block(w, &m.block);
     if (r == 0 && !b->readable)
@@ -262,6 +267,13 @@ static inline void rig_worker_request(struct rpc_request *q, void *user)
     case MSG_block_sync: rpc_answer(q, 0, 0, NULL, NULL); return;
     default: rpc_answer(q, -CV_UNKNOWN_MESSAGE, 0, NULL, NULL);
     }
+}
+
+static inline int rig_worker_hello(struct rpc_peer *peer, const struct msg_hello *hello,
+                                   struct msg_hello_answer *answer, void *user)
+{
+    rpc_peer_set_user(peer, (void *)(uintptr_t)hello->session); /* NOLINT(performance-no-int-to-ptr) */
+    return 0;
 }
 
 static inline void rig_worker_one_way(struct rpc_peer *peer, const struct rpc_frame *f, void *user)
@@ -518,6 +530,7 @@ static inline void rig_master_request(struct rpc_request *q, void *user)
     }
     case MSG_session_open: {
         struct msg_session_open_answer a = {.session = ++g->sessions,
+                                            .timeout_ms = g->session_timeout_ms,
                                             .slots = 64,
                                             .lease_ms = 3000,
                                             .acks_early = g->acks_early,
@@ -526,6 +539,14 @@ static inline void rig_master_request(struct rpc_request *q, void *user)
         return;
     }
     case MSG_session_renew: {
+        if (atomic_load(&g->deaf_renew) && g->deaf_count < 64) {
+            g->deaf[g->deaf_count++] = q;
+            return;
+        }
+        if (atomic_exchange(&g->end_session, false)) {
+            rpc_answer(q, -CV_SESSION_ENDED, 0, NULL, NULL);
+            return;
+        }
         struct msg_session_renew_answer a = {
             .lease_ms = 3000, .map_version = g->map_version, .acks_early = g->acks_early, .generation = g->generation};
         rpc_answer(q, 0, 0, msg_session_renew_answer_desc(), &a);
@@ -610,6 +631,7 @@ static inline void rig_worker_start(struct rig *g, unsigned i, bool local)
     }
     struct rpc_server_options o = {.self = {.role = RPC_WORKER, .program = "test"},
                                    .request = rig_worker_request,
+                                   .hello = rig_worker_hello,
                                    .one_way = rig_worker_one_way,
                                    .user = w};
     snprintf(w->socket, sizeof(w->socket), "%s/w%u", unit_tempdir(), i);

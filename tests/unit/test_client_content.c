@@ -435,6 +435,63 @@ static int flush_end(struct flush *f)
     return f->q.result;
 }
 
+/* The worker evicts what the session that is over held, and gives the space to others. */
+static void evict_all(struct rig_worker *w)
+{
+    static const uint8_t none[2 * RIG_BLOCK];
+    ck_assert_int_eq(pwrite(w->fds[0], none, sizeof(none), 0), sizeof(none));
+    for (unsigned b = 0; b < 2; b++)
+        w->blocks[0][b].readable = 0;
+}
+
+TEST(descriptors_are_given_back_with_the_session)
+{
+    rig_start(&rig, 1, 1, true);
+    with_base(2 * RIG_BLOCK);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDONLY);
+    for (uint64_t session = 1; session < 4; session++) {
+        for (uint64_t at = 0; at < 2 * RIG_BLOCK; at += 65536)
+            expect_base(f, 0, at, 65536, 65536);
+        ck_assert_uint_eq(rig.workers[0].opened_by, session);
+        rig.end_session = true;
+        uint64_t until = clock_ns() + 10 * NS_PER_S;
+        while (rig.sessions == session) {
+            ck_assert_uint_lt(clock_ns(), until);
+            usleep(1000);
+        }
+        evict_all(&rig.workers[0]);
+    }
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+/* No master is heard of for so long that it has ended the session: content is read by messages, which cannot be wrong. */
+TEST(a_session_that_may_be_over_reads_by_messages)
+{
+    rig_start(&rig, 1, 1, true);
+    rig.session_timeout_ms = 3000;
+    with_base(2 * RIG_BLOCK);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDONLY);
+    expect_base(f, 0, 0, 2 * RIG_BLOCK, 2 * RIG_BLOCK);
+    ck_assert_int_eq(rig.workers[0].count[MSG_block_read & 0x3f], 0);
+    rig.deaf_renew = rig.deaf_layout = true;
+    uint64_t until = clock_ns() + 20 * NS_PER_S;
+    while (rig.workers[0].count[MSG_block_read & 0x3f] == 0) {
+        ck_assert_uint_lt(clock_ns(), until);
+        expect_base(f, 0, 4096, 4096, 4096);
+        usleep(1000);
+    }
+    evict_all(&rig.workers[0]);
+    expect_base(f, 0, 0, 2 * RIG_BLOCK, 2 * RIG_BLOCK);
+    rig.deaf_renew = rig.deaf_layout = false;
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
 /* One replica is damaged, the other may come back: that is no reason to give up. */
 TEST(a_read_waits_for_a_replica_when_the_other_one_is_damaged)
 {
