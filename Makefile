@@ -23,8 +23,8 @@ LIBDIR     ?= lib
 SYSCONFDIR ?= /etc
 DESTDIR    ?=
 
-# CFLAGS and LDFLAGS stay the packager's; ours are in flags.
-CFLAGS ?= -O2 -g
+# CFLAGS and LDFLAGS stay the packager's; ours are in flags. Under sanitizers the compiler takes most of the time.
+CFLAGS ?= $(if $(filter address% thread,$(SAN)),-O1 -g1,-O2 -g)
 flags  := -std=gnu17 -D_GNU_SOURCE -DCV_VERSION='"$(VERSION)"' -I. -Isrc -pthread -MMD -MP \
           -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings \
           -Wno-unused-parameter -Wno-missing-field-initializers -fno-strict-aliasing -fno-omit-frame-pointer \
@@ -159,11 +159,14 @@ $(O)/test/%: $(O)/obj/tests/unit/%.o $(O)/obj/tests/unit/unit.o $(libs)
 
 include tests/sim/sim.mk
 
-check: deps ## everything a change must pass: layers, unit tests, sanitizers, bats (under 10 minutes)
+# The programs first, then side by side: bats, which mostly waits, and with what it leaves of the cores the rest.
+check: deps ## everything a change must pass: layers, unit tests, sanitizers, bats (under 10 minutes on two cores)
 	@$(MAKE) --no-print-directory layers
-	@$(MAKE) --no-print-directory WERROR=1 all unit sim-check
-	@$(MAKE) --no-print-directory PURE=1 san
-	@$(MAKE) --no-print-directory WERROR=1 bats
+	@$(on_all_cores) WERROR=1 all tools bench-build
+	@tests/side-by-side '$(on_all_cores) WERROR=1 bats' 'nice $(on_all_cores) WERROR=1 unit sim-check && nice $(on_all_cores) PURE=1 san'
+
+# Whatever -j was said: these run beside one another, and what only waits must not hold a job.
+on_all_cores = env MAKEFLAGS="$(filter-out -j% --jobserver%,$(MAKEFLAGS))" $(MAKE) --no-print-directory -j$(shell nproc)
 
 san: ## unit tests under address+undefined and thread sanitizers (PURE=1: without those that keep a database)
 	@$(MAKE) --no-print-directory SAN=address,undefined unit sim-check

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # The command line itself: help, mistakes, exit statuses, forms of output.
+# run-bats: 15 s
 
 load lib
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # curvine.yaml: what is accepted, what is refused and how, and what cv config says about it.
+# run-bats: 12 s
 
 load lib
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # What all daemons share, seen from outside on the journal and the master: command line, directory lock, ports,
 # signals, pages.
+# run-bats: 12 s
 
 load lib
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # cv-journal from outside: its tools, and kill -9 under proposals with an oracle that the journal does not know of.
+# run-bats: 20 s
 
 load lib
 

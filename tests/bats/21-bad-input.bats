@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # What a cluster meets that it did not make: bad frames, a log cut short, rows with a flipped byte, a directory of another
 # cluster, a port in use, an unknown key. Each time a clear message, and nothing changed.
+# run-bats: 45 s
 
 load lib
 : "${CV_TOOLS:=$CV_ROOT/build/tools}"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # Several cv-journal as one cluster on loopback: elections, replication, and what breaks. Proposals come from
 # cv-proposer, one beside each journal, whose logs are held against what the journals have in the end. CV_KILLS, CV_ROUNDS: how often.
+# run-bats: 60 s
 
 load lib
 load peers

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # The tools for when the usual way is gone: compare, force-new-cluster, rejoin, check --repair-tail.
+# run-bats: 10 s
 
 load lib
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # cv raft on one voter: the tables, what is refused and why, and that saying a thing twice is no error.
+# run-bats: 10 s
 
 load lib
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # cv backup of a running cluster, cv restore of a new one from it, and a member that is added to that: its state can only
 # come by a snapshot.
+# run-bats: 15 s
 
 load lib
 load snapshots

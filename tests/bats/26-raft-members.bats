@@ -2,6 +2,7 @@
 # cv raft on real journals with masters beside them: growing, replacing, removing, while files are made. The blocks of
 # docs/operations.md are typed as they stand there (run_doc).
 # MEMBER_ROUNDS: kills while members change (0 here; "make accept" does it).
+# run-bats: 55 s
 
 load lib
 load masters

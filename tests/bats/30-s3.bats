@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # src/ufs against S3 servers written by others, by cv-ufs (tests/tools). tests/bats/s3.bash says what runs.
+# run-bats: 60 s
 
 load lib
 load s3

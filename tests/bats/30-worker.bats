@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # cv-worker: its directory, starting and stopping, and kill -9 in a loop under writers that remember what was acknowledged.
+# run-bats: 12 s
 
 load lib
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # cv local and cv fs: a whole cluster in one directory, from outside.
+# run-bats: 20 s
 load lib
 
 # Unix sockets want short names: the cluster lives in a directory of its own below /tmp.

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # cv fs cat, head, tail, put, get, cp, df, du, blocks: content through the library, on a whole local cluster.
+# run-bats: 15 s
 load lib
 
 setup_file() {

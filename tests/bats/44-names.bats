@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # Names of a bucket in the namespace: asked for one by one, listed, kept; what the master does when the store is gone.
+# run-bats: 25 s
 load lib
 load s3
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # cv local up --masters 3: three journals and three masters in one directory. Any one may die, and status says so.
+# run-bats: 12 s
 load lib
 
 setup() {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # The masters of a cluster of three: who follows is warm, who is told to stop hands over first, whose health is silent loses
 # the lead, journals and masters come and go on their own, and all have the same state (digests every few batches).
+# run-bats: 20 s
 load lib
 
 CLUSTER=0f8fad5b-d9cb-469f-a165-70867728950e

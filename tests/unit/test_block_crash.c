@@ -561,7 +561,7 @@ static bool trouble_at(int n, int error)
 /* All of the calls with BLOCK_ROUNDS=0; else that many, spread. */
 static void trouble_everywhere(int error)
 {
-    int points = rounds_of_run(25), step_size = points ? 800 / points : 1;
+    int points = rounds_of_run(15), step_size = points ? 800 / points : 1;
     for (int n = 1 + (int)(seed_of_run() % 7); n < 5000; n += step_size)
         if (!trouble_at(n, error))
             return;
