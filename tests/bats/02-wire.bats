@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # The wire that other tests cut (tests/tools/cv_wire.c), by itself: packets that go across it are counted.
+# run-bats: 15 s, alone
 load lib
 load wire
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # When changes are answered, mount by mount; fsync, which waits for a majority in every mode; handles that outlive a leader;
 # the feature level.
+# run-bats: 20 s
 load lib
 load masters
 
