@@ -208,7 +208,7 @@ lab: lab-deps ## boot real hosts, install the packages just built, and show what
 lab-smoke: ## the same with one host; says why where it cannot
 	tests/lab/run smoke
 .PHONY: fresh
-fresh: ## what the README's reader types, on a fresh machine that has git, make and a clone; as root (RELEASE=trixie, T="commands clang user")
+fresh: ## what the README says, typed on a fresh machine that has git, make and a clone; as root (RELEASE=trixie, T="commands clang user")
 	packaging/deps.sh lab
 	tests/lab/fresh $(or $(RELEASE),bookworm) $(T)
 

@@ -1,3 +1,4 @@
+##@ Simulating
 # The simulator: build/test/sim runs the very object files of the core; build/test/sim-mutants is the same built once
 # more with deliberate bugs that can be switched on (raft/raft_mutants.def, tests/sim/sim_mutants.def).
 sim_src   := $(wildcard tests/sim/*.c)
