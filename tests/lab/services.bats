@@ -98,7 +98,8 @@ journal_has() { lab_run host journalctl -q --no-pager -u "$1" "${@:3}" | grep -F
     lab_until 10 journal_has cv-master "reload: log.level is now debug"
     line=$(lab_sh host 'printf "mster:\n  port: 1\n" >> /etc/curvine/curvine.yaml; grep -n "^mster" /etc/curvine/curvine.yaml | cut -d: -f1')
     run ! lab_run host systemctl reload cv-master
-    lab_until 10 journal_shows cv-master "/etc/curvine/curvine.yaml:$line: mster: unknown section, did you mean 'master'?"
+    lab_until 10 journal_has cv-master "/etc/curvine/curvine.yaml:$line: mster: unknown section, did you mean 'master'?"
+    journal_shows cv-master "/etc/curvine/curvine.yaml:$line: mster: unknown section, did you mean 'master'?"
     [ "$(state cv-master MainPID)" = "$pid" ]
     lab_run host cv --config /root/good cluster status
 }
