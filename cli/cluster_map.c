@@ -41,14 +41,6 @@ void cluster_map_fini(struct cluster_map *m)
     memset(m, 0, sizeof(*m));
 }
 
-const struct rec_worker *cluster_map_find(const struct cluster_map *m, uint64_t worker)
-{
-    for (unsigned i = 0; i < m->count; i++)
-        if (m->workers[i].worker == worker)
-            return &m->workers[i];
-    return NULL;
-}
-
 /* Bytes of [0, total) that lie in block index. */
 static uint32_t share(uint64_t total, uint32_t index, uint32_t block_bytes)
 {

@@ -17,9 +17,6 @@ struct cluster_map {
 int cluster_map_get(struct curvine *cv, struct cluster_map *ret);
 void cluster_map_fini(struct cluster_map *m);
 
-/* The worker with this id; NULL: none. */
-const struct rec_worker *cluster_map_find(const struct cluster_map *m, uint64_t worker);
-
 /* Call each() for all blocks of a file that have content, in order: with the worker that holds it (written) or is to
  * hold it (of the under file system); 0: none can. written: the row's; else block.epoch is 0. A file whose content is
  * inline has none. Negative results of each() end it. Errors: of each(), of asking. */
