@@ -10,10 +10,10 @@
 #include "base/error.h"
 #include "cli/connect.h"
 #include "cli/raft_change.h"
+#include "rpc/rpc_client.h"
 
 #define CHANGE_MS   30000
 #define CATCH_UP_MS 600000
-#define MASTER_PORT 8995
 #define STARTING_MS 3000
 
 enum { OPT_JOURNAL_ONLY = 1, OPT_LEARNER, OPT_CLIENTS, OPT_NODE, OPT_FORCE };

@@ -13,9 +13,8 @@
 #include "io/loop.h"
 #include "rpc/rpc_client.h"
 
-#define DEFAULT_PORT 8995
-#define ONE_MS       2000 /* for one answer */
-#define AGAIN_MS     100
+#define ONE_MS   2000 /* for one answer */
+#define AGAIN_MS 100
 
 /* One round of questions, on a loop of its own. */
 struct round {
@@ -63,7 +62,7 @@ static int ask_here(void *arg)
         struct seat *s = &r->seats[i];
         *s = (struct seat){.round = r, .says = &r->masters->list[i]};
         struct rpc_client_options o = {.address = s->says->address,
-                                       .default_port = DEFAULT_PORT,
+                                       .default_port = MASTER_PORT,
                                        .self = {.role = RPC_CLIENT, .program = "cv " CV_VERSION},
                                        .state = on_state,
                                        .user = s};

@@ -17,8 +17,7 @@
 #include "io/loop.h"
 #include "rpc/rpc_client.h"
 
-#define DEFAULT_PORT 8995
-#define ONE_MS       3000 /* for the status of one master */
+#define ONE_MS 3000 /* for the status of one master */
 
 /* One question, on the loop while it is under way. */
 struct question {
@@ -156,7 +155,7 @@ static int begin(void *arg)
     struct raft_view_private *p = q->v->private;
     struct rpc_client_options options = {
         .address = q->v->masters[q->master].address,
-        .default_port = DEFAULT_PORT,
+        .default_port = MASTER_PORT,
         .self = {.role = RPC_CLIENT, .program = "cv " CV_VERSION},
         .state = on_state,
         .user = &q->v->masters[q->master],

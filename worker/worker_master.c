@@ -423,7 +423,7 @@ int worker_master_new(struct loop *loop, const struct worker_master_options *o, 
     gethostname(m->host, sizeof(m->host) - 1);
     const struct option_list *masters = &o->cluster->masters;
     struct rpc_leader_options lo = {
-        .default_port = 8995,
+        .default_port = MASTER_PORT,
         .self = {.role = RPC_WORKER, .node = o->core->worker, .program = "cv-worker " CV_VERSION},
         .watch = true, /* a new leader grants nothing here until we register with it */
         .found = on_found,

@@ -21,7 +21,6 @@
 #include "client/client_file.h"
 
 #define DEFAULT_TIMEOUT_MS 30000
-#define DEFAULT_PORT       8995
 
 static void open_session(struct curvine *cv);
 static void ready(struct curvine *cv);
@@ -232,7 +231,7 @@ static int find_masters(struct curvine *cv, const char *masters)
             return -EINVAL;
     }
     const struct rpc_leader_options o = {
-        .default_port = DEFAULT_PORT,
+        .default_port = MASTER_PORT,
         .self = {.role = RPC_CLIENT, .program = cv->program},
         .found = on_found,
         .lost = on_lost,

@@ -48,6 +48,8 @@ static inline const struct rpc_client *rpc_call_client(const struct rpc_call *ca
     return call->client;
 }
 
+#define MASTER_PORT 8995 /* when an address says none; the default of master.port, too */
+
 struct rpc_client_options {
     const char *address; /* "host:port", "unix:/path"; copied */
     uint16_t default_port;
