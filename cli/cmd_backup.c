@@ -185,19 +185,6 @@ struct node_dirs {
     char master[4100], journal[4100];
 };
 
-static int dir_option(const struct config *config, const char *section, char *out, size_t size)
-{
-    struct option_ref ref;
-    char why[OPTION_MESSAGE_MAX];
-    struct buf b cleanup(buf_fini) = {0};
-    int r = config_find(config_sections(config), text_of(section), TEXT("dir"), &ref, why);
-    if (r == 0)
-        r = option_format(ref.option, config_values(config, ref.section), &b);
-    if (r == 0)
-        snprintf(out, size, "%.*s", (int)b.n, (const char *)b.p);
-    return r;
-}
-
 static int found_node(struct cli *cli, const char *from, const struct node_dirs *d, const char *cluster,
                       const struct manifest *m, const char *self)
 {
@@ -228,11 +215,56 @@ static int found_node(struct cli *cli, const char *from, const struct node_dirs 
     return r < 0 ? r : process_run(format);
 }
 
-int cmd_restore(struct cli *cli, int argc, char **argv)
+/* Where to, and what; both are as they must be. Returns CLI_OK, or reports. */
+static int check_restore(struct cli *cli, const char *from, struct node_dirs *d, struct manifest *m)
+{
+    const struct config *config;
+    const char *bad = MANIFEST_FILE;
+    if (cli_config(cli, &config) < 0)
+        return CLI_USAGE;
+    int r = config_text(config, "master", "dir", d->master, sizeof(d->master));
+    if (r == 0)
+        r = config_text(config, "journal", "dir", d->journal, sizeof(d->journal));
+    if (r == 0)
+        r = manifest_read(from, m);
+    if (r == 0)
+        r = manifest_verify(from, m, &bad);
+    if (r < 0)
+        return cli_fail(cli, r, "take another backup; nothing was changed", "read the backup: %s/%s", from, bad);
+    const char *const dirs[] = {d->master, d->journal};
+    for (size_t i = 0; i < array_size(dirs); i++) {
+        r = check_empty(dirs[i]);
+        if (r < 0)
+            return cli_fail(cli, r,
+                            "restore makes a new cluster, in empty directories: move these away, or name others "
+                            "(--set master.dir=..., --set journal.dir=...)",
+                            "restore into '%s'", dirs[i]);
+    }
+    return CLI_OK;
+}
+
+/* cluster: the new one; NULL: a dry run. */
+static struct out *describe_restored(const char *cluster, const struct manifest *m, const struct node_dirs *d)
 {
     static const struct out_column columns[] = {
         {"cluster", OUT_TEXT}, {"entry", OUT_NUMBER},    {"bytes", OUT_SIZE},       {"of_cluster", OUT_TEXT},
         {"made", OUT_TIME},    {"master_dir", OUT_TEXT}, {"journal_dir", OUT_TEXT}, {"next", OUT_TEXT}};
+    char old[UUID_STRING];
+    struct out *o = out_record(columns, array_size(columns));
+    out_text(o, cluster);
+    out_number(o, m->index);
+    out_number(o, manifest_bytes(m));
+    out_text(o, uuid_format(m->cluster, old));
+    out_number(o, m->created_ns);
+    out_text(o, d->master);
+    out_text(o, d->journal);
+    out_text(o, cluster ? "start cv-journal and cv-master here, then cv raft add the others"
+                        : "nothing was changed: without --dry-run this is done");
+    return o;
+}
+
+int cmd_restore(struct cli *cli, int argc, char **argv)
+{
     static const struct option options[] = {
         {"dry-run", no_argument, NULL, 'n'}, {"self", required_argument, NULL, 'S'}, {0}};
     bool dry_run = false;
@@ -245,46 +277,16 @@ int cmd_restore(struct cli *cli, int argc, char **argv)
         }
     if (argc - optind != 1)
         return cli_usage(cli, "needs the directory of a backup");
-    const char *from = argv[optind], *bad = MANIFEST_FILE;
-    const struct config *config;
-    if (cli_config(cli, &config) < 0)
-        return CLI_USAGE;
     struct node_dirs d;
     struct manifest m cleanup(manifest_fini) = {.id = 0};
-    int r = dir_option(config, "master", d.master, sizeof(d.master));
-    if (r == 0)
-        r = dir_option(config, "journal", d.journal, sizeof(d.journal));
-    if (r == 0)
-        r = manifest_read(from, &m);
-    if (r == 0)
-        r = manifest_verify(from, &m, &bad);
-    if (r < 0)
-        return cli_fail(cli, r, "take another backup; nothing was changed", "read the backup: %s/%s", from, bad);
-    const char *const dirs[] = {d.master, d.journal};
-    for (size_t i = 0; i < array_size(dirs); i++) {
-        r = check_empty(dirs[i]);
-        if (r < 0)
-            return cli_fail(cli, r,
-                            "restore makes a new cluster, in empty directories: move these away, or name others "
-                            "(--set master.dir=..., --set journal.dir=...)",
-                            "restore into '%s'", dirs[i]);
-    }
-    char cluster[UUID_STRING], old[UUID_STRING];
+    int status = check_restore(cli, argv[optind], &d, &m);
+    if (status != CLI_OK)
+        return status;
+    char cluster[UUID_STRING];
     uuid_format(uuid_new(), cluster);
-    if (!dry_run)
-        r = found_node(cli, from, &d, cluster, &m, self);
+    int r = dry_run ? 0 : found_node(cli, argv[optind], &d, cluster, &m, self);
     if (r < 0)
         return cli_fail(cli, r, "remove what is in both directories and try again", "restore into '%s' and '%s'",
                         d.master, d.journal);
-    struct out *o = out_record(columns, array_size(columns));
-    out_text(o, dry_run ? NULL : cluster);
-    out_number(o, m.index);
-    out_number(o, manifest_bytes(&m));
-    out_text(o, uuid_format(m.cluster, old));
-    out_number(o, m.created_ns);
-    out_text(o, d.master);
-    out_text(o, d.journal);
-    out_text(o, dry_run ? "nothing was changed: without --dry-run this is done"
-                        : "start cv-journal and cv-master here, then cv raft add the others");
-    return cli_print(cli, o);
+    return cli_print(cli, describe_restored(dry_run ? NULL : cluster, &m, &d));
 }

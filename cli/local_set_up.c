@@ -191,15 +191,6 @@ static void remove_folder(const char *dir, const char *folder)
     nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* "journal.port" or "master.port" as the file of a node says. */
-static int write_port(const struct config *c, const char *section, struct buf *out)
-{
-    struct option_ref ref;
-    char why[OPTION_MESSAGE_MAX];
-    int r = config_find(config_sections(c), text_of(section), TEXT("port"), &ref, why);
-    return r < 0 ? r : option_format(ref.option, config_values(c, ref.section), out);
-}
-
 struct set_up {
     struct cli *cli;
     const char *dir, *id;
@@ -219,10 +210,11 @@ static int write_peer(struct set_up *s, unsigned node)
         fprintf(stderr, "%s", c ? config_errors(c) : "");
         return r;
     }
-    r = buf_printf(&s->peers, "%s127.0.0.1:", node > 1 ? "," : "");
-    r = r ? r : write_port(c, "journal", &s->peers);
-    r = r ? r : buf_append(&s->peers, "/", 1);
-    return r ? r : write_port(c, "master", &s->peers);
+    char journal[OPTION_WRITTEN_MAX], master[OPTION_WRITTEN_MAX];
+    r = config_text(c, "journal", "port", journal, sizeof(journal));
+    if (r == 0)
+        r = config_text(c, "master", "port", master, sizeof(master));
+    return r < 0 ? r : buf_printf(&s->peers, "%s127.0.0.1:%s/%s", node > 1 ? "," : "", journal, master);
 }
 
 static int find_peers(struct set_up *s)

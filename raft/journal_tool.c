@@ -44,20 +44,6 @@ int tool_failed(const struct tool *t, int r, const struct buf *why)
 
 /* ---- format, join ---- */
 
-/* The value of an option of any section, as it would be written. */
-static int option_text(const struct tool *t, const char *section, const char *key, char *out, size_t size)
-{
-    struct option_ref ref;
-    char why[OPTION_MESSAGE_MAX];
-    struct buf b cleanup(buf_fini) = {0};
-    int r = config_find(config_sections(t->config), text_of(section), text_of(key), &ref, why);
-    if (r == 0)
-        r = option_format(ref.option, config_values(t->config, ref.section), &b);
-    if (r == 0)
-        snprintf(out, size, "%.*s", (int)b.n, (const char *)b.p);
-    return r;
-}
-
 /* "host:port" of a journal to a member with the client address of the master beside it. beside: that master's port;
  * NULL: as configured here. */
 static int make_member(const struct tool *t, const char *address, const char *beside, uint64_t id,
@@ -65,7 +51,7 @@ static int make_member(const struct tool *t, const char *address, const char *be
 {
     char port[OPTION_WRITTEN_MAX];
     const char *colon = strrchr(address, ':');
-    int r = option_text(t, "master", "port", port, sizeof(port));
+    int r = config_text(t->config, "master", "port", port, sizeof(port));
     if (r < 0 || !colon || colon == address || !colon[1])
         return -EINVAL;
     *ret = (struct raft_member){.id = id, .role = RAFT_VOTER};
@@ -79,7 +65,7 @@ static int single_conf(const struct tool *t, struct raft_conf *conf, uint64_t *r
 {
     char host[NAME_MAX_SIZE] = "localhost", port[OPTION_WRITTEN_MAX], address[NAME_MAX_SIZE + OPTION_WRITTEN_MAX + 1];
     (void)gethostname(host, sizeof(host) - 1);
-    int r = option_text(t, "journal", "port", port, sizeof(port));
+    int r = config_text(t->config, "journal", "port", port, sizeof(port));
     snprintf(address, sizeof(address), "%s:%s", host, port);
     struct raft_member member;
     *ret_node = random_u64();

@@ -244,3 +244,16 @@ const char *config_default_path(void)
     const char *path = getenv("CURVINE_CONFIG");
     return path && *path ? path : "/etc/curvine/curvine.yaml";
 }
+
+int config_text(const struct config *c, const char *section, const char *key, char *out, size_t size)
+{
+    struct option_ref ref;
+    char why[OPTION_MESSAGE_MAX];
+    struct buf b cleanup(buf_fini) = {0};
+    int r = config_find(config_sections(c), text_of(section), text_of(key), &ref, why);
+    if (r == 0)
+        r = option_format(ref.option, config_values(c, ref.section), &b);
+    if (r < 0)
+        return r;
+    return snprintf(out, size, "%.*s", (int)b.n, (const char *)b.p) < (int)size ? 0 : -ENAMETOOLONG;
+}

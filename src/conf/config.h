@@ -61,6 +61,9 @@ const char *config_origin(const struct config *c, struct option_ref ref);
 int config_find(const struct option_section *const *sections, struct text section, struct text key,
                 struct option_ref *ret, char *why);
 
+/* The value of an option of any section, as it would be written. Errors: -ENOENT no such option; -ENAMETOOLONG. */
+int config_text(const struct config *c, const char *section, const char *key, char *out, size_t size);
+
 /* Call fn for each option whose value differs. Both must be of the same sections. */
 void config_diff(const struct config *a, const struct config *b, void (*fn)(void *arg, struct option_ref ref),
                  void *arg);
