@@ -234,7 +234,8 @@ kill_loop() {
         run -1 cv fs mkdir :/c
         has "ENOSPC"
         run -3 cv cluster status
-        has "disk full"
+        has "DEGRADED: a disk is nearly full"
+        has "make room on the host of"
         run -0 cv node list -o wide
         has "$whose.disk_reserve_bytes"
         run -0 cv fs ls :/
