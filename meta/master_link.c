@@ -151,7 +151,8 @@ void master_link_role_seen(struct master_link *l, uint64_t term)
 void master_link_applied(struct master_link *l, uint64_t applied, uint64_t flushed, bool can_lead)
 {
     assert_on_loop(l->loop);
-    struct msg_link_applied m = {.applied = applied, .flushed = flushed, .can_lead = can_lead};
+    /* Who cannot lead stops, and has ended its lease before. */
+    struct msg_link_applied m = {.applied = applied, .flushed = flushed, .can_lead = can_lead, .lease_back = !can_lead};
     if (l->state == LINK_UP)
         send_message(l, MSG_link_applied, &m);
 }

@@ -13,6 +13,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -26,6 +27,7 @@
 
 #define GROUP_MAX   64   /* looked at under one lock: bounds how long the scribe waits */
 #define ROUNDS_MAX  16   /* a request that finds its rows in the database's memory this often goes to a thread */
+#define ASKERS_MS   100  /* who asks for a leader waits for us to be it */
 #define ASKED_MAX   4096 /* names one request asks under file systems for: a path has no more */
 #define SPARE_MAX   4096
 #define SPARE_BYTES (128u << 10)
@@ -305,7 +307,50 @@ static bool anybody_waits(const struct master_net *n)
     for (int mode = 0; mode < ACK_MODES; mode++)
         if (!list_empty(&n->waiting[mode]))
             return true;
-    return !list_empty(&n->uncertain);
+    return !list_empty(&n->uncertain) || !list_empty(&n->askers);
+}
+
+/* ---- who leads? ------------------------------------------------------------------------------------------------------- */
+
+void master_net_answer_askers(struct master_net *n, uint64_t before_ns)
+{
+    while (!list_empty(&n->askers)) {
+        struct master_asker *a = list_entry(n->askers.next, struct master_asker, link);
+        char address[MASTER_ADDRESS_SIZE];
+        struct msg_leader_answer m;
+        if (a->received_ns >= before_ns) {
+            loop_timer_start(n->loop, &n->askers_timer, a->received_ns + ASKERS_MS * NS_PER_MS);
+            return;
+        }
+        list_remove(&a->link);
+        master_core_leader(n->core, address, &m);
+        master_net_count(n, MASTER_OP_leader, a->received_ns, 0, clock_ns());
+        rpc_answer(a->rpc, 0, n->core->released_index, msg_leader_answer_desc(), &m);
+        free(a);
+    }
+    loop_timer_stop(n->loop, &n->askers_timer);
+}
+
+static void askers_fired(struct loop_timer *timer)
+{
+    struct master_net *n = container_of(timer, struct master_net, askers_timer);
+    master_net_answer_askers(n, clock_ns() - ASKERS_MS * NS_PER_MS + 1);
+}
+
+static void release_waiting(struct master_net *n, uint64_t now);
+
+int master_net_wait_for_leader(struct master_net *n, struct rpc_request *rpc)
+{
+    struct master_asker *a = n->stopped ? NULL : malloc(sizeof(*a));
+    if (!a)
+        return n->stopped ? -CV_STOPPING : -ENOMEM;
+    *a = (struct master_asker){.rpc = rpc, .received_ns = clock_ns()};
+    list_init(&a->link);
+    list_push_back(&n->askers, &a->link);
+    if (!loop_timer_running(&n->askers_timer))
+        loop_timer_start(n->loop, &n->askers_timer, a->received_ns + ASKERS_MS * NS_PER_MS);
+    release_waiting(n, a->received_ns); /* it may serve by now; and wants to be woken */
+    return 0;
 }
 
 static void release_waiting(struct master_net *n, uint64_t now)
@@ -313,6 +358,8 @@ static void release_waiting(struct master_net *n, uint64_t now)
     struct standing is, before;
     do {
         before = standing_of(n->core);
+        if (before.leading)
+            master_net_answer_askers(n, UINT64_MAX);
         confirm_some(n, now);
         for (int mode = 0; mode < ACK_MODES; mode++)
             release_some(&n->waiting[mode], before.safe[mode], before.view, now);
@@ -705,6 +752,8 @@ int master_net_init(struct master_net *n, uint32_t number, struct master_core *c
     for (int mode = 0; mode < ACK_MODES; mode++)
         list_init(&n->waiting[mode]);
     list_init(&n->uncertain);
+    list_init(&n->askers);
+    loop_timer_init(&n->askers_timer, askers_fired);
     list_init(&n->spare);
     loop_hook_init(&n->turn, turn_run);
     snprintf(n->name, sizeof(n->name), "net%u", number);

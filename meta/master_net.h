@@ -21,6 +21,8 @@ struct master_net {
     struct loop_hook turn;
     struct list arrived;            /* to be looked at at the end of the turn */
     struct list waiting[ACK_MODES]; /* reads that are done but rest on a batch that is not safe; ascending by it */
+    struct list askers;             /* struct master_asker: who leads? oldest first */
+    struct loop_timer askers_timer; /* of the oldest */
     struct list uncertain;          /* done, but do we lead? in order of executed_ns */
     struct list spare;              /* requests for reuse */
     uint32_t spare_count;
@@ -47,6 +49,17 @@ struct net_request {
     struct buf name; /* of an object that is another one by now */
     int outcome;     /* of this round of looking at it */
 };
+
+/* Who leads: told when we do, or after a moment. */
+struct master_asker {
+    struct list link;
+    struct rpc_request *rpc;
+    uint64_t received_ns;
+};
+
+/* Keep the question. -ENOMEM; -CV_STOPPING: answer at once. */
+int master_net_wait_for_leader(struct master_net *n, struct rpc_request *rpc);
+void master_net_answer_askers(struct master_net *n, uint64_t before_ns); /* those that came before */
 
 int master_net_init(struct master_net *n, uint32_t number, struct master_core *core, struct master_scribe *scribe,
                     const struct master_server_options *options);

@@ -147,12 +147,26 @@ bool master_own_serves(uint16_t type)
     return find(type) != NULL;
 }
 
+/* Who looks for a leader and has heard of the last one: we may be the next. */
+static bool may_wait(struct master_net *n, struct rpc_request *rpc)
+{
+    struct msg_leader m;
+    struct msg_leader_answer known;
+    char address[MASTER_ADDRESS_SIZE];
+    if (msg_leader_decode(rpc->body, rpc->header.body_len, &m) < 0 || !(m.flags & 1))
+        return false;
+    master_core_leader(n->core, address, &known);
+    return !known.serving && (!known.node || known.node == n->core->node || known.term <= m.known_term);
+}
+
 void master_own_request(struct master_net *n, struct rpc_request *rpc)
 {
     struct own o = {.n = n, .rpc = rpc, .workers = n->o->workers, .now_ns = clock_ns()};
     const struct own_op *op = find(rpc->header.type);
     if (!op->run)
         return master_admin_request(n, rpc);
+    if (rpc->header.type == MSG_leader && may_wait(n, rpc) && master_net_wait_for_leader(n, rpc) == 0)
+        return;
     uint64_t received_ns = loop_now(n->loop), index = n->core->released_index;
     int r = 0;
     if (op->worker && !master_peer_is_worker(rpc->peer))

@@ -407,7 +407,8 @@ static void turn_run(struct loop_hook *hook)
     propose_some(s);
     scribe_inner_fetch(s);
     watch_window(s, filling);
-    scribe_post(s, false);
+    scribe_post(s, s->serves_anew); /* who asked for a leader waits, too */
+    s->serves_anew = false;
     s->in_flight = s->batches.count;
     scribe_snapshot_step(s);
     if (more)
@@ -646,7 +647,9 @@ static int stop_on_loop(void *arg)
     scribe_refuse_waiting(s, -CV_STOPPING);
     scribe_post(s, false);
     loop_timer_start(s->loop, &s->grace, clock_ns() + call->grace_ms * NS_PER_MS);
-    /* A leader that cannot lead hands over at once. */
+    /* A leader that cannot lead hands over at once, and does not wait for the lease that ends here: answers that were found
+     * before go, others ask a majority. */
+    atomic_store(&s->core->lease_until_ns, 0);
     master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), false);
     scribe_ask_for_turn(s);
     return 0;

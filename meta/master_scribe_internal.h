@@ -79,6 +79,7 @@ struct master_scribe {
     bool window_over;                     /* close the batch being filled although others are in flight */
     bool stalled;                         /* the core wants a commit before it executes more */
     bool purge_allowed;
+    bool serves_anew;                        /* nobody was told yet */
     bool stopping, grace_over, link_stopped; /* see stop_step() */
     uint64_t last_seal_ns, last_expiry_ns;
 

@@ -87,6 +87,8 @@ void scribe_serve_if_formatted(struct master_scribe *s)
         meta_incarnation(s->core->meta) < s->core->incarnation)
         return;
     atomic_store_explicit(&s->core->leading, s->term, memory_order_release);
+    s->serves_anew = true;
+    scribe_ask_for_turn(s);
     uint64_t took_ns = clock_ns() - s->elected_ns;
     OBSERVE(s, promotion_ns, took_ns);
     log_info("leading in term %llu, log index %llu, %llu.%llu ms after the journal said so (%llu entries behind then)",
@@ -311,11 +313,11 @@ static void on_role(void *arg, const struct msg_link_role *m)
     struct master_scribe *s = arg;
     master_core_set_leader(s->core, m->leader, m->term, m->leader_address);
     if (m->term == s->term && m->role == s->role) {
-        s->core->lease_until_ns = m->lease_until_ns;
+        s->core->lease_until_ns = s->stopping ? 0 : m->lease_until_ns;
         return;
     }
     scribe_step_down(s, false);
-    s->core->lease_until_ns = m->lease_until_ns; /* not before the lead of another term is over */
+    s->core->lease_until_ns = s->stopping ? 0 : m->lease_until_ns; /* not before the lead of another term is over */
     s->term = m->term;
     s->role = m->role;
     s->start_index = m->start_index;

@@ -113,6 +113,8 @@ struct stop_call {
 static int stop_on_loop(void *arg)
 {
     struct stop_call *c = arg;
+    c->n->stopped = true;
+    master_net_answer_askers(c->n, UINT64_MAX);
     rpc_server_stop(c->n->rpc, c->grace_ms, net_stopped, c->s);
     return 0;
 }

@@ -182,6 +182,7 @@ int link_tell_app(struct journal_link *l);
 
 /* The master is gone. dead: by its own end. */
 void link_lease_gone(struct journal_link *l, bool dead);
+void link_lease_back(struct journal_link *l);
 void link_look_at_leases(struct journal_link *l);
 
 /* ---- journal_link_admin.c ---- */

@@ -10,7 +10,8 @@
  *
  *      wish ---> link_role(lease 0) ... the lease told last runs out ---> core
  *
- * A master that ended the connection holds none: it is dead, or has stopped to serve before. With one member nobody
+ * A master that ended the connection holds none: it is dead, or has stopped to serve before. Nor does one that stops and says
+ * so (lease_back). With one member nobody
  * can take over, and its lease is for ever; it ends when the second is added, long before that may vote.
  */
 #include "base/error.h"
@@ -39,6 +40,13 @@ bool link_lease_end(struct journal_link *l)
             link_tell_role(l);
     }
     return loop_now(l->options.loop) > l->lease_told_ns;
+}
+
+/* The master stops: it has ended its lease by itself, so nobody has to wait for that. */
+void link_lease_back(struct journal_link *l)
+{
+    l->lease_over_term = journal_driver_view(l->driver)->term;
+    l->lease_told_ns = 0;
 }
 
 bool journal_link_let_go(struct journal_link *l)

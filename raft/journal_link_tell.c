@@ -239,6 +239,8 @@ void link_on_applied(struct journal_link *l, const struct msg_link_applied *m)
     s->applied = m->applied;
     s->flushed = m->flushed;
     s->can_lead = m->can_lead;
+    if (m->lease_back)
+        link_lease_back(l);
     while (s->frame_count && s->frames[s->frame_head % LINK_FRAMES_MAX].last <= m->applied) {
         s->window -= s->frames[s->frame_head % LINK_FRAMES_MAX].bytes;
         s->frame_head++;

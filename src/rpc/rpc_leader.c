@@ -41,6 +41,7 @@ struct rpc_leader {
     struct loop_timer timer; /* LOOKING: ask again. KNOWN: is it silent? */
     uint64_t since_ns;       /* of this state */
     uint32_t again_ms;
+    uint64_t term; /* the latest anybody named */
     void (*closed)(void *arg);
     void *closed_arg;
 };
@@ -90,6 +91,8 @@ static void on_asked(struct rpc_call *call, int result, const struct rpc_frame *
         return;
     if (result == 0)
         result = msg_leader_answer_decode(f->body, f->header.body_len, &a);
+    if (result == 0 && a.node)
+        l->term = max(l->term, a.term);
     if (l->state == KNOWN && l->current == s) {
         if (result == 0 && !a.serving) {
             look(l);
@@ -112,7 +115,9 @@ static void on_asked(struct rpc_call *call, int result, const struct rpc_frame *
 
 static void ask_one(struct seat *s)
 {
-    const struct msg_leader m = {0};
+    const struct rpc_leader *l = s->leader;
+    /* While we look, who does not serve answers when it does, unless it knows more than we. */
+    const struct msg_leader m = {.flags = l->state == LOOKING, .known_term = l->term};
     if (rpc_call_busy(&s->ask))
         return;
     s->ask.done = on_asked;

@@ -53,7 +53,7 @@ struct fake_journal {
     _Atomic uint32_t reads; /* asked; those not answered are the last `reads - reads_answered` of the contexts */
     uint32_t reads_answered;
     _Atomic uint64_t proposals, ops, health, applied, flushed, attaches, bytes;
-    _Atomic int can_lead;
+    _Atomic int can_lead, lease_back;
     _Atomic uint32_t largest; /* operations of a batch */
 };
 
@@ -228,6 +228,7 @@ static void fj_frame(struct rpc_conn *c, const struct rpc_frame *f, void *user)
         j->applied = applied.applied;
         j->flushed = applied.flushed;
         j->can_lead = applied.can_lead;
+        j->lease_back = applied.lease_back;
     }
 }
 

@@ -41,6 +41,60 @@ TEST(lead_is_told_to_who_asks_the_wrong_master)
     cluster_fini(&k);
 }
 
+static struct asked *ask_who_leads(struct cluster *k, uint64_t known_term)
+{
+    struct msg_leader m = {.flags = 1, .known_term = known_term};
+    return ask(k->c, MSG_leader, &m);
+}
+
+static bool finish_who_leads(struct asked *a)
+{
+    ck_assert_int_eq(asked_wait(a), 0);
+    bool serving = leader_in(a).serving;
+    asked_free(a);
+    return serving;
+}
+
+/* Who looks for a leader need not ask again and again: the next one says so when it begins. */
+TEST(lead_is_told_when_it_begins_to_who_waits_for_it)
+{
+    struct cluster k;
+    cluster_init(&k);
+    cluster_start(&k);
+    bool told = false;
+    for (int i = 0; i < 20 && !told; i++) { /* a machine may be slow, but not always */
+        fake_journal_follow(k.journal);
+        until(lookup(k.c, "x") == -CV_NOT_LEADER);
+        struct asked *a = ask_who_leads(&k, k.journal->term);
+        usleep(20000);
+        fake_journal_lead(k.journal);
+        told = finish_who_leads(a);
+    }
+    ck_assert(told);
+    fake_journal_follow(k.journal);
+    until(lookup(k.c, "x") == -CV_NOT_LEADER);
+    uint64_t began = clock_ns();
+    ck_assert(!finish_who_leads(ask_who_leads(&k, k.journal->term))); /* but not for ever */
+    ck_assert_uint_ge(clock_ns() - began, 50 * NS_PER_MS);
+    struct asked *last = ask_who_leads(&k, k.journal->term);
+    master_stop(k.master); /* nor while it stops: answered, or the connection ends first */
+    finish(last);
+    cluster_fini(&k);
+}
+
+/* Its lease is given back with the word that it cannot lead: nobody has to wait for its end. */
+TEST(lead_that_is_given_away_takes_the_lease_along)
+{
+    struct cluster k;
+    cluster_init(&k);
+    cluster_start(&k);
+    ck_assert_int_eq(create(k.c, "x"), 0);
+    ck_assert(!k.journal->lease_back);
+    master_stop(k.master);
+    ck_assert(k.journal->lease_back);
+    cluster_fini(&k);
+}
+
 /* What was sent while the role changed is in no log: it must not stand in the way of what the next leader sends. */
 TEST(lead_lost_takes_back_what_the_journal_never_took)
 {
