@@ -66,6 +66,7 @@ static void advise_silent(const struct raft_view_member *m, char *out, size_t si
     for (size_t i = 0; i < array_size(known); i++)
         if (strcmp(m->error, known[i].error) == 0)
             action = known[i].action;
+    /* cppcheck-suppress wrongPrintfScanfArgNum; the texts take one of the two, or both */
     snprintf(out, size, action, raft_node_text(m->id, node), m->address);
 }
 
