@@ -29,10 +29,9 @@
 #include "meta/meta_tree.h"
 #include "meta/meta_session.h"
 #include "meta/meta_kept.h"
+#include "wire/data_flags.h"
 
-/* Counters of a later incarnation begin above anything an earlier one can have reached that the state it began from does
- * not know of (design section 5). */
-#define INCARNATION_STEP (1ull << 36)
+/* Counters of this incarnation begin above it. */
 static inline uint64_t incarnation_base(uint32_t incarnation)
 {
     return incarnation > 1 ? (incarnation - 1ull) * INCARNATION_STEP : 0;

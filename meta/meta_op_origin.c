@@ -110,8 +110,6 @@ int op_origin(struct run *u)
 
 /* --- blocks nobody may want any more ------------------------------------------------------------------------------------------ */
 
-enum { KEEP = 0, DROP = 1 };
-
 static bool keeps(const struct meta_extent *row, uint64_t worker)
 {
     for (uint32_t k = 0; k < row->replica_count; k++)
@@ -120,32 +118,44 @@ static bool keeps(const struct meta_extent *row, uint64_t worker)
     return false;
 }
 
+/* Of an earlier incarnation, and newer than what we know: given out in the part of the log that was given up. */
+static bool given_up(const struct meta *m, uint64_t held, uint64_t known)
+{
+    return held > known && held < incarnation_base(m->incarnation);
+}
+
 static int judge(struct run *u, uint64_t worker, const struct rec_held_block *h, uint8_t *ret)
 {
     const struct meta *m = u->m;
     struct meta_inode i;
     struct meta_extent row;
     uint32_t mark = see_mark(u);
-    *ret = KEEP;
+    *ret = BLOCK_KEEP;
     if (h->inode >= max(m->next_id, m->id_limit)) /* of a time that was undone: not ours to judge */
         return 0;
     int r = see_inode(u, h->inode, &i);
     see_release(u, mark);
     if (r == -ENOENT || (r == 0 && !S_ISREG(i.mode))) {
-        *ret = DROP;
+        *ret = BLOCK_DROP;
         return 0;
     }
-    if (r < 0 || i.ctime_ns + YOUNG_NS > (int64_t)m->time_ns)
+    if (r < 0)
         return r;
+    bool young = i.ctime_ns + YOUNG_NS > (int64_t)m->time_ns;
     if (!h->epoch) {
-        *ret = h->version == i.base_version && base_length_of(&i, h->index) ? KEEP : DROP;
+        bool wanted = h->version == i.base_version && base_length_of(&i, h->index);
+        *ret = wanted || (young && !given_up(m, h->version, i.base_version)) ? BLOCK_KEEP : BLOCK_DROP;
         return 0;
     }
+    if (young && !given_up(m, h->epoch, 0)) /* nothing of this incarnation is judged yet */
+        return 0;
     r = i.flags & INODE_HAS_EXTENTS ? extent_see(u, h->inode, h->index, &row) : -ENOENT;
     if (r == -ENOENT)
-        *ret = DROP;
+        *ret = young && !given_up(m, h->epoch, i.epoch) ? BLOCK_KEEP : BLOCK_DROP;
+    else if (r == 0 && given_up(m, h->epoch, row.epoch))
+        *ret = BLOCK_GIVEN_UP;
     else if (r == 0)
-        *ret = h->epoch >= row.epoch || keeps(&row, worker) ? KEEP : DROP;
+        *ret = young || h->epoch >= row.epoch || keeps(&row, worker) ? BLOCK_KEEP : BLOCK_DROP;
     return r == -ENOENT ? 0 : r;
 }
 

@@ -167,6 +167,7 @@ int block_store_list(struct block_store *s, struct block_cursor *cursor, struct 
             .dirty = row.block_version != row.base_version,
             .packed = row.flags & BLOCK_FLAG_PACKED,
             .pinned = row.flags & BLOCK_FLAG_PINNED,
+            .lost = row.flags & BLOCK_FLAG_LOST,
         };
     }
     return r < 0 ? block_store_index_error(s, r) : n;
@@ -329,7 +330,8 @@ int block_store_truncate(struct block_store *s, uint64_t inode, uint64_t size, u
     return lost && size == 0 ? block_store_remove(s, inode, BLOCK_REMOVE_ALL) : r;
 }
 
-int block_store_forget(struct block_store *s, const struct block_key *key, uint64_t epoch)
+/* Claim the block if it still is what it was said to be, and nothing is under way in it. */
+static int take_as_said(struct block_store *s, const struct block_key *key, uint64_t epoch, struct block **ret)
 {
     struct block *b;
     int r = block_store_check(s);
@@ -344,7 +346,43 @@ int block_store_forget(struct block_store *s, const struct block_key *key, uint6
         r = -CV_BUSY;
     pthread_mutex_unlock(&s->lock);
     if (r == 0)
-        r = block_drop_all(s, b);
+        *ret = b;
+    else
+        block_give_back(s, b);
+    return r;
+}
+
+int block_store_forget(struct block_store *s, const struct block_key *key, uint64_t epoch)
+{
+    struct block *b;
+    int r = take_as_said(s, key, epoch, &b);
+    if (r < 0)
+        return r;
+    r = block_drop_all(s, b);
+    block_give_back(s, b);
+    return r;
+}
+
+/* Claimed. */
+static int mark_lost(struct block_store *s, struct block *b)
+{
+    struct block_batch *batch cleanup(block_batch_free_p) = block_batch_new();
+    if (!batch)
+        return -ENOMEM;
+    pthread_mutex_lock(&s->lock);
+    b->lost = true;
+    block_put_row(s, batch, b);
+    pthread_mutex_unlock(&s->lock);
+    return block_store_commit(s, batch, true);
+}
+
+int block_store_give_up(struct block_store *s, const struct block_key *key, uint64_t epoch)
+{
+    struct block *b;
+    int r = take_as_said(s, key, epoch, &b);
+    if (r < 0)
+        return r;
+    r = block_dirty(b) ? mark_lost(s, b) : block_drop_all(s, b);
     block_give_back(s, b);
     return r;
 }

@@ -169,6 +169,7 @@ int block_drop_all(struct block_store *s, struct block *b)
         put_drop(s, batch, b, chunks, true, true);
     leave_memory(b, ~0ull);
     b->exists = b->packed = b->unsaved = b->pinned = false;
+    b->lost = f && f->lost;
     b->epoch = 0;
     block_attach(s, b, NULL);
     pthread_mutex_unlock(&s->lock);
@@ -202,6 +203,7 @@ int block_forget(struct block_store *s, struct block *b)
     }
     leave_memory(b, ~0ull);
     b->exists = b->packed = b->unsaved = b->pinned = false;
+    b->lost = b->file && b->file->lost;
     b->epoch = 0;
     block_attach(s, b, NULL);
     pthread_mutex_unlock(&s->lock);

@@ -187,6 +187,7 @@ static_assert(sizeof(struct block_row_left) == 26, "disk format");
 enum block_row_flags {
     BLOCK_FLAG_PACKED = 1, /* data is in a segment */
     BLOCK_FLAG_PINNED = 2, /* not evicted */
+    BLOCK_FLAG_LOST = 4,   /* written under a grant that was given up: answers -CV_DATA_DAMAGED */
 };
 
 /* One block. Written data is there (the block is dirty) while block_version differs from base_version. A row may be

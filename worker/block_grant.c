@@ -7,6 +7,7 @@
 #include "worker/block_units.h"
 
 #include "base/log.h"
+#include "wire/data_flags.h"
 
 /* ---- a packed block gets a backing file ---- */
 
@@ -120,6 +121,10 @@ static int check_grant(const struct block *b, const struct block_grant *g)
         return -CV_STALE_EPOCH; /* the under file system has this version: it is not to change any more */
     if (b->exists && g->epoch == b->epoch && g->key.version == b->version)
         return 1;
+    /* A cut the master knows nothing of, in a part of the log that was given up: the rest is not zeros, it is gone. */
+    if (b->exists && block_dirty(b) && g->epoch / INCARNATION_STEP > b->epoch / INCARNATION_STEP &&
+        g->place.length > b->length)
+        return -CV_DATA_DAMAGED;
     return b->filling ? -CV_BUSY : 0;
 }
 

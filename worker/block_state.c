@@ -219,7 +219,9 @@ static int load(struct block_store *s, struct block *b)
     b->mount = row.mount;
     b->packed = row.flags & BLOCK_FLAG_PACKED;
     b->pinned = row.flags & BLOCK_FLAG_PINNED;
-    return row.file_id ? load_data(s, b, &row) : 0;
+    r = row.file_id ? load_data(s, b, &row) : 0;
+    b->lost |= (row.flags & BLOCK_FLAG_LOST) != 0;
+    return r;
 }
 
 void block_note_open(struct block_store *s, struct block *b)
@@ -337,7 +339,7 @@ void block_put_row(struct block_store *s, struct block_batch *batch, const struc
     struct block_row_key key = block_key_block(BLOCK_ROW_BLOCK, b->inode, b->index);
     assert(!b->packed); /* the one who packs writes that row */
     struct block_row_block row = {
-        .flags = b->pinned ? BLOCK_FLAG_PINNED : 0,
+        .flags = (uint8_t)((b->pinned ? BLOCK_FLAG_PINNED : 0) | (b->lost ? BLOCK_FLAG_LOST : 0)),
         .mount = b->mount,
         .block_version = b->version,
         .base_version = b->base_version,

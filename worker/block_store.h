@@ -146,6 +146,11 @@ int block_store_truncate(struct block_store *s, uint64_t inode, uint64_t size, u
  * -CV_BUSY as above. */
 int block_store_forget(struct block_store *s, const struct block_key *key, uint64_t epoch);
 
+/* The grant this block was written under was given up with a part of the log: what is in it answers -CV_DATA_DAMAGED from now
+ * on, to readers and writers, until the inode or the block is forgotten (it is not evicted either). A clean one is forgotten
+ * at once. BLOCKING. Errors: as block_store_forget(). */
+int block_store_give_up(struct block_store *s, const struct block_key *key, uint64_t epoch);
+
 /* Pin or unpin what is cached of an inode now (later fills: flag BLOCK_FILL_PINNED). BLOCKING. */
 int block_store_pin(struct block_store *s, uint64_t inode, bool pinned);
 

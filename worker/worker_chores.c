@@ -2,11 +2,13 @@
 #include "worker/worker_chores.h"
 
 #include <errno.h>
+#include <inttypes.h>
 
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "wire/data_flags.h"
 #include "worker/worker_exports.h"
 
 #define SESSIONS_EVERY 4   /* heartbeats */
@@ -34,7 +36,7 @@ struct worker_chores {
     struct block_info page[PAGE];
     uint8_t verdicts[PAGE];
     int found;
-    uint32_t dropped;
+    uint32_t dropped, given_up;
     bool sweeping, asking_blocks;
 
     void (*stopped)(void *arg);
@@ -119,19 +121,36 @@ static void page_over(struct worker_chores *c, bool go_on)
     stopped_when_quiet(c);
 }
 
+static int carry_out(struct worker_chores *c, const struct block_info *b, enum block_verdict verdict)
+{
+    struct block_key key = {.inode = b->inode, .index = b->index, .version = b->version};
+    if (verdict == BLOCK_DROP)
+        return block_store_forget(c->core->store, &key, b->epoch);
+    if (verdict != BLOCK_GIVEN_UP || b->lost)
+        return -CV_BUSY; /* not now, or nothing more */
+    int r = block_store_give_up(c->core->store, &key, b->epoch);
+    if (r == 0)
+        log_warn(0,
+                 "block %" PRIu32 " of inode %" PRIu64
+                 " was written under a grant that was given up with a part of the "
+                 "journal (epoch %" PRIu64 "): it answers that it is damaged until the file is removed or replaced",
+                 b->index, b->inode, b->epoch);
+    return r;
+}
+
 static int drop_work(void *arg)
 {
     struct worker_chores *c = arg;
-    c->dropped = 0;
+    c->dropped = c->given_up = 0;
     for (int i = 0; i < c->found; i++) {
-        const struct block_info *b = &c->page[i];
-        struct block_key key = {.inode = b->inode, .index = b->index, .version = b->version};
-        if (!c->verdicts[i])
+        enum block_verdict verdict = c->verdicts[i];
+        if (verdict == BLOCK_KEEP)
             continue;
-        int r = block_store_forget(c->core->store, &key, b->epoch);
+        int r = carry_out(c, &c->page[i], verdict);
         if (r < 0 && r != -ESTALE && r != -CV_BUSY)
             return r;
-        c->dropped += r == 0;
+        c->dropped += r == 0 && verdict == BLOCK_DROP;
+        c->given_up += r == 0 && verdict == BLOCK_GIVEN_UP;
     }
     return 0;
 }
@@ -140,6 +159,7 @@ static void drop_done(struct io_op *op, int result)
 {
     struct worker_chores *c = container_of(op, struct worker_chores, blocks_op);
     WORKER_COUNT(c->metrics, orphans, c->dropped);
+    WORKER_COUNT(c->metrics, given_up, c->given_up);
     if (c->dropped)
         log_info("dropped %u blocks that nothing refers to", c->dropped);
     page_over(c, result == 0);

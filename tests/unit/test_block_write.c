@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* On RocksDB: not for the thread sanitizer (test_block_threads.c is). */
 #include "tests/unit/block_test.h"
+#include "wire/data_flags.h"
 
 /* Write the pattern of k to [offset, offset + n). */
 static int write_pattern(struct block_store *s, struct block_key k, uint64_t epoch, uint32_t offset, uint32_t n)
@@ -262,5 +263,52 @@ TEST(a_truncation_forgets_the_blocks_behind_the_end)
     s = test_reopen(s, 256 * MIB);
     block_store_status(s, &after);
     ck_assert_uint_eq(after.used_bytes, 0);
+    block_store_free(s);
+}
+
+/* What an earlier incarnation wrote, in a part of the log that was given up (cv-journal force-new-cluster). */
+TEST(block_write_of_a_grant_that_was_given_up_is_damaged_until_the_inode_is_removed)
+{
+    struct block_store *s = test_new(64 * MIB);
+    struct block_grant g = grant_of(5, 0, 9, 9, 0), before = grant_of(5, 0, 4, 4, MIB),
+                       later = grant_of(5, 0, INCARNATION_STEP + 1, INCARNATION_STEP + 1, MIB);
+    ck_ok(block_write_begin(s, &g));
+    ck_ok(write_pattern(s, g.key, 9, 0, 2 * MIB));
+    ck_error(block_write_begin(s, &before), -CV_STALE_EPOCH); /* what the master still knows: not served as that */
+    ck_error(block_store_give_up(s, &g.key, 8), -ESTALE);
+    ck_error(block_store_give_up(s, &before.key, 9), -ESTALE);
+    ck_ok(check(s, g.key, 100));
+    ck_ok(block_store_give_up(s, &g.key, 9));
+    for (int i = 0; i < 2; i++) {
+        ck_error(check(s, g.key, 100), -CV_DATA_DAMAGED);
+        ck_error(block_write_begin(s, &before), -CV_DATA_DAMAGED);
+        ck_error(block_write_begin(s, &later), -CV_DATA_DAMAGED);
+        ck_error(write_pattern(s, g.key, 9, 0, 100), -CV_DATA_DAMAGED);
+        struct block_cursor c = {0};
+        struct block_info info;
+        ck_assert_int_eq(block_store_list(s, &c, &info, 1), 1);
+        ck_assert(info.lost && info.dirty && info.epoch == 9);
+        s = test_reopen(s, 64 * MIB);
+    }
+    ck_ok(block_store_remove(s, 5, BLOCK_REMOVE_ALL));
+    ck_assert_uint_eq(status_of(s).used_bytes, 0);
+    later.place.length = 0;
+    ck_ok(block_write_begin(s, &later));
+    ck_ok(write_pattern(s, later.key, INCARNATION_STEP + 1, 0, 100));
+    ck_ok(check(s, later.key, 100));
+    block_store_free(s);
+}
+
+TEST(block_write_of_a_later_incarnation_is_given_no_zeros_for_what_was_cut)
+{
+    struct block_store *s = test_new(64 * MIB);
+    struct block_grant g = grant_of(5, 0, 9, 9, 0);
+    struct block_grant later = grant_of(5, 0, INCARNATION_STEP + 1, INCARNATION_STEP + 1, 3 * MIB);
+    ck_ok(block_write_begin(s, &g));
+    ck_ok(write_pattern(s, g.key, 9, 0, 2 * MIB));
+    ck_error(block_write_begin(s, &later), -CV_DATA_DAMAGED);
+    later.place.length = 2 * MIB;
+    ck_ok(block_write_begin(s, &later));
+    ck_ok(check_as(s, later.key, g.key, 0, 2 * MIB));
     block_store_free(s);
 }

@@ -570,20 +570,43 @@ TEST(meta_import_blocks_are_dropped_only_when_they_are_nobodys)
     rec_for_each (extent, e, &g.q.answer.write_grant.layout.extents)
         ck_assert(e.version == 2 && e.valid_length == 36u << 20); /* what the base has of it */
     ck_assert_int_eq(SEND(&g, unlink, .parent = top, .name = TEXT("gone")), 0);
-    enum { KEEP, DROP };
-    ck_assert_uint_eq(verdict(901, f, 5, 9, 1), KEEP); /* young */
-    ck_assert_uint_eq(verdict(901, gone, 0, 1, 0), DROP);
-    ck_assert_uint_eq(verdict(901, 1ull << 40, 0, 1, 0), KEEP); /* of a future we do not know */
+    ck_assert_uint_eq(verdict(901, f, 5, 9, 1), BLOCK_KEEP); /* young */
+    ck_assert_uint_eq(verdict(901, gone, 0, 1, 0), BLOCK_DROP);
+    ck_assert_uint_eq(verdict(901, 1ull << 40, 0, 1, 0), BLOCK_KEEP); /* of a future we do not know */
     g.wall_ns += 2 * HOUR;
     make_dir(&g, META_ROOT, "later");
-    ck_assert_uint_eq(verdict(901, f, 0, 1, 0), KEEP);
-    ck_assert_uint_eq(verdict(901, f, 1, 1, 0), KEEP); /* what the written block builds on */
-    ck_assert_uint_eq(verdict(901, f, 2, 1, 0), DROP); /* behind the base */
-    ck_assert_uint_eq(verdict(901, f, 0, 5, 0), DROP); /* another version */
-    ck_assert_uint_eq(verdict(901, f, 1, 2, 2), KEEP);
-    ck_assert_uint_eq(verdict(902, f, 1, 2, 3), KEEP); /* newer than we know */
-    ck_assert_uint_eq(verdict(902, f, 1, 2, 1), DROP); /* older, and not among the replicas */
-    ck_assert_uint_eq(verdict(901, f, 1, 2, 1), KEEP);
-    ck_assert_uint_eq(verdict(901, f, 5, 9, 9), DROP); /* no such block */
+    ck_assert_uint_eq(verdict(901, f, 0, 1, 0), BLOCK_KEEP);
+    ck_assert_uint_eq(verdict(901, f, 1, 1, 0), BLOCK_KEEP); /* what the written block builds on */
+    ck_assert_uint_eq(verdict(901, f, 2, 1, 0), BLOCK_DROP); /* behind the base */
+    ck_assert_uint_eq(verdict(901, f, 0, 5, 0), BLOCK_DROP); /* another version */
+    ck_assert_uint_eq(verdict(901, f, 1, 2, 2), BLOCK_KEEP);
+    ck_assert_uint_eq(verdict(902, f, 1, 2, 3), BLOCK_KEEP); /* newer than we know */
+    ck_assert_uint_eq(verdict(902, f, 1, 2, 1), BLOCK_DROP); /* older, and not among the replicas */
+    ck_assert_uint_eq(verdict(901, f, 1, 2, 1), BLOCK_KEEP);
+    ck_assert_uint_eq(verdict(901, f, 5, 9, 9), BLOCK_DROP); /* no such block */
+    rig_fini(&g);
+}
+
+TEST(meta_import_blocks_of_grants_that_were_given_up_are_told_at_once)
+{
+    uint64_t top = start(MOUNT_WRITABLE);
+    meta_on_place(g.m, place, NULL);
+    ck_assert_int_eq(import_one(top, file("f", 100u << 20, "e")), 0);
+    uint64_t f = inode_of(top, "f");
+    ck_assert_int_eq(SEND(&g, open, .inode = f, .flags = O_RDWR), 0);
+    uint64_t h = g.q.answer.open.handle;
+    ck_assert_int_eq(SEND(&g, write_grant, .inode = f, .handle = h, .first_block = 1, .count = 1), 0);
+    rig_commit(&g);
+    ck_assert_uint_eq(verdict(901, f, 1, 7, 7), BLOCK_KEEP); /* newer than we know: it may be on its way */
+    ck_assert_int_eq(rig_inner(&g, META_OP_incarnation, 2), 0);
+    rig_commit(&g);
+    ck_assert_uint_eq(verdict(901, f, 1, 7, 7), BLOCK_GIVEN_UP); /* no: it never comes */
+    ck_assert_uint_eq(verdict(901, f, 1, 2, 2), BLOCK_KEEP);     /* what we know */
+    ck_assert_uint_eq(verdict(901, f, 1, INCARNATION_STEP + 9, INCARNATION_STEP + 9), BLOCK_KEEP); /* of our time */
+    ck_assert_uint_eq(verdict(901, f, 0, 7, 7), BLOCK_DROP); /* here nothing was written: the base has it */
+    ck_assert_uint_eq(verdict(901, f, 0, 7, 0), BLOCK_DROP); /* fetched after an upload we do not know of */
+    ck_assert_uint_eq(verdict(901, f, 0, 1, 0), BLOCK_KEEP);
+    ck_assert_uint_eq(verdict(901, f, 0, 2, 2), BLOCK_KEEP);                    /* young, and of a time we know */
+    ck_assert_uint_eq(verdict(901, INCARNATION_STEP / 2, 0, 7, 7), BLOCK_DROP); /* a file that was given up */
     rig_fini(&g);
 }
