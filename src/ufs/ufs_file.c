@@ -109,6 +109,12 @@ static int beneath(int dir_fd, const char *path, uint64_t flags, uint64_t mode)
     return fd < 0 ? -errno : fd;
 }
 
+/* Pipes, sockets and devices are not there. */
+static bool is_known(const struct stat *st)
+{
+    return S_ISREG(st->st_mode) || S_ISDIR(st->st_mode) || S_ISLNK(st->st_mode);
+}
+
 static void identity_of(const struct stat *st, struct ufs_identity *ret)
 {
     *ret = (struct ufs_identity){
@@ -173,7 +179,9 @@ static int stat_work(void *arg)
     int fd cleanup(closep) = beneath(dir_fd_of(j), j->key, O_PATH | O_NOFOLLOW, 0);
     if (fd < 0)
         return fd;
-    return fstat(fd, &j->st) < 0 ? -errno : 0;
+    if (fstat(fd, &j->st) < 0)
+        return -errno;
+    return is_known(&j->st) ? 0 : -ENOENT; /* as in listings */
 }
 
 static void stat_done(struct io_op *io, int result)
@@ -269,7 +277,7 @@ static void get_next(struct file_job *j);
 static int get_open_work(void *arg)
 {
     struct file_job *j = arg;
-    j->fd = beneath(dir_fd_of(j), j->key, O_RDONLY, 0);
+    j->fd = beneath(dir_fd_of(j), j->key, O_RDONLY | O_NONBLOCK, 0); /* of a pipe: do not wait for its writer */
     if (j->fd < 0)
         return j->fd;
     if (fstat(j->fd, &j->st) < 0)
@@ -494,7 +502,7 @@ static int add_name(struct file_level *l, size_t *room, int dir_fd, const char *
     struct stat st;
     if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : -errno; /* gone meanwhile */
-    if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISLNK(st.st_mode))
+    if (!is_known(&st))
         return 0; /* sockets and devices are nothing to cache */
     if (l->count == *room) {
         *room = *room ? *room * 2 : 64;

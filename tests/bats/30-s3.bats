@@ -438,3 +438,17 @@ checker_start() { # OPTION...
     ufs "file://$PWD/top" delete one
     [ ! -e top/one ]
 }
+
+@test "file://: pipes and devices are not there, and nobody waits at them" {
+    mkdir top
+    s3_params=()
+    mkfifo top/pipe
+    echo x >top/x
+    run -0 ufs "file://$PWD/top" list
+    [ "${#lines[@]}" = 1 ]
+    run -1 ufs "file://$PWD/top" stat pipe
+    has "ENOENT"
+    # Somebody put it there in place of a file.
+    run -1 timeout 20 "$CV_TOOLS/cv-ufs" --length 1 "file://$PWD/top" get pipe
+    has "EINVAL"
+}
