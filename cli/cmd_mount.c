@@ -247,7 +247,7 @@ static int print_result(struct cli *cli, const struct wish *w, const char *path,
 {
     static const struct out_column columns[] = {
         {"path", OUT_TEXT}, {"uri", OUT_TEXT}, {"mode", OUT_TEXT}, {"mount_point", OUT_TEXT}};
-    char shown[4096];
+    char shown[4096 + 1]; /* and the colon */
     if (cli->form == OUT_TABLE)
         return CLI_OK; /* told step by step */
     snprintf(shown, sizeof(shown), ":%s", path);

@@ -83,9 +83,10 @@ bool scribe_release(struct master_scribe *s)
     if (last)
         atomic_store(&c->released_index,
                      max(c->released_index, s->options->ack_mode == ACK_LOCAL ? safe : s->commit_index));
-    bool moved = safe_up_to(c, ACK_LOCAL, last) | safe_up_to(c, ACK_QUORUM, committed) | (chain.n > 0);
+    bool waited = chain.n > 0, durable = safe_up_to(c, ACK_LOCAL, last),
+         replicated = safe_up_to(c, ACK_QUORUM, committed);
     scribe_give_back_all(s, &chain, 0);
-    return moved;
+    return waited || durable || replicated;
 }
 
 void scribe_look_at_modes(struct master_scribe *s, bool changed)
