@@ -80,6 +80,14 @@ went_on() {
         [ "$(snapshot_of "$lagging" fetch)" = running ]
 }
 
+elected() {
+    local n
+    for n in $(seq "$nodes"); do
+        [ "$(journal_of "$n" .role 2>/dev/null)" != leader ] || return 0
+    done
+    return 1
+}
+
 @test "receiver, source and leader of a snapshot are killed one after the other: it goes on from where it was" {
     held_fetch
     stop_master "$lagging" KILL
@@ -92,7 +100,7 @@ went_on() {
     until_ok 30 leading
     leader=$(leading)
     stop_master "$leader" KILL
-    until_ok 30 leading
+    until_ok 30 elected # who cannot commit anything, and so cannot serve, until the receiver has its state
     let_go
     until_ok 60 installed "$lagging" 1
     run_masters "$leader"
