@@ -2,7 +2,7 @@
 # Snapshots: three journals, each with its master. A follower that was away while the log went on without it fetches the
 # state; whoever is killed meanwhile, it gets there, from where it was.
 
-# run-bats: 60 s
+# run-bats: 80 s
 load lib
 load snapshots
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # cv mount and cv umount: what is refused before anything is changed.
-# run-bats: 15 s, mounts
+# run-bats: 15 s, alone
 load lib
 
 @test "mistakes in the arguments are named and change nothing" {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # cv load and cv free on attached directories and buckets: exact counts, nothing fetched twice, failures with reasons;
 # and what cv mount says of buckets that are not there or not ours.
-# run-bats: 35 s, mounts
+# run-bats: 35 s
 load lib
 load s3
 

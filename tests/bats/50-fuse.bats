@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # cv-fuse: names through a mount. One cluster and one mount for all tests, each in a directory of its own.
-# run-bats: 50 s, mounts
+# run-bats: 70 s
 load lib
 
 cluster_path() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # cv-fuse: content through a mount, by programs people use. One cluster and one mount for all tests.
-# run-bats: 50 s, mounts
+# run-bats: 50 s
 load lib
 
 setup_file() {
