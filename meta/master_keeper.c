@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -18,7 +17,6 @@ struct master_keeper {
     void *arg;
     pthread_t thread;
     bool started;
-    _Atomic uint64_t installs;
 
     pthread_mutex_t lock; /* guards the following */
     pthread_cond_t changed;
@@ -74,7 +72,6 @@ static void *keeper_main(void *arg)
         pthread_rwlock_unlock(&k->master_lock);
         if (r < 0)
             has_failed(k, r);
-        atomic_fetch_add(&k->installs, 1);
         pthread_mutex_lock(&k->lock);
     }
     pthread_mutex_unlock(&k->lock);
@@ -174,17 +171,4 @@ int master_keeper_status_page(struct master_keeper *k, struct buf *out)
     int r = k->master ? master_status_page(k->master, out) : -CV_BUSY;
     pthread_rwlock_unlock(&k->master_lock);
     return r;
-}
-
-uint16_t master_keeper_port(struct master_keeper *k)
-{
-    pthread_rwlock_rdlock(&k->master_lock);
-    uint16_t port = k->master ? master_port(k->master) : 0;
-    pthread_rwlock_unlock(&k->master_lock);
-    return port;
-}
-
-uint64_t master_keeper_installs(struct master_keeper *k)
-{
-    return atomic_load(&k->installs);
 }

@@ -24,7 +24,3 @@ void master_keeper_stop(struct master_keeper *k);
 int master_keeper_wait_ready(struct master_keeper *k, uint32_t timeout_ms);
 int master_keeper_ready(struct master_keeper *k, char *why, size_t why_size);
 int master_keeper_status_page(struct master_keeper *k, struct buf *out);
-uint16_t master_keeper_port(struct master_keeper *k);
-
-/* How often it began anew. */
-uint64_t master_keeper_installs(struct master_keeper *k);

@@ -8,7 +8,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,7 +19,8 @@
 #include "meta/master_health.h"
 #include "rpc/rpc_conn.h"
 
-#define RECONNECT_FIRST_MS 5u    /* doubled up to reconnect_ms: both ends are often started together */
+#define RECONNECT_FIRST_MS 5u /* doubled up to the next: both ends are often started together */
+#define RECONNECT_MS       50u
 #define REFUSED_MS         1000u /* up to this while the journal answers, but one of the two will not go on */
 
 enum link_state { LINK_DOWN, LINK_CONNECTING, LINK_ATTACHING, LINK_UP, LINK_CLOSING, LINK_STOPPED };
@@ -44,7 +44,6 @@ struct master_link {
     struct loop_timer timer;    /* reconnect */
     void (*stopped)(void *arg); /* set: stopping */
     void *stopped_arg;
-    _Atomic uint64_t connects, proposals, proposed_bytes; /* any thread */
 };
 
 /* A payload on its way out. */
@@ -131,13 +130,8 @@ int master_link_propose(struct master_link *l, const struct master_proposal *p)
     };
     struct frame_header h = {.type = MSG_link_propose, .flags = FRAME_ONE_WAY};
     struct iovec data = {(void *)(uintptr_t)p->bytes, p->n};
-    int r = p->payload ? send_lent(l, &h, &m, p->payload)
-                       : rpc_conn_send_data(l->conn, &h, msg_link_propose_desc(), &m, &data, 1);
-    if (r < 0)
-        return r;
-    atomic_fetch_add_explicit(&l->proposals, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&l->proposed_bytes, p->n, memory_order_relaxed);
-    return 0;
+    return p->payload ? send_lent(l, &h, &m, p->payload)
+                      : rpc_conn_send_data(l->conn, &h, msg_link_propose_desc(), &m, &data, 1);
 }
 
 void master_link_role_seen(struct master_link *l, uint64_t term)
@@ -217,7 +211,6 @@ static int handle_welcome(struct master_link *l, const uint8_t *body, size_t n)
         return -CV_WRONG_CLUSTER;
     move(l, LINK_UP);
     l->up_ns = clock_ns();
-    atomic_fetch_add_explicit(&l->connects, 1, memory_order_relaxed);
     r = l->events->attached(l->events->arg, &m);
     if (r < 0)
         return r;
@@ -280,7 +273,7 @@ static uint64_t next_wait_ns(struct master_link *l)
     if (l->up_ns && clock_ns() - l->up_ns > REFUSED_MS * NS_PER_MS)
         l->wait_ms = 0; /* it did last */
     l->up_ns = 0;
-    uint32_t most = l->reached ? REFUSED_MS : l->o.reconnect_ms;
+    uint32_t most = l->reached ? REFUSED_MS : RECONNECT_MS;
     l->wait_ms = min(l->wait_ms ? l->wait_ms * 2 : RECONNECT_FIRST_MS, most);
     if (l->refused == CV_WRONG_CLUSTER || l->refused == CV_LOG_DAMAGED)
         l->wait_ms = REFUSED_MS; /* it takes a person to change the answer */
@@ -364,7 +357,6 @@ int master_link_new(struct loop *loop, const struct master_link_options *options
     l->o = *options;
     l->events = options->events;
     l->fd = -1;
-    l->o.reconnect_ms = l->o.reconnect_ms ? l->o.reconnect_ms : 50;
     loop_timer_init(&l->timer, timer_fired);
     char text[NET_TEXT_MAX];
     int r = snprintf(text, sizeof(text), "unix:%s", options->socket);
@@ -416,18 +408,8 @@ void master_link_stop(struct master_link *l, void (*stopped)(void *arg), void *a
     }
 }
 
-bool master_link_is_up(const struct master_link *l)
-{
-    return l->state == LINK_UP;
-}
-
 int master_link_why(const struct master_link *l, struct buf *out)
 {
     int error = l->refused ? -(int)(l->refused & INT32_MAX) : l->error;
     return buf_printf(out, "the journal at %s: %s", l->o.socket, error ? cv_error_text(error) : "not asked yet");
-}
-
-void master_link_get_stats(const struct master_link *l, struct master_link_stats *ret)
-{
-    *ret = (struct master_link_stats){l->connects, l->proposals, l->proposed_bytes};
 }

@@ -56,8 +56,6 @@ struct master_link_options {
     const char *socket; /* path of the journal's unix socket */
     struct uuid cluster;
     uint64_t master;                         /* random, of this process */
-    uint32_t frames_max;                     /* proposals queued to be sent at most; 0: 1024 */
-    uint32_t reconnect_ms;                   /* 0: 100 */
     const struct master_link_events *events; /* borrowed */
 };
 
@@ -73,8 +71,6 @@ int master_link_start(struct master_link *l);
 
 /* Send what is queued, disconnect, and tell when nothing is in flight any more. No event is told from here on. */
 void master_link_stop(struct master_link *l, void (*stopped)(void *arg), void *arg);
-
-bool master_link_is_up(const struct master_link *l);
 
 /* Why it is not up, for people: "the journal at /run/curvine/journal.sock: Connection refused". */
 int master_link_why(const struct master_link *l, struct buf *out);
@@ -101,9 +97,3 @@ int master_link_admin(struct master_link *l, const struct msg_link_admin *admin)
 
 /* Ask for the index a read must have applied. Errors: as above. */
 int master_link_read(struct master_link *l, uint64_t context);
-
-struct master_link_stats {
-    uint64_t connects, proposals, proposed_bytes;
-};
-/* Any thread: approximate. */
-void master_link_get_stats(const struct master_link *l, struct master_link_stats *ret);

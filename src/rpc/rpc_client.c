@@ -285,15 +285,6 @@ uint8_t *rpc_client_take_buffer(struct rpc_client *c)
     return rpc_conn_take_buffer(c->conn);
 }
 
-int rpc_client_one_way(struct rpc_client *c, uint16_t type, const struct wire_desc *desc, const void *record)
-{
-    assert_on_loop(c->loop);
-    if (c->state != CLIENT_READY)
-        return -CV_UNREACHABLE;
-    struct frame_header header = {.type = type, .flags = FRAME_ONE_WAY, .incarnation = c->options.self.incarnation};
-    return rpc_conn_send(c->conn, &header, desc, record);
-}
-
 /* ---- frames that come in ------------------------------------------------------------------------------------------------ */
 
 /* Calls that waited for the connection. */
@@ -564,11 +555,6 @@ bool rpc_client_connected(const struct rpc_client *c)
 const char *rpc_client_address(const struct rpc_client *c)
 {
     return c->address;
-}
-
-void rpc_client_set_session(struct rpc_client *c, uint64_t session)
-{
-    c->options.session = session;
 }
 
 uint64_t rpc_client_silent_ms(const struct rpc_client *c)

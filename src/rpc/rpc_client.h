@@ -82,7 +82,6 @@ void rpc_client_drop(struct rpc_client *c);
 
 bool rpc_client_connected(const struct rpc_client *c);
 const char *rpc_client_address(const struct rpc_client *c);
-void rpc_client_set_session(struct rpc_client *c, uint64_t session);
 
 /* Milliseconds the calls in flight have waited at most for anything from the other end; for noticing a silent one. */
 uint64_t rpc_client_silent_ms(const struct rpc_client *c);
@@ -101,6 +100,3 @@ void rpc_client_cancel(struct rpc_call *call);
 /* From done(): keep body and data of this answer. Returns what to give to rpc_buffer_free() in the end, or NULL: the answer
  * is too small to have a buffer of its own, copy it. */
 uint8_t *rpc_client_take_buffer(struct rpc_client *c);
-
-/* Send a one-way message. Errors: -CV_UNREACHABLE not connected; as rpc_conn_send(). */
-int rpc_client_one_way(struct rpc_client *c, uint16_t type, const struct wire_desc *desc, const void *record);

@@ -274,16 +274,6 @@ bool rpc_conn_is_open(const struct rpc_conn *c)
     return !c->closing && !c->finishing;
 }
 
-struct loop *rpc_conn_loop(const struct rpc_conn *c)
-{
-    return c->loop;
-}
-
-void rpc_conn_set_user(struct rpc_conn *c, void *user)
-{
-    c->user = user;
-}
-
 void rpc_conn_set_ops(struct rpc_conn *c, const struct rpc_conn_ops *ops, void *user)
 {
     assert_on_loop(c->loop);

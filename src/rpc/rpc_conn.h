@@ -85,8 +85,6 @@ void rpc_conn_close(struct rpc_conn *c, int reason);
 void rpc_conn_finish(struct rpc_conn *c, int reason);
 
 bool rpc_conn_is_open(const struct rpc_conn *c);
-struct loop *rpc_conn_loop(const struct rpc_conn *c);
-void rpc_conn_set_user(struct rpc_conn *c, void *user);
 
 /* Another owner from now on: after a greeting that says what the connection is for. */
 void rpc_conn_set_ops(struct rpc_conn *c, const struct rpc_conn_ops *ops, void *user);

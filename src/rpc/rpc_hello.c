@@ -7,12 +7,6 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 
-const char *rpc_role_name(uint8_t role)
-{
-    static const char *const names[] = {"unknown", "client", "master", "journal", "worker", "fuse"};
-    return names[role < array_size(names) ? role : 0];
-}
-
 static bool cluster_known(const uint8_t *cluster)
 {
     static const uint8_t zero[16];

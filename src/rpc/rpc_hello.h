@@ -14,8 +14,6 @@
 
 enum rpc_role { RPC_CLIENT = 1, RPC_MASTER = 2, RPC_JOURNAL = 3, RPC_WORKER = 4, RPC_FUSE = 5 };
 
-const char *rpc_role_name(uint8_t role); /* "client"; "unknown" */
-
 /* What one end says of itself. Texts are borrowed for as long as the server or client lives. */
 struct rpc_self {
     enum rpc_role role;

@@ -595,16 +595,6 @@ uint32_t rpc_server_in_flight(const struct rpc_server *s)
     return atomic_load_explicit(&s->in_flight, memory_order_relaxed);
 }
 
-void rpc_server_set_self(struct rpc_server *s, const struct rpc_self *self)
-{
-    s->options.self = *self;
-}
-
-struct rpc_server *rpc_peer_server(const struct rpc_peer *p)
-{
-    return p->server;
-}
-
 struct rpc_conn *rpc_peer_conn(const struct rpc_peer *p)
 {
     return p->conn;

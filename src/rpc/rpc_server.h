@@ -79,9 +79,6 @@ struct rpc_server *rpc_server_free(struct rpc_server *s);
 uint32_t rpc_server_connections(const struct rpc_server *s); /* any thread, approximate */
 uint32_t rpc_server_in_flight(const struct rpc_server *s);   /* any thread, approximate */
 
-/* A later incarnation or cluster id became known (formatted, joined). */
-void rpc_server_set_self(struct rpc_server *s, const struct rpc_self *self);
-
 /* --- answering, on the loop; q is gone afterwards. error: 0 or a negative code. index: what the answer depends on. --- */
 void rpc_answer(struct rpc_request *q, int error, uint64_t index, const struct wire_desc *desc, const void *record);
 void rpc_answer_body(struct rpc_request *q, int error, uint64_t index, const void *body, uint32_t n);
@@ -98,7 +95,6 @@ void rpc_answer_fds(struct rpc_request *q, uint64_t index, const struct wire_des
                     const int *fds, unsigned n, struct rpc_release *release);
 
 /* --- peers --- */
-struct rpc_server *rpc_peer_server(const struct rpc_peer *p);
 struct rpc_conn *rpc_peer_conn(const struct rpc_peer *p);
 uint8_t rpc_peer_role(const struct rpc_peer *p);
 /* Credentials of a unix socket's peer. Errors: -ENOTSUP TCP. */
