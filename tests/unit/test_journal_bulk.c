@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/random.h"
 #include "tests/unit/bulk_seam.h"
 #include "tests/unit/raw_frame.h"
@@ -556,5 +557,93 @@ TEST(more_connections_than_there_may_be_are_ended)
     fd = -1;
     for (int i = 0; i < BULK_MAX; i++)
         close(fds[i]);
+    rig_stop();
+}
+
+/* ---- noise ---- */
+
+/* A frame as raw_send() makes it, to an end that may be gone by now. */
+static void noise_send(uint16_t type, const struct buf *body, const uint8_t *data, uint32_t data_n)
+{
+    uint8_t frame[FRAME_HEADER_SIZE];
+    struct frame_header h = {.type = type,
+                             .flags = FRAME_ONE_WAY,
+                             .body_len = (uint32_t)body->n,
+                             .data_len = data_n,
+                             .incarnation = 1,
+                             .body_crc = crc32c(0, body->p, body->n),
+                             .aux = crc32c(0, data, data_n)};
+    frame_encode(&h, frame);
+    struct iovec parts[] = {{frame, sizeof(frame)}, {body->p, body->n}, {(void *)(uintptr_t)data, data_n}};
+    const struct msghdr m = {.msg_iov = parts, .msg_iovlen = 3};
+    (void)sendmsg(fd, &m, MSG_NOSIGNAL);
+}
+
+/* Numbers that mean something, and their neighbours, more often than others. */
+static uint64_t noise_number(struct prng *p)
+{
+    static const uint64_t known[] = {0, 1, ID, INDEX, TERM, FILES, BULK_PIECE, MANIFEST_CHUNK, UINT32_MAX, UINT64_MAX};
+    uint64_t n = prng_below(p, 8) ? known[prng_below(p, array_size(known))] : prng_next(p);
+    return prng_below(p, 4) ? n : n - 1 + prng_below(p, 3);
+}
+
+static void noise_frame(struct prng *p)
+{
+    static uint8_t data[4096];
+    struct buf b cleanup(buf_fini) = {0};
+    uint16_t type = (uint16_t)(MSG_bulk_prepare + prng_below(p, 6));
+    uint32_t n = (uint32_t)prng_below(p, prng_below(p, 2) ? 8 : sizeof(data));
+    uint8_t number[8];
+    for (uint32_t i = 0; i < n; i++)
+        data[i] = (uint8_t)prng_next(p);
+    if (type == MSG_bulk_manifest && prng_below(p, 2)) { /* one that is good, or nearly */
+        struct msg_bulk_manifest m = {.id = ID};
+        ck_assert_int_eq(msg_bulk_manifest_encode(&m, &b), 0);
+        n = (uint32_t)min(encoded.n, sizeof(data));
+        memcpy(data, encoded.p, n);
+        if (prng_below(p, 2))
+            data[prng_below(p, n)] ^= 1;
+    } else if (type == MSG_bulk_data) {
+        struct msg_bulk_data m = {.id = prng_below(p, 8) ? ID : noise_number(p),
+                                  .file = (uint32_t)noise_number(p),
+                                  .offset = noise_number(p),
+                                  .error = prng_below(p, 8) ? 0 : ENOENT};
+        ck_assert_int_eq(msg_bulk_data_encode(&m, &b), 0);
+    } else if (type == MSG_bulk_need) {
+        struct msg_bulk_need m = {.id = noise_number(p),
+                                  .file = (uint32_t)noise_number(p),
+                                  .offset = noise_number(p),
+                                  .length = (uint32_t)noise_number(p)};
+        ck_assert_int_eq(msg_bulk_need_encode(&m, &b), 0);
+    } else {
+        for (uint32_t i = 0; i < 3; i++) {
+            put_le64(number, noise_number(p));
+            ck_assert_int_eq(buf_append(&b, number, 1 + prng_below(p, 8)), 0);
+        }
+    }
+    noise_send(type, &b, data, n);
+}
+
+/* Whatever came before, what is right is taken afterwards, and nothing that is wrong is installed. */
+TEST_TIMEOUT(noise_on_the_channel_installs_nothing_and_stops_nothing, 60)
+{
+    struct prng p = {11};
+    rig_start(0);
+    make_checkpoint();
+    for (int round = 0; round < 150; round++) {
+        connect_to_it();
+        offer();
+        for (uint64_t n = 1 + prng_below(&p, 12); n; n--)
+            noise_frame(&p);
+    }
+    ck_assert_int_eq(seam.installs, 0);
+    connect_to_it();
+    offer();
+    (void)give_everything();
+    check_arrived();
+    connect_to_it();
+    open_checkpoint();
+    SAY(need, NULL, 0, .id = ID, .file = 1, .offset = 0, .length = 3000);
+    hear_piece(1, 0, 3000);
     rig_stop();
 }
