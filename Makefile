@@ -172,7 +172,9 @@ san: ## unit tests under address+undefined and thread sanitizers (PURE=1: withou
 	@$(MAKE) --no-print-directory SAN=address,undefined unit sim-check
 	@$(MAKE) --no-print-directory SAN=thread unit sim-check
 
+# S3 servers are compiled the first time: minutes, which no file's time limit should pay.
 bats: all tools bench-build ## the programs from outside, a few files at a time (T=10-config: one file; T="10-config 20-*": several)
+	@$(if $(T),,tests/s3/install > $(O)/s3-install.log 2>&1 || tail -n 3 $(O)/s3-install.log)
 	@CV_BIN=$(abspath $(O))/bin tests/run-bats $(if $(T),$(patsubst %,tests/bats/%.bats,$(T)))
 
 accept: all tools ## the shows of the issues: kill loops with an oracle, failovers, a bucket (KILLS=30 FAILOVERS=100 OBJECTS=10000 LARGEST=1073741824 CUTS=10)
