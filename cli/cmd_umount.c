@@ -77,6 +77,10 @@ int unmount_here(struct cli *cli, const char *point, const struct host_mount *m,
     int r = mounts_unmount(point, how != UNMOUNT_NORMAL);
     if (r == -EBUSY)
         return report_busy(cli, point);
+    if (r == -EIO)
+        return cli_fail(
+            cli, r, strstr(mounts_helper_said(), "/etc/mtab") ? "as root: ln -s ../proc/self/mounts /etc/mtab" : NULL,
+            "unmount '%s': %s", point, mounts_helper_said());
     if (r < 0)
         return cli_fail(cli, r, r == -EPERM ? "be root, or the user who mounted it" : NULL, "unmount '%s'", point);
     return pid && how != UNMOUNT_LAZY ? wait_for_server(cli, point, m, pid, how, until) : CLI_OK;

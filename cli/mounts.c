@@ -148,24 +148,52 @@ pid_t mounts_server(const char *point, char *path, char *config, size_t size)
 
 /* ---- unmounting ----------------------------------------------------------------------------------------------------------- */
 
-/* The helper of libfuse, for those who are not root. What it says is left out: the caller looks for the reason itself. */
+static char helper_said[200];
+
+const char *mounts_helper_said(void)
+{
+    return helper_said;
+}
+
+/* What comes from fd until its end; the first line is kept. */
+static void read_said(int fd)
+{
+    char rest[256];
+    size_t n = 0;
+    for (ssize_t r; (r = read(fd, rest, sizeof(rest))) > 0;) {
+        size_t more = min((size_t)r, sizeof(helper_said) - 1 - n);
+        memcpy(helper_said + n, rest, more);
+        n += more;
+    }
+    helper_said[n] = '\0';
+    helper_said[strcspn(helper_said, "\n")] = '\0';
+}
+
+/* The helper of libfuse, for those who are not root. */
 static int run_fusermount(const char *point, bool lazy)
 {
+    int said[2];
+    if (pipe2(said, O_CLOEXEC) < 0)
+        return -errno;
     pid_t pid = fork();
     if (pid == 0) {
-        int null = open("/dev/null", O_RDWR);
-        dup2(null, STDOUT_FILENO);
-        dup2(null, STDERR_FILENO);
+        dup2(said[1], STDOUT_FILENO);
+        dup2(said[1], STDERR_FILENO);
         execlp("fusermount3", "fusermount3", lazy ? "-uz" : "-u", "--", point, (char *)NULL);
         _exit(127);
     }
-    int status;
-    if (pid < 0 || waitpid(pid, &status, 0) < 0)
-        return -errno;
+    int status, r = pid < 0 ? -errno : 0;
+    close(said[1]);
+    read_said(said[0]);
+    close(said[0]);
+    if (r == 0 && waitpid(pid, &status, 0) < 0)
+        r = -errno;
     struct host_mount m;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return 0;
-    return mounts_find(point, &m) == -ENOENT ? 0 : WIFEXITED(status) && WEXITSTATUS(status) == 127 ? -EPERM : -EBUSY;
+    if (r < 0 || (WIFEXITED(status) && WEXITSTATUS(status) == 0) || mounts_find(point, &m) == -ENOENT)
+        return r;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+        return -EPERM;
+    return strstr(helper_said, "busy") ? -EBUSY : -EIO;
 }
 
 int mounts_unmount(const char *point, bool lazy)

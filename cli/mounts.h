@@ -32,8 +32,10 @@ int mounts_find(const char *point, struct host_mount *ret);
  * config, "" if unknown; both may be NULL. */
 pid_t mounts_server(const char *point, char *path, char *config, size_t size);
 
-/* Unmount. lazy: from view now, for good when nobody uses it. Errors: -EBUSY; -EPERM; errno. */
+/* Unmount. lazy: from view now, for good when nobody uses it. Errors: -EBUSY; -EPERM; -EIO: the helper of libfuse failed, for
+ * the reason that mounts_helper_said() has; errno. */
 int mounts_unmount(const char *point, bool lazy);
+const char *mounts_helper_said(void);
 
 /* Fail everything that waits for the mount, and all that comes: for one whose server hangs. Errors: -EPERM; errno. */
 int mounts_abort(const struct host_mount *m);
