@@ -22,7 +22,7 @@ passed() {
 
 @test "the wire passes, cuts one way and both, loses, doubles, delays and reorders as it is told" {
     wire_up 3 --seed 7
-    start echo at_node 2 "$CV_ROOT/tests/tools/udp-probe" echo 10.77.0.2
+    start echo "$CV_TOOLS/cv-wire" "$WIRE" exec 2 "$CV_ROOT/tests/tools/udp-probe" echo 10.77.0.2
     until_ok 5 grep -q ready echo.log
 
     probe 1 200
@@ -84,7 +84,7 @@ passed() {
         run -1 wire $bad
         has "no such rule"
     done
-    start echo at_node 2 "$CV_ROOT/tests/tools/udp-probe" echo 10.77.0.2
+    start echo "$CV_TOOLS/cv-wire" "$WIRE" exec 2 "$CV_ROOT/tests/tools/udp-probe" echo 10.77.0.2
     until_ok 5 grep -q ready echo.log
     probe 1 20
     [ "$back" = 20 ]
