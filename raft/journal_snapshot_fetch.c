@@ -442,7 +442,7 @@ void fetch_on_manifest(struct bulk *b, const struct msg_bulk_manifest *m, const 
     }
     reset(f);
     f->bulk = b;
-    int r = m->error ? -(int)m->error : take_manifest(s, frame);
+    int r = m->error ? bulk_error(m->error) : take_manifest(s, frame);
     if (r == 0 && !f->log_only)
         r = make_paths(s);
     uint64_t now = clock_ns();

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "raft/journal_snapshot.h"
 #include "wire/manifest.h"
 
@@ -141,6 +142,12 @@ struct journal_snapshots {
     void (*stopped)(void *arg);
     void *stopped_arg;
 };
+
+/* The error another process names, as a negative code whatever it sent; 0: none. */
+static inline int bulk_error(uint32_t sent)
+{
+    return sent <= INT32_MAX ? -(int)sent : -CV_BAD_MESSAGE;
+}
 
 /* ---- journal_snapshot.c ---- */
 /* One-way message. A failure ends the connection. */

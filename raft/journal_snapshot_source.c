@@ -155,7 +155,7 @@ void source_on_ready(struct journal_snapshots *s, const struct msg_link_snapshot
         return;
     char *path;
     if (m->error || journal_link_directory(s->link, &directory, &state) < 0) {
-        failed(s, m->error ? -(int)m->error : -ENOENT);
+        failed(s, m->error ? bulk_error(m->error) : -ENOENT);
         return;
     }
     const struct raft *raft = journal_driver_raft(s->driver);

@@ -141,7 +141,7 @@ void wants_on_prepared(struct bulk *b, const struct msg_bulk_prepared *m)
         return;
     loop_timer_stop(s->options.loop, &w->late);
     if (m->error || m->index < w->queue[0].min_index) {
-        first_failed(s, m->error ? -(int)m->error : -EAGAIN);
+        first_failed(s, m->error ? bulk_error(m->error) : -EAGAIN);
         return;
     }
     w->index = m->index;

@@ -647,3 +647,17 @@ TEST_TIMEOUT(noise_on_the_channel_installs_nothing_and_stops_nothing, 60)
     hear_piece(1, 0, 3000);
     rig_stop();
 }
+
+TEST(receiver_takes_an_error_no_errno_has_for_an_error)
+{
+    struct msg_bulk_open m;
+    rig_start(0);
+    connect_to_it();
+    for (int i = 0; i < 2; i++) {
+        offer();
+        HEAR(open, &m);
+        SAY(manifest, NULL, 0, .id = ID, .error = i ? UINT32_MAX : 1u << 31);
+        until(seam.failed == i + 1);
+    }
+    rig_stop();
+}
