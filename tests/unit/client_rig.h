@@ -52,7 +52,8 @@ struct rig_file {
 };
 
 struct rig_block {
-    uint64_t version, epoch, readable;
+    uint64_t version, epoch;
+    _Atomic uint64_t readable; /* tests take it away from their own thread */
     uint32_t valid;
 };
 

@@ -342,7 +342,7 @@ TEST(true_histories_are_taken)
 }
 
 /* One answer is changed: nearly always nothing explains it any more. */
-TEST(true_histories_with_one_false_answer_are_refused)
+TEST_TIMEOUT(true_histories_with_one_false_answer_are_refused, 60)
 {
     int refused = 0, all = 0;
     for (uint64_t seed = 1; seed <= 300; seed++) {
