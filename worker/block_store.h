@@ -110,6 +110,9 @@ struct block_store_status {
 };
 void block_store_status(struct block_store *s, struct block_store_status *ret);
 
+/* Stands for the boot of this host, not 0: what is written and not synced is lost with it. */
+uint64_t block_store_boot(const struct block_store *s);
+
 /* Bytes kept for one mount. BLOCKING. */
 int block_store_mount_bytes(struct block_store *s, uint32_t mount, uint64_t *ret);
 

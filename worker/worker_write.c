@@ -55,11 +55,12 @@ static void written(struct worker_request *q, int r)
 {
     if (r == -ENODATA && q->missing)
         return worker_request_fetch(q, false, write_again);
-    if (r == 0) {
-        q->net->core->written_bytes += q->length;
-        WORKER_COUNT(q->net->metrics, write_bytes, q->length);
-    }
-    end(q, r == -ENODATA ? -CV_DATA_DAMAGED : r);
+    if (r < 0)
+        return end(q, r == -ENODATA ? -CV_DATA_DAMAGED : r);
+    q->net->core->written_bytes += q->length;
+    WORKER_COUNT(q->net->metrics, write_bytes, q->length);
+    struct msg_block_write_answer a = {.boot = block_store_boot(q->net->core->store)};
+    worker_request_end(q, 0, msg_block_write_answer_desc(), &a);
 }
 
 static void write_again(struct worker_request *q, int r)
@@ -93,9 +94,12 @@ void worker_write_begin(struct worker_request *q)
 
 static int sync_work(struct worker_request *q)
 {
+    struct block_store *store = q->net->core->store;
     struct msg_block_sync m;
     int r = msg_block_sync_decode(q->rpc->body, q->rpc->header.body_len, &m);
-    return r < 0 ? r : block_write_sync(q->net->core->store, m.inode);
+    if (r == 0)
+        r = block_write_sync(store, m.inode);
+    return r == 0 && m.boot && m.boot != block_store_boot(store) ? -CV_WRITES_LOST : r;
 }
 
 void worker_sync_begin(struct worker_request *q)

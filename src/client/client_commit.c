@@ -239,12 +239,12 @@ enum flush_state { FLUSH_DRAIN, FLUSH_SYNC, FLUSH_COMMIT, FLUSH_COMMITTED, FLUSH
 struct client_sync {
     struct client_io *io;
     unsigned count, outstanding;
-    int error;
     struct sync_call {
         struct rpc_call rpc;
         struct loop_timer timer;
         struct client_sync *sync;
-        uint64_t worker;
+        uint64_t worker, boot;
+        int result;
     } calls[];
 };
 
@@ -257,11 +257,18 @@ static void sync_ended(struct client_sync *y)
     struct client_inode *in = io->inode;
     if (--y->outstanding)
         return;
-    for (unsigned i = 0; i < y->count && y->error; i++) /* still to be done */
-        for (unsigned k = 0; k < in->touched_count; k++)
-            in->touched[k].unsynced |= in->touched[k].worker == y->calls[i].worker;
-    if (!io->error)
-        io->error = y->error;
+    for (unsigned i = 0; i < y->count; i++) {
+        const struct sync_call *s = &y->calls[i];
+        struct client_touched *t = client_touched_find(in, s->worker);
+        if (s->result == 0)
+            continue;
+        if (!io->error)
+            io->error = s->result;
+        if (s->result == -CV_WRITES_LOST) /* told once; what has been written since is of another boot */
+            continue;
+        t->boot = s->boot; /* still to be done, also if more was written meanwhile */
+        t->unsynced = true;
+    }
     free(y);
     io->sync = NULL;
     in->syncing = false;
@@ -281,8 +288,7 @@ static void on_sync(struct rpc_call *call, int result, const struct rpc_frame *f
         loop_timer_start(io->cv->loop, &s->timer, clock_ns() + SYNC_AGAIN_MS * NS_PER_MS);
         return;
     }
-    if (result < 0 && !s->sync->error)
-        s->sync->error = result;
+    s->result = result;
     sync_ended(s->sync);
 }
 
@@ -297,12 +303,11 @@ static void sync_send(struct sync_call *s)
     struct client_worker *w = client_worker_find(io->cv, s->worker);
     struct rpc_client *conn = w ? client_worker_conn(w, false) : NULL;
     if (!conn) {
-        if (!s->sync->error)
-            s->sync->error = -CV_NO_WORKER;
+        s->result = -CV_NO_WORKER;
         sync_ended(s->sync);
         return;
     }
-    struct msg_block_sync m = {.inode = io->inode->inode};
+    struct msg_block_sync m = {.inode = io->inode->inode, .boot = s->boot};
     s->rpc.done = on_sync;
     rpc_client_call(conn, &s->rpc, MSG_block_sync, msg_block_sync_desc(), &m, io->deadline_ns);
 }
@@ -335,6 +340,7 @@ static void sync_start(struct client_io *io)
         struct sync_call *s = &y->calls[y->count++];
         s->sync = y;
         s->worker = in->touched[i].worker;
+        s->boot = in->touched[i].boot;
         loop_timer_init(&s->timer, on_sync_timer);
         in->touched[i].unsynced = false;
     }

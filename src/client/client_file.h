@@ -255,7 +255,7 @@ struct client_inode {
     uint64_t grant_handle;
     struct client_master_call *grant_call;
     struct client_touched {
-        uint64_t worker;
+        uint64_t worker, boot; /* of the first write that is not synced; 0: not known */
         bool unsynced;
     } * touched; /* every worker written to since it was opened here */
     unsigned touched_count;
@@ -412,6 +412,11 @@ void client_ahead_run(struct curvine_file *f, uint64_t from);
 /* ---- writing, telling ---- */
 void client_write(struct client_io *io);
 void client_write_pump(struct client_inode *in);
+
+/* NULL: nothing was written to that worker. */
+struct client_touched *client_touched_find(struct client_inode *in, uint64_t worker);
+/* Something was written that is in the memory of that boot. */
+void client_touched_since(struct client_touched *t, uint64_t boot);
 void client_write_cancel(struct client_io *io);                         /* io->error is why */
 bool client_write_idle(const struct client_inode *in, uint64_t before); /* nothing submitted before is in flight */
 void client_convert(struct client_inode *in, uint64_t deadline_ns);     /* the inline content goes to block 0 */

@@ -180,19 +180,34 @@ static void want_grant(struct client_inode *in, uint32_t block, uint64_t deadlin
 
 /* ---- pieces ---------------------------------------------------------------------------------------------------------------- */
 
-/* It has something that fsync is to bring to its disk. */
-static int touch(struct client_inode *in, uint64_t worker)
+struct client_touched *client_touched_find(struct client_inode *in, uint64_t worker)
 {
     for (unsigned i = 0; i < in->touched_count; i++)
-        if (in->touched[i].worker == worker) {
-            in->touched[i].unsynced = true;
-            return 0;
-        }
+        if (in->touched[i].worker == worker)
+            return &in->touched[i];
+    return NULL;
+}
+
+void client_touched_since(struct client_touched *t, uint64_t boot)
+{
+    if (!t->unsynced || !t->boot)
+        t->boot = boot;
+    t->unsynced = true;
+}
+
+/* It has something that fsync is to bring to its disk. */
+static int touch(struct client_inode *in, uint64_t worker, uint64_t boot)
+{
+    struct client_touched *t = client_touched_find(in, worker);
+    if (t) {
+        client_touched_since(t, boot);
+        return 0;
+    }
     struct client_touched *more = reallocarray(in->touched, in->touched_count + 1, sizeof(*more));
     if (!more)
         return -ENOMEM;
     in->touched = more;
-    more[in->touched_count++] = (struct client_touched){worker, true};
+    more[in->touched_count++] = (struct client_touched){worker, boot, true};
     return 0;
 }
 
@@ -302,8 +317,11 @@ static void on_sent(struct rpc_call *call, int result, const struct rpc_frame *f
 {
     struct piece_send *s = container_of(call, struct piece_send, rpc);
     struct client_piece *p = s->piece;
+    struct msg_block_write_answer m;
     if (result == 0)
-        result = touch(p->in, s->worker);
+        result = msg_block_write_answer_decode(f->body, f->header.body_len, &m);
+    if (result == 0)
+        result = touch(p->in, s->worker, m.boot);
     if (result < 0 && (!p->result || result == -CV_STALE_EPOCH))
         p->result = result;
     if (--p->outstanding == 0)

@@ -71,6 +71,7 @@ struct rig_worker {
     _Atomic int count[0x40];
     _Atomic bool dead;
     _Atomic uint64_t opened_by; /* session of the last block_open */
+    _Atomic uint64_t boot;      /* of its host; 0: it does not say */
 };
 
 struct rig {
@@ -232,7 +233,15 @@ static inline void rig_write(struct rig_worker *w, struct rpc_request *q)
         ck_assert_int_eq(pwrite(w->fds[m.block.inode - RIG_FIRST_INODE], q->data, q->header.data_len,
                                 (off_t)((uint64_t)m.block.index * RIG_BLOCK + m.offset)),
                          q->header.data_len);
-    rpc_answer(q, r, 0, NULL, NULL);
+    struct msg_block_write_answer a = {.boot = atomic_load(&w->boot)};
+    rpc_answer(q, r, 0, r < 0 ? NULL : msg_block_write_answer_desc(), r < 0 ? NULL : &a);
+}
+
+static inline void rig_sync(struct rig_worker *w, struct rpc_request *q)
+{
+    struct msg_block_sync m;
+    ck_assert_int_eq(msg_block_sync_decode(q->body, q->header.body_len, &m), 0);
+    rpc_answer(q, m.boot && m.boot != atomic_load(&w->boot) ? -CV_WRITES_LOST : 0, 0, NULL, NULL);
 }
 
 static inline void rig_fill_request(struct rig_worker *w, struct rpc_request *q)
@@ -265,7 +274,7 @@ static inline void rig_worker_request(struct rpc_request *q, void *user)
     case MSG_block_open: rig_open(w, q); return;
     case MSG_block_fill: rig_fill_request(w, q); return;
     case MSG_block_write: rig_write(w, q); return;
-    case MSG_block_sync: rpc_answer(q, 0, 0, NULL, NULL); return;
+    case MSG_block_sync: rig_sync(w, q); return;
     default: rpc_answer(q, -CV_UNKNOWN_MESSAGE, 0, NULL, NULL);
     }
 }

@@ -790,6 +790,36 @@ TEST(fsync_reaches_every_worker_that_was_written_to)
     rig_stop(&rig);
 }
 
+TEST(fsync_tells_once_that_a_workers_host_restarted_since_the_first_write)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    rig.workers[0].boot = 7;
+    ck_assert_int_eq(curvine_pwrite(f, "a", 1, INLINE_MAX + 0), 1);
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    rig.workers[0].boot = 8; /* nothing was left to be synced */
+    ck_assert_int_eq(curvine_pwrite(f, "b", 1, INLINE_MAX + 0), 1);
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    ck_assert_int_eq(curvine_pwrite(f, "c", 1, INLINE_MAX + 0), 1);
+    rig.workers[0].boot = 9;
+    ck_assert_int_eq(curvine_pwrite(f, "d", 1, INLINE_MAX + 1), 1);
+    ck_assert_int_eq(curvine_fsync(f), -CV_WRITES_LOST);
+    ck_assert_int_eq(curvine_pwrite(f, "e", 1, INLINE_MAX + 2), 1);
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    /* A sync that does not succeed for another reason forgets nothing. */
+    ck_assert_int_eq(curvine_pwrite(f, "f", 1, INLINE_MAX + 3), 1);
+    rig.workers[0].boot = 10;
+    rig.workers[0].error[MSG_block_sync & 0x3f] = -EIO;
+    rig.workers[0].trouble[MSG_block_sync & 0x3f] = 1;
+    ck_assert_int_eq(curvine_fsync(f), -EIO);
+    ck_assert_int_eq(curvine_pwrite(f, "g", 1, INLINE_MAX + 4), 1);
+    ck_assert_int_eq(curvine_fsync(f), -CV_WRITES_LOST);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
 TEST(what_another_client_writes_is_seen_within_its_lease)
 {
     rig_start(&rig, 1, 1, true);

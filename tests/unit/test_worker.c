@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The worker daemon: RocksDB inside, so not for the thread sanitizer. */
 #include "tests/unit/worker_test.h"
+#include "worker/block_io.h"
 
 TEST(worker_registers_and_beats)
 {
@@ -92,6 +93,45 @@ TEST(worker_sends_units_with_their_checksums)
     ck_assert_uint_eq(flags, 0);
     peer_end(&p);
     rig_end(&g);
+}
+
+static uint64_t put_and_boot(struct peer *p, const struct rec_block *b)
+{
+    struct msg_block_write q = {.block = *b, .crc = crc32c(0, "x", 1)};
+    struct msg_block_write_answer m;
+    struct answer a = ask(p, MSG_block_write, msg_block_write_desc(), &q, "x", 1);
+    ck_ok(a.result);
+    ck_ok(msg_block_write_answer_decode(a.body, a.body_n, &m));
+    answer_free(&a);
+    ck_assert_uint_ne(m.boot, 0);
+    return m.boot;
+}
+
+TEST(worker_does_not_promise_to_sync_what_was_written_before_its_host_restarted)
+{
+    static const uint8_t other_boot[16] = {1, 2, 3};
+    struct rig g;
+    struct peer p;
+    rig_begin(&g, "256MiB", "");
+    peer_begin(&p, g.socket, 0);
+    struct rec_block b = written_block(7, 20, 0);
+    uint64_t boot = put_and_boot(&p, &b);
+    peer_end(&p);
+    rig_stop(&g);
+    rig_start(&g); /* the daemon alone: the host has it in memory still */
+    peer_begin(&p, g.socket, 0);
+    ck_ok(put_sync_since(&p, 7, boot));
+    peer_end(&p);
+    rig_stop(&g);
+    block_io_boot_id = other_boot;
+    rig_start(&g);
+    peer_begin(&p, g.socket, 0);
+    ck_assert_int_eq(put_sync_since(&p, 7, boot), -CV_WRITES_LOST);
+    boot = put_and_boot(&p, &b);
+    ck_ok(put_sync_since(&p, 7, boot));
+    peer_end(&p);
+    rig_end(&g);
+    block_io_boot_id = NULL;
 }
 
 TEST(worker_writes_and_reads_back)

@@ -593,10 +593,15 @@ static inline struct rec_presence presence(struct peer *p, uint64_t inode)
     return ret;
 }
 
-static inline int put_sync(struct peer *p, uint64_t inode)
+static inline int put_sync_since(struct peer *p, uint64_t inode, uint64_t boot)
 {
-    struct msg_block_sync q = {.inode = inode};
+    struct msg_block_sync q = {.inode = inode, .boot = boot};
     struct answer a = ask(p, MSG_block_sync, msg_block_sync_desc(), &q, NULL, 0);
     answer_free(&a);
     return a.result;
+}
+
+static inline int put_sync(struct peer *p, uint64_t inode)
+{
+    return put_sync_since(p, inode, 0);
 }
