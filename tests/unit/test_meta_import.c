@@ -496,7 +496,7 @@ static void play(uint64_t seed)
     g.evict_chance = 4;
     g.store.cold = seed & 1;
     for (int i = 0; i < STORE; i++)
-        snprintf(b.objects[i].name, sizeof(b.objects[i].name), "n%02d", i);
+        snprintf(b.objects[i].name, sizeof(b.objects[i].name), "n%02u", (unsigned)i % 100);
     for (int step = 0; step < 600; step++) {
         uint32_t x = prng_below(&g.prng, 100);
         if (x < 30)
