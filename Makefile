@@ -132,9 +132,11 @@ $(O)/tools/cv-%: $(O)/obj/tests/tools/cv_%.o $(libs)
 	$(Q)$(CC) $(ldflags) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(libs) -Wl,--end-group $(all_libs) -o $@
 
 benches := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/bench_*.c))
+# Scripts that start whole clusters: one machine's names, three masters, a bucket beside another client.
+figures := $(wildcard tests/bench/figures-*)
 .PHONY: bench bench-build
-bench: $(benches) ## measure the parts (T=meta: one), each by itself
-	@set -e; for b in $(if $(T),$(O)/bench/bench_$(T),$(benches)); do echo "== $$b"; $$b; done
+bench: all $(benches) ## measure the parts, then whole clusters (T=meta, T=bucket: one), each by itself; says the method
+	@set -e; for b in $(if $(T),$(filter %/bench_$(T) %/figures-$(T),$(benches) $(figures)),$(benches) $(figures)); do echo "== $$b"; $$b; done
 bench-build: $(benches) ## the benchmark programs, into build/bench
 $(O)/bench/%: $(O)/obj/tests/bench/%.o $(libs)
 	@mkdir -p $(@D)
