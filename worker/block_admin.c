@@ -490,43 +490,53 @@ static struct block_file *find_by_id(struct block_store *s, uint64_t id)
     return NULL;
 }
 
-int block_export_release(struct block_store *s, uint64_t file_id)
+/* An unlinked file is charged no more. Errors: -ENOENT there is none of that id. */
+static int forget_left(struct block_store *s, uint64_t file_id)
 {
     struct block_row_key key = block_key_u64(BLOCK_ROW_LEFT, file_id);
+    struct block_row_key used = block_key_u32(BLOCK_ROW_USED, s->dir.identity.directory_id);
     struct block_row_left row;
     int r = block_index_get(s->index, &key, false, &row, sizeof(row));
-    if (r == 0) {
-        struct block_batch *batch cleanup(block_batch_free_p) = block_batch_new();
-        struct block_row_key used = block_key_u32(BLOCK_ROW_USED, s->dir.identity.directory_id);
-        if (!batch)
-            return -ENOMEM;
-        block_batch_delete(batch, &key);
-        block_batch_add(batch, &used, -(int64_t)row.bytes);
-        r = block_store_commit(s, batch, false);
-        if (r < 0)
-            return r;
-        pthread_mutex_lock(&s->lock);
-        s->used -= row.bytes;
-        s->left -= row.bytes;
-        pthread_mutex_unlock(&s->lock);
-        return 0;
-    }
+    if (r < 0)
+        return r == -ENOENT ? r : block_store_index_error(s, r);
+    struct block_batch *batch cleanup(block_batch_free_p) = block_batch_new();
+    if (!batch)
+        return -ENOMEM;
+    block_batch_delete(batch, &key);
+    block_batch_add(batch, &used, -(int64_t)row.bytes);
+    r = block_store_commit(s, batch, false);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&s->lock);
+    s->used -= row.bytes;
+    s->left -= row.bytes;
+    pthread_mutex_unlock(&s->lock);
+    return 0;
+}
+
+int block_export_release(struct block_store *s, uint64_t file_id)
+{
+    int r = forget_left(s, file_id);
     if (r != -ENOENT)
-        return block_store_index_error(s, r);
+        return r;
     /* Still in place: it may be punched and reused again. If it is not resident it stays as it is, until a restart. */
     pthread_mutex_lock(&s->lock);
     struct block_file *f = find_by_id(s, file_id);
     if (f)
         block_file_claim(s, f);
+    bool gone = !f || f->retired;
     pthread_mutex_unlock(&s->lock);
-    if (!f)
-        return 0;
-    r = block_file_exported(s, f) && !f->retired ? put_exported(s, f, 0, false) : 0;
-    pthread_mutex_lock(&s->lock);
-    block_file_unclaim(s, f);
-    pthread_mutex_unlock(&s->lock);
-    block_file_unhold(s, f);
-    return r;
+    r = f && !gone && block_file_exported(s, f) ? put_exported(s, f, 0, false) : 0;
+    if (f) {
+        pthread_mutex_lock(&s->lock);
+        block_file_unclaim(s, f);
+        pthread_mutex_unlock(&s->lock);
+        block_file_unhold(s, f);
+    }
+    if (!gone)
+        return r;
+    r = forget_left(s, file_id); /* it was unlinked since the first look: its row came before it left the table */
+    return r == -ENOENT ? 0 : r;
 }
 
 int block_export_left(struct block_store *s, uint64_t after, uint64_t *out, int max)
