@@ -25,7 +25,7 @@ int journal_digest_read(const struct journal_store *s, struct journal_digest *d)
     if (d->from == 0)
         return 0;
     d->covered = d->from - 1;
-    if (d->from < d->first || d->from > to)
+    if (d->from > d->to || d->from < d->first || d->from > to)
         return -ENOENT;
     int r = journal_store_chain(s, d->from - 1, &d->before);
     if (r < 0)

@@ -76,6 +76,7 @@ TEST(a_digest_has_bounds)
     ck_assert_uint_eq(d.covered, 2100); /* the last one is not committed */
     ck_assert_int_eq(digest(s, 2101, 2101, &d), -ENOENT);
     ck_assert_int_eq(digest(s, 9999, 9999, &d), -ENOENT);
+    ck_assert_int_eq(digest(s, 60, 50, &d), -ENOENT); /* what a stranger may ask */
     ck_assert_int_eq(journal_store_compact(s, 50), 0);
     ck_assert_int_eq(digest(s, 49, 60, &d), -ENOENT);
     ck_assert_int_eq(digest(s, 50, 60, &d), 0);
