@@ -68,7 +68,8 @@ watch_calm() {
         read -r a b < <(others "$old")
         mark "cut off with clients" cut "$old" "$a", cut "$old" "$b", cut $CAPTIVE "$a", cut $CAPTIVE "$b", cut $CLIENTS "$old"
         until_ok 10 another_than "$old"
-        sleep 1 # the others change what those might read
+        progress_from
+        until_ok 20 goes_on 100 # the others change what those might read
         healed
         alive load100
     done
@@ -169,7 +170,7 @@ watch_calm() {
         mark "healed, $who" heal
         until_ok 30 whole
         alive load0
-        sleep 5 # for who is slow to come back
+        sleep 5 # a window in which who is slow to come back is measured; nothing is judged by it
     done
     load_end
 }
