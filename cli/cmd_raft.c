@@ -42,7 +42,7 @@ static __attribute__((format(printf, 3, 4))) void found(struct findings *f, cons
 static void advise_silent(const struct raft_view_member *m, char *out, size_t size)
 {
     static const struct {
-        const char *error, *action; /* with the node, its address, the node again */
+        const char *error, *action; /* %1$s: the node, %2$s: its address */
     } known[] = {
         {"ENXIO", "it came back without its log, as a new member: cv raft replace %1$s %2$s"},
         {"CV_WRONG_INCARNATION", "one of the two is of a former life of the cluster: cv-journal rejoin and cv-master "

@@ -37,11 +37,11 @@ struct master_core {
     /* By ack mode: answers that depend on batches up to this may leave. [ACK_QUORUM]: those that are committed. */
     _Atomic uint64_t safe[ACK_MODES];
     _Atomic uint64_t early; /* what was answered before a majority had it rests on batches up to this: see MSG sync */
-    _Atomic uint64_t
-        generation; /* changes when some of that may have been lost: with the term, and when it is taken back */
+    /* Changes when some of that may have been lost: with the term, and when it is taken back. */
+    _Atomic uint64_t generation;
     _Atomic bool acks_early; /* something may be answered so, somewhere */
-    _Atomic uint64_t
-        mount_acks_ns; /* clock_ns(): from then on also below mounts whose mode is weaker than the cluster's */
+    /* clock_ns(): from then on also below mounts whose mode is weaker than the cluster's. */
+    _Atomic uint64_t mount_acks_ns;
     _Atomic uint64_t released_index; /* log index of that batch, or the last applied: what such answers rest on */
     _Atomic uint64_t view;           /* counts up, under the write lock, when batches not released were taken back */
     _Atomic uint64_t led_since_ns;   /* when `leading` began */

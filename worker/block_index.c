@@ -49,8 +49,8 @@ static rocksdb_options_t *make_options(uint64_t cache_bytes, rocksdb_cache_t **r
     rocksdb_options_set_max_write_buffer_number(o, 3);
     rocksdb_options_set_max_total_wal_size(o, 64 << 20);
     rocksdb_options_set_max_background_jobs(o, 2);
-    rocksdb_options_set_max_open_files(o,
-                                       -1); /* of one that is not open, who must not block gets empty rows (#12443) */
+    /* All of them: of a file that is not open, who must not block gets empty rows (#12443). */
+    rocksdb_options_set_max_open_files(o, -1);
     rocksdb_options_set_skip_stats_update_on_db_open(o, 1);
     rocksdb_options_set_keep_log_file_num(o, 2);
     rocksdb_options_set_max_log_file_size(o, 4 << 20);

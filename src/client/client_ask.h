@@ -10,7 +10,8 @@
 #include "wire/message.h"
 
 /* Ask and wait. The answer's body is appended to *answer (decoded texts borrow from it). Retries until the deadline,
- * and is executed once: mount_add, mount_remove, mount_set and upgrade get a slot of the session. timeout_ms 0: the handle's. Errors: the answer's, -CV_DEADLINE, -ENOMEM. */
+ * and is executed once: mount_add, mount_remove, mount_set and upgrade get a slot of the session. timeout_ms 0: the handle's.
+ * Errors: the answer's, -CV_DEADLINE, -ENOMEM. */
 int client_ask(struct curvine *cv, uint16_t type, const struct wire_desc *desc, const void *record, uint32_t timeout_ms,
                struct buf *answer);
 
