@@ -11,6 +11,7 @@
 #include "meta/master_dir.h"
 #include "meta/master_scribe_internal.h"
 #include "meta/master_ufs.h"
+#include "meta/meta_redo.h"
 
 #define CONFIRM_AGAIN_MS 10
 #define GENERATION_BITS  24

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "meta/meta_redo.h"
 
 enum { TIDY_EVERY = 16 /* flushes */ };
 

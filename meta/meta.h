@@ -42,6 +42,7 @@
 #include "wire/message.h"
 
 struct meta;
+struct redo_row; /* meta/meta_redo.h */
 
 /* --- the base ------------------------------------------------------------------------------------------------- */
 

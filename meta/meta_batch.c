@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "meta/meta_core.h"
+#include "meta/meta_cursor.h"
 
 #define OVERLAY_ROWS_MAX (1u << 20)
 

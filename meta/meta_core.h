@@ -25,6 +25,7 @@
 #include "base/hash.h"
 #include "base/list.h"
 #include "meta/meta.h"
+#include "meta/meta_redo.h"
 #include "meta/meta_rows.h"
 #include "meta/meta_tree.h"
 #include "meta/meta_session.h"

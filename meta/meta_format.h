@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the namespace looks like on disk and in the log: the tables of the metadata database (row keys and row values)
- * and the redo record, the payload of one log entry. Both are exact: an unknown version, kind, table or presence bit is
+ * What the namespace looks like on disk and in the log: the tables of the metadata database, row keys and row values (in
+ * the log they stand in a redo record: meta_redo.h). Exact: an unknown version, table or presence bit is
  * -CV_FORMAT_TOO_NEW, a cut or trailing byte -CV_BAD_FORMAT; neither is ever skipped over.
  *
  * Notation: u8, u16, u32, u64 little-endian in values, big-endian in keys (be), so that bytewise order is numeric
@@ -35,13 +35,6 @@
  *      mount    version u8, inode v, created u64, mode u8, flags v, written u8, name bytes, path bytes, uri bytes,
  *               params v, each: name bytes, value bytes
  *      worker   version u8, weight v, in u8, address bytes, socket bytes, host bytes, boot bytes
- *
- * Redo record (one batch of operations):
- *
- *      header   REDO_HEADER_SIZE bytes, fixed (below)
- *      ops      op count x { kind u8, uid v, session v, inode v, other v, extra v }       for people, audit and effects
- *      rows     row count x { table u8 (| 0x80: the row is deleted), key bytes, [value bytes] }  the result: all that
- *               applying means. Each key once, in order of first change within the batch.
  */
 #pragma once
 
@@ -271,85 +264,3 @@ struct meta_state {
 #define META_STATE_SIZE 65
 uint32_t meta_state_encode(const struct meta_state *s, uint8_t *out);
 int meta_state_decode(struct text value, struct meta_state *ret);
-
-/* --- redo record ----------------------------------------------------------------------------------------------- */
-#define REDO_MAGIC       0x4452 /* "RD" */
-#define REDO_VERSION     1
-#define REDO_HEADER_SIZE 72
-#define REDO_DELETE      0x80
-
-/*  0 u16 magic      8 u32 op count     24 u64 directories   48 u64 time ns
- *  2 u8  version   12 u32 row count    32 u64 orphans       56 u32 incarnation
- *  3 u8  flags (0) 16 u64 inodes       40 u64 bytes         60 u32 ops length
- *  4 u32 feature level                                      64 u64 reserved (0)
- * The totals are the results after this batch. */
-struct redo_header {
-    uint32_t feature_level, op_count, row_count, incarnation, ops_length;
-    uint64_t inodes, directories, orphans, bytes, time_ns;
-};
-
-/* KIND(name, code): what an operation of a redo record was. Codes are retired, never reused. */
-// clang-format off
-#define REDO_KINDS_(KIND)                                                                                               \
-    KIND(format, 1) KIND(grant, 2) KIND(session_open, 3) KIND(session_close, 4) KIND(create, 5) KIND(mkdir, 6)          \
-    KIND(mknod, 7) KIND(symlink, 8) KIND(link, 9) KIND(unlink, 10) KIND(rmdir, 11) KIND(rename, 12)                     \
-    KIND(setattr, 13) KIND(truncate, 14) KIND(setxattr, 15) KIND(removexattr, 16) KIND(purge, 17) KIND(write_grant, 18)  \
-    KIND(write_commit, 19) KIND(mount_add, 20) KIND(mount_remove, 21) KIND(worker, 22)  \
-    KIND(import, 23) KIND(sweep, 24) KIND(fence, 25) KIND(level, 26) KIND(mount_set, 27)
-// clang-format on
-enum redo_kind {
-#define KIND(name, code) REDO_##name = code,
-    REDO_KINDS_(KIND)
-#undef KIND
-        REDO_KIND_COUNT = 28
-};
-const char *redo_kind_name(uint8_t kind);
-
-/* Meaning of inode, other, extra by kind: create, mkdir, mknod, symlink, link: new inode, its parent; unlink, rmdir:
- * inode, its parent, extra 0: it has other names, 1: it is gone, 2: it is an orphan, 3: it is gone and never
- * was at a worker; rename: moved inode, new parent,
- * extra: replaced inode (an unlink or rmdir of that follows); truncate: inode, new size, its epoch after that; purge:
- * inode, 1: workers may have blocks of it, extra 1: rows are left, 0: it is gone; grant: limit in extra; sessions: the session in inode;
- * format: the root, incarnation; write_grant: inode, first block, epoch; write_commit: inode, size, enum commit_valid;
- * mount_add, mount_remove: its directory, the mount; worker: the worker in inode, extra 1: it is in; import:
- * directory, names made that were not there, names that other objects took over (each with an unlink or rmdir); sweep:
- * directory, names removed (likewise); fence: inode, rows, their epoch; level: extra: the feature level from this batch on;
- * mount_set: its directory, the mount, its enum mount_ack. */
-struct redo_op {
-    uint8_t kind;
-    uint32_t uid;
-    uint64_t session, inode, other, extra;
-};
-uint32_t redo_op_encode(const struct redo_op *op, uint8_t *out); /* room: 64 */
-
-struct redo_row {
-    enum meta_table table;
-    bool deleted;
-    struct text key, value;
-};
-
-void redo_header_encode(const struct redo_header *h, uint8_t out[REDO_HEADER_SIZE]);
-
-/* Reading a payload front to back: init, each op, each row, then end. Borrows from the payload. */
-struct redo_reader {
-    struct redo_header header;
-    const uint8_t *at, *end, *ops_end;
-    uint32_t ops_left, rows_left;
-};
-int redo_reader_init(struct redo_reader *r, struct text payload);
-int redo_reader_rows(struct redo_reader *r, struct text payload); /* init, and to its first row */
-int redo_next_op(struct redo_reader *r, struct redo_op *ret);     /* -ENODATA behind the last */
-int redo_next_row(struct redo_reader *r, struct redo_row *ret);   /* -ENODATA behind the last, when nothing trails; ops
-                                                                   not read yet are passed over unchecked */
-
-/* Is the value what the row's table says? Errors as decoding it. */
-int redo_row_check(const struct redo_row *row);
-
-/* Decode everything in it: header, ops, rows, and the value of each row. What fuzzing and a receiver of doubtful bytes
- * use; 0 means that applying it cannot fail. */
-int redo_check(struct text payload);
-
-/* Varints, for the encoders of rows. */
-uint8_t *varint_put(uint8_t *p, uint64_t v);
-/* Advances *p. Errors: -CV_BAD_FORMAT: cut, longer than 64 bits, or not the shortest form. */
-int varint_get(const uint8_t **p, const uint8_t *end, uint64_t *ret);

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "meta/meta_redo.h"
 
 uint32_t row_hash(enum meta_table table, struct text key)
 {

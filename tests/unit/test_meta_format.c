@@ -9,7 +9,8 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/random.h"
-#include "meta/meta_format.h"
+#include "meta/meta_cursor.h"
+#include "meta/meta_redo.h"
 
 static struct text bytes(const void *p, size_t n)
 {
