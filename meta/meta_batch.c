@@ -1,39 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Changing: rows are put into the open batch, which is closed into a payload, which is committed or undone. Between put
- * and commit a row stands in the overlay; at commit it moves to the delta without being copied: rows, payload and the
+ * Batches: rows are put into the open one (meta_put.c), which is closed into a payload, which is committed or undone. Between
+ * put and commit a row stands in the overlay; at commit it moves to the delta without being copied: rows, payload and the
  * batch's head are one block of memory, held by references to the payload.
  *
  *      put_*  --> overlay + tree          (open batch: values in chunks of its own)
  *      meta_batch_close --> block { batch | rows | payload }, overlay points there now
  *      meta_batch_committed --> delta     meta_batch_undo --> gone, tree loaded again from the layers
  *
- * What a row means for sessions, slots and grants, which are always in memory, is told in one place: row_now() when it is
- * executed, undone or applied, row_committed() when it is committed or applied.
+ * What committed batches of another leader bring is applied: decoded into such a block, and absorbed like one of ours.
  */
-#include <dirent.h>
-
 #include "base/log.h"
 #include "meta/meta_core.h"
 #include "meta/meta_cursor.h"
 
-#define OVERLAY_ROWS_MAX (1u << 20)
-
-/* --- memory of the open batch ----------------------------------------------------------------------------------------- */
+/* --- life ---------------------------------------------------------------------------------------------------------------- */
 
 void batch_init(struct meta *m)
 {
     list_init(&m->inflight);
     m->open.number = 1;
-}
-
-static void chunks_free(struct value_chunk **list)
-{
-    while (*list) {
-        struct value_chunk *c = *list;
-        *list = c->next;
-        free(c);
-    }
 }
 
 static void batch_drop(struct batch *b)
@@ -46,358 +32,7 @@ void batch_fini(struct meta *m)
 {
     while (!list_empty(&m->inflight))
         batch_drop(list_entry(m->inflight.next, struct batch, link));
-    for (uint32_t i = 0; i < m->open.chunk_count; i++)
-        free(m->open.chunks[i]);
-    free(m->open.chunks);
-    chunks_free(&m->open.values);
-    chunks_free(&m->open.spare);
-    buf_fini(&m->open.ops);
-}
-
-static int reserve_rows(struct open_batch *o, uint32_t rows)
-{
-    while (o->row_count + rows > o->chunk_count * ROW_CHUNK) {
-        if (o->chunk_count == o->chunk_room) {
-            uint32_t room = o->chunk_room ? o->chunk_room * 2 : 8;
-            struct row **chunks = realloc(o->chunks, room * sizeof(*chunks));
-            if (!chunks)
-                return -ENOMEM;
-            o->chunks = chunks;
-            o->chunk_room = room;
-        }
-        o->chunks[o->chunk_count] = malloc(ROW_CHUNK * sizeof(struct row));
-        if (!o->chunks[o->chunk_count])
-            return -ENOMEM;
-        o->chunk_count++;
-    }
-    return 0;
-}
-
-static int reserve_values(struct open_batch *o, uint64_t bytes)
-{
-    if (o->values && o->values->room - o->values->used >= bytes)
-        return 0;
-    struct value_chunk *c = o->spare;
-    if (c && c->room >= bytes) {
-        o->spare = c->next;
-    } else {
-        uint64_t room = max(bytes, (uint64_t)VALUE_CHUNK);
-        c = malloc(sizeof(*c) + room);
-        if (!c)
-            return -ENOMEM;
-        c->room = (uint32_t)room;
-    }
-    c->used = 0;
-    c->next = o->values;
-    o->values = c;
-    return 0;
-}
-
-int put_reserve(struct run *u, uint32_t rows, uint64_t bytes)
-{
-    struct meta *m = u->m;
-    assert(!u->dry);
-    rows += 3; /* a slot, a grant, a mount may come with it */
-    bytes += 256 + m->mounts.largest;
-    if (m->overlay.count + rows > OVERLAY_ROWS_MAX)
-        return -CV_BUSY;
-    int r = reserve_rows(&m->open, rows);
-    if (r == 0)
-        r = reserve_values(&m->open, bytes);
-    return r < 0 ? r : buf_reserve(&m->open.ops, 4 * 64);
-}
-
-int put_reserve_ops(struct run *u, uint32_t ops)
-{
-    return buf_reserve(&u->m->open.ops, (ops + 4) * 64ul);
-}
-
-/* Bytes from what put_reserve() made sure of. */
-static uint8_t *value_take(struct open_batch *o, uint32_t n)
-{
-    assert(o->values && o->values->room - o->values->used >= n);
-    uint8_t *p = o->values->bytes + o->values->used;
-    o->values->used += n;
-    return p;
-}
-
-/* --- rows that are always in memory ------------------------------------------------------------------------------------- */
-
-/* The session and slot number of a slot's key, or the session of a session's. */
-static struct session *key_session(const struct meta *m, const struct row *r)
-{
-    return session_find(&m->sessions, get_be64(r->key + 1));
-}
-
-static void session_now(struct meta *m, struct session *s, bool open, uint32_t batch)
-{
-    if (open != s->now_open)
-        m->sessions.open_sessions += open ? 1 : (uint64_t)-1;
-    s->now_open = open;
-    s->batch = batch;
-}
-
-/* A slot's row is what was executed last; r NULL: no row in the layers, so what is committed. */
-void slot_restore(struct slot *slot, const struct row *r)
-{
-    slot->error = 0;
-    slot->batch = r ? r->batch : 0;
-    slot->now = slot->committed;
-    if (r && (r->deleted || meta_slot_decode(row_value(r), &slot->now) < 0))
-        slot->now = (struct meta_slot_row){0};
-}
-
-void session_close_handles(struct meta *m, struct session *s)
-{
-    while (!list_empty(&s->handles)) {
-        struct handle *h = list_entry(s->handles.next, struct handle, of_session);
-        uint64_t inode = h->by_inode.key;
-        bool orphan = h->orphan;
-        const struct meta_fence f = {inode, h->granted, h->granted_to};
-        if (f.from && m->leading && buf_append(&m->fences, &f, sizeof(f)) < 0)
-            log_warn(-ENOMEM, "take back what an ended session may write");
-        handle_remove(&m->sessions, h);
-        if (orphan)
-            purge_wanted(m, inode);
-    }
-}
-
-static struct kept *kept_of(struct meta *m, const struct row *r, uint64_t *id)
-{
-    *id = r->table == META_TABLE_mount ? get_be32(r->key + 1) : get_be64(r->key + 1);
-    return r->table == META_TABLE_mount ? &m->mounts : &m->workers;
-}
-
-static struct text value_or_none(const struct row *r)
-{
-    return r->deleted ? (struct text){NULL, 0} : row_value(r);
-}
-
-static int kept_row_now(struct meta *m, const struct row *r, const struct row *top)
-{
-    uint64_t id;
-    struct kept *k = kept_of(m, r, &id);
-    return top ? kept_now(k, id, value_or_none(top), top->batch) : kept_undone(k, id);
-}
-
-static void kept_row_committed(struct meta *m, const struct row *r)
-{
-    uint64_t id;
-    struct kept *k = kept_of(m, r, &id);
-    if (kept_committed(k, id, value_or_none(r)) < 0)
-        log_fatal(-ENOMEM, "keep a mount or worker");
-}
-
-/* What stands in the layers for the key of r, or nothing: adjust what is always in memory. */
-static void row_now(struct meta *m, const struct row *r, const struct row *top)
-{
-    struct session *s;
-    struct slot *slot;
-    uint64_t limit;
-    switch (r->table) {
-    case META_TABLE_session:
-        s = key_session(m, r);
-        if (!s && top && !top->deleted && session_add(&m->sessions, get_be64(r->key + 1), row_value(top), &s) < 0)
-            log_fatal(-ENOMEM, "keep a session");
-        if (!s)
-            break;
-        session_now(m, s, top ? !top->deleted : s->committed_open, top ? top->batch : 0);
-        if (!s->now_open && !s->committed_open)
-            session_close_handles(m, s);
-        session_settle(&m->sessions, s);
-        break;
-    case META_TABLE_slot:
-        s = key_session(m, r);
-        if (s && session_slot(s, get_be16(r->key + 9), &slot) == 0)
-            slot_restore(slot, top);
-        break;
-    case META_TABLE_grant:
-        if (!top || meta_limit_decode(row_value(top), &limit) < 0)
-            limit = r->key[1] ? m->mount_limit : m->id_limit;
-        if (r->key[1])
-            m->mount_next = (uint32_t)limit;
-        else
-            m->id_asked = limit;
-        break;
-    case META_TABLE_mount:
-    case META_TABLE_worker:
-        if (kept_row_now(m, r, top) < 0)
-            log_fatal(-ENOMEM, "keep a mount or worker");
-        break;
-    default: break;
-    }
-}
-
-static void session_committed(struct meta *m, struct session *s, bool open)
-{
-    s->committed_open = open;
-    if (!open)
-        session_close_handles(m, s);
-    session_settle(&m->sessions, s);
-}
-
-static void row_committed(struct meta *m, const struct row *r)
-{
-    struct session *s;
-    struct slot *slot;
-    uint64_t limit;
-    switch (r->table) {
-    case META_TABLE_inode:
-        if (get_be64(r->key) == META_ROOT)
-            m->root_committed = true;
-        break;
-    case META_TABLE_session:
-        s = key_session(m, r);
-        if (s)
-            session_committed(m, s, !r->deleted);
-        break;
-    case META_TABLE_slot:
-        s = key_session(m, r);
-        if (!s || session_slot(s, get_be16(r->key + 9), &slot) < 0)
-            break;
-        if (r->deleted || meta_slot_decode(row_value(r), &slot->committed) < 0)
-            slot->committed = (struct meta_slot_row){0};
-        break;
-    case META_TABLE_grant:
-        if (meta_limit_decode(row_value(r), &limit) < 0)
-            log_fatal(-CV_BAD_FORMAT, "grant");
-        if (r->key[1])
-            m->mount_limit = (uint32_t)limit;
-        else
-            m->id_limit = limit;
-        break;
-    case META_TABLE_mount:
-    case META_TABLE_worker: kept_row_committed(m, r); break;
-    default: break;
-    }
-}
-
-void row_loaded(struct meta *m, const struct row *r)
-{
-    row_now(m, r, r);
-    row_committed(m, r);
-}
-
-/* --- putting ---------------------------------------------------------------------------------------------------------- */
-
-static struct row *open_row(struct meta *m, enum meta_table table, struct text key, uint32_t hash)
-{
-    struct open_batch *o = &m->open;
-    struct row *r = row_table_find(&m->overlay, table, key, hash);
-    if (r && r->batch == (uint32_t)o->number)
-        return r;
-    assert(o->row_count < o->chunk_count * ROW_CHUNK);
-    r = &o->chunks[o->row_count / ROW_CHUNK][o->row_count % ROW_CHUNK];
-    o->row_count++;
-    *r = (struct row){.hash = hash,
-                      .batch = (uint32_t)o->number,
-                      .table = (uint8_t)table,
-                      .key = value_take(o, key.n),
-                      .key_n = (uint16_t)key.n};
-    memcpy((uint8_t *)(uintptr_t)r->key, key.p, key.n);
-    row_table_push(&m->overlay, r);
-    m->overlay_rows_of[table]++;
-    o->row_bytes += key.n + 4;
-    return r;
-}
-
-static void put(struct run *u, enum meta_table table, struct text key, uint32_t hash, const struct text *value)
-{
-    struct open_batch *o = &u->m->open;
-    assert(!u->dry);
-    struct row *r = open_row(u->m, table, key, hash);
-    r->deleted = !value;
-    if (!value) {
-        r->value_n = 0;
-    } else {
-        if (value->n > r->value_n)
-            r->value = value_take(o, value->n);
-        r->value_n = value->n;
-        memcpy((uint8_t *)(uintptr_t)r->value, value->p, value->n);
-        o->row_bytes += value->n;
-    }
-    u->q->changed = true;
-    u->q->depends = o->number;
-    if (table >= META_TABLE_session || table == META_TABLE_mount || table == META_TABLE_worker)
-        row_now(u->m, r, r);
-}
-
-void put_row(struct run *u, enum meta_table table, struct text key, struct text value)
-{
-    put(u, table, key, row_hash(table, key), &value);
-}
-
-void put_no_row(struct run *u, enum meta_table table, struct text key)
-{
-    put(u, table, key, row_hash(table, key), NULL);
-}
-
-void put_inode(struct run *u, const struct meta_inode *i)
-{
-    uint8_t key[META_KEY_MAX], value[META_INODE_MAX];
-    struct text row = key_of(value, meta_inode_encode(i, value));
-    put(u, META_TABLE_inode, key_of(key, meta_key_inode(i->id, key)), (uint32_t)hash_u64(i->id), &row);
-    tree_put_node(&u->m->tree, i->id, S_ISDIR(i->mode), row, (uint32_t)u->m->open.number);
-}
-
-void put_no_inode(struct run *u, const struct meta_inode *i)
-{
-    uint8_t key[META_KEY_MAX];
-    put(u, META_TABLE_inode, key_of(key, meta_key_inode(i->id, key)), (uint32_t)hash_u64(i->id), NULL);
-    tree_put_node(&u->m->tree, i->id, S_ISDIR(i->mode), (struct text){NULL, 0}, (uint32_t)u->m->open.number);
-}
-
-void put_name(struct run *u, uint64_t parent, struct text name, uint64_t child, uint8_t type)
-{
-    uint8_t key[META_KEY_MAX], value[16];
-    const struct meta_dentry d = {child, type};
-    uint32_t hash = (uint32_t)hash_bytes(parent, name.p, name.n);
-    struct text row = key_of(value, child ? meta_dentry_encode(&d, value) : 0);
-    put(u, META_TABLE_dentry, key_of(key, meta_key_dentry(parent, name, key)), hash, child ? &row : NULL);
-    tree_put_name(&u->m->tree, parent, name, hash, child, type);
-}
-
-void put_op(struct run *u, enum redo_kind kind, uint64_t inode, uint64_t other, uint64_t extra)
-{
-    struct open_batch *o = &u->m->open;
-    const struct redo_op op = {.kind = (uint8_t)kind,
-                               .uid = u->q->caller.uid,
-                               .session = u->q->caller.session,
-                               .inode = inode,
-                               .other = other,
-                               .extra = extra};
-    uint8_t bytes[64];
-    uint32_t n = redo_op_encode(&op, bytes);
-    int r = buf_append(&o->ops, bytes, n);
-    assert(r == 0); /* put_reserve() made room */
-    o->op_count++;
-}
-
-/* --- ids -------------------------------------------------------------------------------------------------------------- */
-
-int ids_left(struct run *u, uint32_t n)
-{
-    return u->m->next_id + n <= u->m->id_limit ? 0 : -CV_BUSY;
-}
-
-uint64_t id_take(struct run *u)
-{
-    assert(u->m->next_id < u->m->id_limit);
-    return u->m->next_id++;
-}
-
-/* Ask for the next range. Its row goes with the batch; the ids may be used when that is committed. */
-void put_grant(struct run *u)
-{
-    struct meta *m = u->m;
-    uint8_t key[4], value[16];
-    if (m->id_asked < META_FIRST_ID)
-        m->id_asked = META_FIRST_ID;
-    m->id_asked = max(m->id_asked, m->next_id) + m->options.id_grant;
-    assert(m->id_asked < META_ID_LIMIT);
-    put_row(u, META_TABLE_grant, key_of(key, meta_key_grant(0, key)),
-            key_of(value, meta_limit_encode(m->id_asked, value)));
-    put_op(u, REDO_grant, 0, 0, m->id_asked);
+    open_fini(&m->open);
 }
 
 /* --- closing ------------------------------------------------------------------------------------------------------------ */
@@ -405,11 +40,6 @@ void put_grant(struct run *u)
 static uint32_t varint_size(uint64_t v)
 {
     return v ? (uint32_t)(70 - __builtin_clzll(v)) / 7 : 1;
-}
-
-static struct row *staged(const struct open_batch *o, uint32_t i)
-{
-    return &o->chunks[i / ROW_CHUNK][i % ROW_CHUNK];
 }
 
 static uint64_t row_size(const struct row *r)
@@ -447,41 +77,11 @@ static struct batch *block_new(uint32_t rows, uint64_t n)
     return b;
 }
 
-void meta_payload_ref(struct meta_payload *p)
-{
-    __atomic_add_fetch(&p->references, 1, __ATOMIC_RELAXED);
-}
-
-void meta_payload_unref(struct meta_payload *p)
-{
-    if (p && __atomic_sub_fetch(&p->references, 1, __ATOMIC_ACQ_REL) == 0)
-        free(p->block);
-}
-
 struct meta_open_batch meta_batch_now(const struct meta *m)
 {
     const struct open_batch *o = &m->open;
     return (struct meta_open_batch){o->number, o->op_count,
                                     o->op_count ? REDO_HEADER_SIZE + (uint32_t)(o->ops.n + o->row_bytes) : 0};
-}
-
-static void open_reset(struct meta *m, uint64_t number)
-{
-    struct open_batch *o = &m->open;
-    while (o->values) {
-        struct value_chunk *c = o->values;
-        o->values = c->next;
-        if (o->spare || c->room > VALUE_CHUNK) {
-            free(c);
-        } else {
-            c->next = NULL;
-            o->spare = c;
-        }
-    }
-    o->row_count = o->op_count = 0;
-    o->row_bytes = 0;
-    o->ops.n = 0;
-    o->number = number;
 }
 
 struct meta_payload *meta_batch_close(struct meta *m)
@@ -491,7 +91,7 @@ struct meta_payload *meta_batch_close(struct meta *m)
         return NULL;
     uint64_t rows_n = 0;
     for (uint32_t i = 0; i < o->row_count; i++)
-        rows_n += row_size(staged(o, i));
+        rows_n += row_size(open_batch_row(o, i));
     struct batch *b = block_new(o->row_count, REDO_HEADER_SIZE + o->ops.n + rows_n);
     if (!b)
         log_fatal(-ENOMEM, "close a batch of %u operations", o->op_count);
@@ -518,7 +118,7 @@ struct meta_payload *meta_batch_close(struct meta *m)
     memcpy(b->payload->bytes + REDO_HEADER_SIZE, o->ops.p, o->ops.n);
     uint8_t *p = b->payload->bytes + b->rows_at;
     for (uint32_t i = 0; i < o->row_count; i++) {
-        struct row *r = staged(o, i);
+        struct row *r = open_batch_row(o, i);
         b->rows[i] = *r;
         p = row_write(&b->rows[i], p);
         row_table_replace(&m->overlay, r, &b->rows[i]);
@@ -667,7 +267,7 @@ static void undo(struct meta *m, struct row *(*at)(const void *arg, uint32_t i),
 
 static struct row *row_of_open(const void *arg, uint32_t i)
 {
-    return staged(arg, i);
+    return open_batch_row(arg, i);
 }
 
 static struct row *row_of_batch(const void *arg, uint32_t i)

@@ -150,24 +150,6 @@ struct meta *meta_free(struct meta *m)
 
 /* --- leading and following -------------------------------------------------------------------------------------------------- */
 
-/* What slots remember without a row was this leader's alone. */
-static bool slots_forget(void *arg, struct session *s)
-{
-    struct meta *m = arg;
-    uint8_t key[META_KEY_MAX];
-    for (uint32_t i = 0; i < s->slot_count; i++) {
-        struct text k = key_of(key, meta_key_slot(s->link.key, i, key));
-        if (s->slots[i])
-            slot_restore(s->slots[i], layers_find(m, META_TABLE_slot, k, row_hash(META_TABLE_slot, k)));
-    }
-    return true;
-}
-
-void slots_forget_all(struct meta *m)
-{
-    session_each(&m->sessions, slots_forget, m);
-}
-
 static bool handles_forget(void *arg, struct session *s)
 {
     struct meta *m = arg;
@@ -211,20 +193,6 @@ void meta_allow_purge(struct meta *m)
 bool meta_all_told(const struct meta *m)
 {
     return m->sessions.untold == 0;
-}
-
-int meta_reassert(struct meta *m, uint64_t session, uint64_t inode, uint64_t handle, uint32_t flags)
-{
-    struct session *s = session_find(&m->sessions, session);
-    struct handle *h;
-    if (!s || !s->now_open)
-        return -CV_SESSION_ENDED;
-    if (handle_find(&m->sessions, handle))
-        return -EEXIST;
-    int r = handle_add(&m->sessions, s, handle, inode, flags, &h);
-    if (r == 0)
-        h->orphan = true; /* perhaps; whether it is one, purging will see */
-    return r;
 }
 
 bool meta_next_inner(struct meta *m, struct meta_request *q)

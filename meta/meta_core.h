@@ -73,6 +73,11 @@ struct open_batch {
     } * values, *spare;
 };
 
+static inline struct row *open_batch_row(const struct open_batch *o, uint32_t i)
+{
+    return &o->chunks[i / ROW_CHUNK][i % ROW_CHUNK];
+}
+
 #define PURGE_RING 1024
 
 struct meta {
@@ -196,13 +201,18 @@ int ids_left(struct run *u, uint32_t n);
 uint64_t id_take(struct run *u);
 void put_grant(struct run *u);
 
-/* --- what a row means for what is always in memory: sessions, slots, grants ------------------------------------- */
+/* Take what was put into the open batch out of it, and begin one of this number. Its rows stay in the overlay. */
+void open_reset(struct meta *m, uint64_t number);
+void open_fini(struct open_batch *o);
 
+/* --- what a row means for what is always in memory: sessions, slots, grants, mounts, workers (meta_resident.c) ------ */
+
+/* What stands in the layers for the key of r, or nothing (top NULL): adjust what is always in memory. */
+void row_now(struct meta *m, const struct row *r, const struct row *top);
+void row_committed(struct meta *m, const struct row *r);
 /* A row of the base, when the node starts. */
 void row_loaded(struct meta *m, const struct row *r);
-void session_close_handles(struct meta *m, struct session *s);
-/* The slot says what its row in the layers says; NULL: what is committed. */
-void slot_restore(struct slot *slot, const struct row *r);
+/* What slots remember without a row was the last leader's alone. */
 void slots_forget_all(struct meta *m);
 /* An orphan nobody holds open any more. */
 void purge_wanted(struct meta *m, uint64_t inode);

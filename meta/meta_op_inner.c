@@ -155,16 +155,6 @@ int inner_grant(struct run *u)
 
 /* --- orphans -------------------------------------------------------------------------------------------------------------------- */
 
-void purge_wanted(struct meta *m, uint64_t inode)
-{
-    if (m->purge_count == PURGE_RING) { /* a walk over all orphans will find it */
-        m->purge_scan = true;
-        m->purge_cursor = 0;
-        return;
-    }
-    m->purge_ring[(m->purge_first + m->purge_count++) % PURGE_RING] = inode;
-}
-
 /* Find orphans nobody holds open, a page at a time. */
 static int purge_walk(struct run *u)
 {

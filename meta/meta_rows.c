@@ -287,6 +287,17 @@ void order_next(struct order_cursor *c)
 
 /* --- delta ----------------------------------------------------------------------------------------------------------- */
 
+void meta_payload_ref(struct meta_payload *p)
+{
+    __atomic_add_fetch(&p->references, 1, __ATOMIC_RELAXED);
+}
+
+void meta_payload_unref(struct meta_payload *p)
+{
+    if (p && __atomic_sub_fetch(&p->references, 1, __ATOMIC_ACQ_REL) == 0)
+        free(p->block);
+}
+
 #define DELTA_BUCKETS (1u << 18)
 
 struct meta_delta *delta_new(uint64_t from_applied)
