@@ -279,7 +279,7 @@ static inline int not_all_here(struct run *u, const struct meta_inode *dir)
     return r == -ENOENT ? 0 : r;
 }
 
-/* --- origins (meta_op_origin.c) ------------------------------------------------------------------------------------ */
+/* --- origins (meta_origin.c) --------------------------------------------------------------------------------------- */
 #define META_ORIGIN_KEY_MAX 4097
 /* The key within its mount. -ENOENT the mount is gone; -ENODATA it is not from there; -ENAMETOOLONG. */
 int origin_key(struct run *u, const struct meta_inode *i, char key[META_ORIGIN_KEY_MAX], struct text *ret);
@@ -301,13 +301,15 @@ void directory_changed(struct run *u, struct meta_inode *d, int entries, int lin
 /* Is `ancestor` on the way from `below` (included) up to the root? 1 or 0. */
 int is_above(struct run *u, uint64_t ancestor, const struct meta_inode *below);
 
-/* --- mounts (meta_op_mount.c) --------------------------------------------------------------------------------------- */
+/* --- mounts (meta_mount.c) ------------------------------------------------------------------------------------------ */
 
 /* Takes no change of content or names. Also of a mount that is gone: what was below it is on its way out. */
 bool read_only(const struct run *u, uint32_t mount);
 bool has_ufs(const struct run *u, uint32_t mount);
 bool is_mirrored(const struct run *u, uint32_t mount);  /* mode fs: what is here counts */
 bool listed_whole(const struct run *u, uint32_t mount); /* names are made and removed here: never look up one alone */
+/* Its row. Room: META_MOUNT_MAX. */
+void put_mount(struct run *u, const struct meta_mount_row *row);
 /* Something below it is written. put_reserve() counts with it. */
 void mount_written(struct run *u, uint32_t mount);
 /* Is it, or a directory below it, where a mount begins? 1 or 0. */

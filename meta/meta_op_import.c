@@ -263,12 +263,6 @@ int inner_import(struct run *u)
     return 0;
 }
 
-void meta_request_import(struct meta_request *q, struct meta_import *what)
-{
-    meta_request_inner(q, META_OP_import, what->directory);
-    q->import = what;
-}
-
 /* --- what is gone there ----------------------------------------------------------------------------------------------------- */
 
 /* One page of names: those the listing did not have and that may go. */
@@ -338,10 +332,4 @@ int inner_sweep(struct run *u)
     put_inode(u, &m.dir);
     put_op(u, REDO_sweep, m.dir.id, m.made, 0);
     return 0;
-}
-
-void meta_request_sweep(struct meta_request *q, struct meta_import *what)
-{
-    meta_request_inner(q, META_OP_sweep, what->directory);
-    q->import = what;
 }

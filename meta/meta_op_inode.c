@@ -52,37 +52,6 @@ int op_statfs(struct run *u)
 
 /* --- setattr -------------------------------------------------------------------------------------------------------------- */
 
-uint32_t mode_after_write(const struct meta_caller *c, const struct meta_inode *i)
-{
-    uint32_t mode = i->mode;
-    if (is_root(c) || !S_ISREG(mode))
-        return mode;
-    mode &= ~(uint32_t)S_ISUID;
-    return mode & S_IXGRP ? mode & ~(uint32_t)S_ISGID : mode;
-}
-
-static struct text capability_name(void)
-{
-    return TEXT("security.capability");
-}
-
-int see_capability(struct run *u, const struct meta_inode *i)
-{
-    uint8_t key[META_KEY_MAX];
-    struct text value;
-    if (!i->xattr_count || !S_ISREG(i->mode))
-        return -ENOENT;
-    return see_row(u, META_TABLE_xattr, key_of(key, meta_key_xattr(i->id, capability_name(), key)), &value);
-}
-
-void put_no_capability(struct run *u, struct meta_inode *i)
-{
-    uint8_t key[META_KEY_MAX];
-    put_no_row(u, META_TABLE_xattr, key_of(key, meta_key_xattr(i->id, capability_name(), key)));
-    i->xattr_count--;
-    i->xattr_name_bytes -= capability_name().n + 1;
-}
-
 static int check_size(struct run *u, const struct msg_setattr *msg, const struct meta_inode *i)
 {
     if (S_ISDIR(i->mode))

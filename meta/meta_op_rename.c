@@ -19,22 +19,6 @@ struct rename {
     bool has_other, exchange;
 };
 
-int is_above(struct run *u, uint64_t ancestor, const struct meta_inode *below)
-{
-    struct meta_inode i = *below;
-    uint32_t mark = see_mark(u);
-    for (;;) {
-        if (i.id == ancestor)
-            return 1;
-        if (i.id == META_ROOT || i.nlink == 0)
-            return 0;
-        int r = see_inode(u, i.parent, &i);
-        see_release(u, mark);
-        if (r < 0)
-            return r == -ENOENT ? -CV_BAD_FORMAT : r;
-    }
-}
-
 static int see_names(struct rename *n)
 {
     struct run *u = n->u;

@@ -64,6 +64,24 @@ void meta_request_inner(struct meta_request *q, enum meta_inner what, uint64_t a
     q->arg = arg;
 }
 
+void meta_request_worker(struct meta_request *q, const struct meta_worker_row *row)
+{
+    meta_request_inner(q, META_OP_worker, row->worker);
+    q->worker = row;
+}
+
+void meta_request_import(struct meta_request *q, struct meta_import *what)
+{
+    meta_request_inner(q, META_OP_import, what->directory);
+    q->import = what;
+}
+
+void meta_request_sweep(struct meta_request *q, struct meta_import *what)
+{
+    meta_request_inner(q, META_OP_sweep, what->directory);
+    q->import = what;
+}
+
 void meta_unlisted_absent(struct meta_request *q)
 {
     if (q->absent_count < META_ABSENT_MAX)
