@@ -2,13 +2,21 @@
 /*
  * Inside the namespace core: the state, and what its files offer one another. For users: meta.h.
  *
- *      meta_core.c      life, state, figures           meta_op_*.c     what the operations do
- *      meta_request.c   requests: decode, fetch        meta_access.c   permissions
- *      meta_execute.c   running one, slots             meta_session.c  sessions, slots, open handles
- *      meta_see.c       reading through the layers     meta_rows.c     rows, delta
- *      meta_scan.c      ranges through the layers      meta_tree.c     resident nodes and names
- *      meta_batch.c     changing, batches, undo, apply meta_content.c  layouts, sizes
- *      meta_kept.c      mounts and workers, in memory
+ * Each line calls those below it, never above:
+ *
+ *      meta_life.c       built from the base, leading and following, figures
+ *      meta_execute.c    running a request, slots          meta_request.c  requests: made, decoded, fetched
+ *      meta_op.c         the table of operations           meta_op_*.c     what they do
+ *      meta_step.c       steps that operations share
+ *      meta_content.c    layouts, sizes                    meta_origin.c   keys of under file systems
+ *      meta_mount.c      what mounts allow                 meta_access.c   permissions
+ *      meta_batch.c      closing, committing, undoing, applying batches
+ *      meta_put.c        rows into the open batch
+ *      meta_resident.c   what rows mean for what is always in memory
+ *      meta_scan.c       ranges through the layers         meta_see.c      single rows through the layers
+ *      meta_session.c    sessions, slots, open handles     meta_kept.c     mounts and workers, in memory
+ *      meta_tree.c       resident nodes and names          meta_rows.c     rows, delta
+ *      meta_redo.c       log entries                       meta_format.c   rows as bytes
  *
  * An operation is one function (meta_op_*.c) that runs twice: dry, under the shared lock, on whatever thread has the
  * request, to find what is not in memory; then on the scribe, for good. It first sees all it needs (see_*), checks, and

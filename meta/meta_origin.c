@@ -6,9 +6,9 @@
  */
 #include "meta/meta_core.h"
 
-#define KEY_BYTES_MAX    4096u
+#define KEY_BYTES_MAX 4096u
 
-#define KEY_DEPTH_MAX    1024u
+#define KEY_DEPTH_MAX 1024u
 
 /* Put the part in front of what stands at *at. */
 static bool prepend(char *key, uint32_t *at, struct text part, bool slash)
