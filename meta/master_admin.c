@@ -54,13 +54,7 @@ void master_admin_request(struct master_net *n, struct rpc_request *rpc)
     struct master_admin *a = r == 0 ? calloc(1, sizeof(*a)) : NULL;
     if (!a)
         return answer(n, rpc, received_ns, r < 0 ? r : -ENOMEM, 0, NULL);
-    *a = (struct master_admin){.net = n, .rpc = rpc, .message = m, .received_ns = received_ns};
+    *a = (struct master_admin){
+        .net = n, .rpc = rpc, .message = m, .received_ns = received_ns, .home = n->loop, .back = back_run};
     master_scribe_admin(n->scribe, a);
-}
-
-/* From the scribe: done with. */
-void master_admin_done(struct master_admin *a)
-{
-    a->job.run = back_run;
-    loop_post(a->net->loop, &a->job);
 }

@@ -30,6 +30,8 @@ struct master_admin {
     struct loop_job job; /* to the scribe, and back */
     struct list link;    /* the scribe's */
     struct master_net *net;
+    struct loop *home;                  /* of net, where it is answered */
+    void (*back)(struct loop_job *job); /* there */
     struct master_scribe *scribe;
     struct rpc_request *rpc;
     struct msg_raft_admin message; /* texts lie in the request */
@@ -43,16 +45,12 @@ struct master_admin {
     struct buf text; /* its words */
 };
 
-/* From the scribe: result, error and text are set; the question is gone afterwards. */
-void master_admin_done(struct master_admin *a);
+/* On the scribe: result, error and text are set; the question is gone afterwards. */
+static inline void master_admin_done(struct master_admin *a)
+{
+    a->job.run = a->back;
+    loop_post(a->home, &a->job);
+}
 
-/* --- meta/master_scribe_admin.c: on the scribe --- */
-struct msg_link_admin_answer;
-void master_scribe_admin(struct master_scribe *s, struct master_admin *a); /* any thread */
-void scribe_admin_answered(struct master_scribe *s, const struct msg_link_admin_answer *answer);
-void scribe_admin_flushed(struct master_scribe *s);
-bool scribe_backup_is(const struct master_admin *a);
-void scribe_backup_asked(struct master_scribe *s, struct master_admin *a);   /* from the network */
-void scribe_backup_flushed(struct master_scribe *s, struct master_admin *a); /* the state is on disk */
-bool scribe_admin_wants_flush(const struct master_scribe *s);
-void scribe_admin_fail(struct master_scribe *s, int error, bool stopping);
+/* Any thread: hand it to the scribe (meta/master_scribe_admin.c). */
+void master_scribe_admin(struct master_scribe *s, struct master_admin *a);

@@ -24,9 +24,7 @@ struct master_home {
 
     /* Answers of reads wait at home until core.released (or core.view) moves. Then `wake` is posted, once: the loop sets
      * CONTENT -> WAITS and looks at `released` again; the scribe moves `released`, sets WAITS -> WOKEN and posts. */
-    _Atomic int state; /* struct master_scribe;
-
-enum master_home_state */
+    _Atomic int state; /* enum master_home_state */
     struct loop_job wake;
 };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One function, scribe_turn(), does the work, at the end of each turn of the loop; everything else only notes what
+ * One function, turn_run(), does the work, at the end of each turn of the loop; everything else only notes what
  * happened and asks for a turn: requests pushed, batches committed, timers. Roles and entries come from the link and are
  * handled when they come, in order.
  */
@@ -8,300 +8,14 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <string.h>
 #include <sys/statvfs.h>
 
-#include "base/hash.h"
 #include "base/random.h"
 #include "meta/master_scribe_internal.h"
 #include "meta/master_ufs.h"
-#include "wire/meta_flags.h"
 
-#define GROUP_MAX  64 /* requests executed under one lock: bounds how long readers wait */
-#define QUEUE_MAX  8192
-#define TICK_MS    1000
-#define MODE_DRIFT 10 /* clocks of sessions may be slower by a tenth */
-
-/* ---- giving back ------------------------------------------------------------------------------------------------ */
-
-void scribe_give_back(struct master_scribe *s, struct master_request *q)
-{
-    master_chain_add(&s->outs[q->home->number], q);
-}
-
-void scribe_give_back_all(struct master_scribe *s, struct master_chain *chain, int error)
-{
-    for (struct master_request *q; (q = master_chain_take(chain));) {
-        if (error)
-            q->meta.error = error;
-        scribe_give_back(s, q);
-    }
-}
-
-/* Wake a loop whose reads wait for `released`, unless it comes to life anyway. */
-static void wake_home(struct master_home *h)
-{
-    int waits = HOME_WAITS;
-    if (atomic_compare_exchange_strong(&h->state, &waits, HOME_WOKEN))
-        loop_post(h->loop, &h->wake);
-}
-
-void scribe_post(struct master_scribe *s, bool released)
-{
-    for (uint32_t i = 0; i < s->home_count; i++) {
-        struct master_chain *out = &s->outs[i];
-        if (released)
-            wake_home(s->homes[i]);
-        if (!out->first)
-            continue;
-        struct master_request *first = out->first;
-        *out = (struct master_chain){0};
-        first->job.run = s->homes[i]->take_back;
-        loop_post(s->homes[i]->loop, &first->job);
-    }
-}
-
-/* In increasing order of readers: they look at the mode's own first. Returns whether it moved. */
-static bool safe_up_to(struct master_core *c, enum ack_mode mode, uint64_t batch)
-{
-    if (batch <= c->safe[mode])
-        return false;
-    atomic_store(&c->safe[mode], batch);
-    return true;
-}
-
-/* What is late in mode "applied" waits for the commit, like everything in mode "quorum". */
-bool scribe_release(struct master_scribe *s)
-{
-    struct master_core *c = s->core;
-    bool local = s->modes & 1u << ACK_LOCAL;
-    uint64_t safe = local ? max(s->commit_index, s->durable_index) : s->commit_index, committed;
-    struct master_chain chain = {0};
-    uint64_t last = master_batches_release(&s->batches, safe, s->commit_index, &chain, &committed);
-    if (last > committed) /* before the answers leave */
-        atomic_store(&c->early, max(c->early, last));
-    if (last)
-        atomic_store(&c->released_index,
-                     max(c->released_index, s->options->ack_mode == ACK_LOCAL ? safe : s->commit_index));
-    bool waited = chain.n > 0, durable = safe_up_to(c, ACK_LOCAL, last),
-         replicated = safe_up_to(c, ACK_QUORUM, committed);
-    scribe_give_back_all(s, &chain, 0);
-    return waited || durable || replicated;
-}
-
-void scribe_look_at_modes(struct master_scribe *s, bool changed)
-{
-    uint32_t mounts = meta_acks(s->core->meta);
-    s->modes = 1u << s->options->ack_mode;
-    for (unsigned i = MOUNT_ACK_QUORUM; i <= MOUNT_ACK_APPLIED; i++)
-        if (mounts & 1u << i)
-            s->modes |= 1u << (ACK_QUORUM + i - MOUNT_ACK_QUORUM);
-    atomic_store(&s->core->acks_early, (s->modes & ~(1u << ACK_QUORUM)) != 0);
-    if (changed)
-        atomic_store(&s->core->mount_acks_ns,
-                     clock_ns() + s->options->lease_ms * NS_PER_MS / MODE_DRIFT * (MODE_DRIFT + 1));
-}
-
-/* Mode "applied": may an answer leave before anything of it is replicated? Not when what is older waits for long: then
- * we may be a leader that nobody follows any more (raft.md 6.3). */
-static bool may_answer_early(const struct master_scribe *s, uint64_t now)
-{
-    if (!(s->modes & 1u << ACK_APPLIED) || now >= s->core->lease_until_ns)
-        return false;
-    uint64_t oldest = s->batches.count ? master_batches_at(&s->batches, 0)->opened_ns : s->opened_ns;
-    return !oldest || now - min(oldest, now) <= s->options->max_unreplicated_ms * NS_PER_MS;
-}
-
-/* Reads, too, see at once what was executed. [W] */
-static void release_early(struct master_scribe *s)
-{
-    if (scribe_state(s) != SCRIBE_LEADING || !may_answer_early(s, loop_now(s->loop)))
-        return;
-    struct meta_open_batch now = meta_batch_now(s->core->meta);
-    safe_up_to(s->core, ACK_APPLIED, now.number - (now.op_count == 0));
-}
-
-/* ---- committing, executing (all under the write lock) ------------------------------------------------------------- */
-
-void scribe_commit_some(struct master_scribe *s)
-{
-    uint64_t now = clock_ns();
-    for (const struct master_batch_entry *e; (e = master_batches_committed(&s->batches, s->commit_index));) {
-        if (e->type == LINK_BATCH)
-            meta_batch_committed(s->core->meta, e->number, e->index);
-        else
-            meta_skip(s->core->meta, e->index);
-        s->applied = e->index;
-        s->stalled = false;
-        master_digests_note(&s->digests, e->index, meta_digest(s->core->meta));
-        OBSERVE(s, commit_ns, now - e->proposed_ns);
-        master_batches_drop(&s->batches);
-    }
-}
-
-/* Let the others compare what they have with what we had at the last commit. */
-static void propose_digest(struct master_scribe *s)
-{
-    if (++s->since_digest < s->options->digest_entries || !master_batches_may_close(&s->batches, MASTER_DIGEST_SIZE))
-        return;
-    uint8_t payload[MASTER_DIGEST_SIZE];
-    master_digest_encode(s->applied, meta_digest(s->core->meta), payload);
-    master_batches_add(&s->batches, LINK_DIGEST, payload, sizeof(payload))->opened_ns = loop_now(s->loop);
-    s->since_digest = 0;
-}
-
-static void close_batch(struct master_scribe *s)
-{
-    struct meta_payload *p = meta_batch_close(s->core->meta);
-    assert(p);
-    OBSERVE(s, batch_ops, p->op_count);
-    OBSERVE(s, batch_bytes, p->n);
-    COUNT(s, batches, 1);
-    struct master_batch_entry *e = master_batches_close(&s->batches, p);
-    e->opened_ns = s->opened_ns ? s->opened_ns : loop_now(s->loop);
-    s->opened_ns = 0;
-    s->filling_since_ns = 0;
-    s->window_over = false;
-    propose_digest(s);
-}
-
-/* Close the batch being filled if it is full, or if nothing is gained by waiting. Returns false when it is full and may
- * not be closed: nothing more can be executed. */
-bool scribe_close_if_due(struct master_scribe *s, bool end_of_turn)
-{
-    struct meta_open_batch now = meta_batch_now(s->core->meta);
-    if (now.op_count == 0)
-        return true;
-    bool full = now.op_count >= s->options->batch_ops || now.bytes >= s->options->batch_bytes;
-    if (!full && !(end_of_turn && (s->batches.count == 0 || s->window_over || s->options->batch_window_ms == 0)))
-        return true;
-    if (!master_batches_may_close(&s->batches, now.bytes))
-        return !full;
-    close_batch(s);
-    return true;
-}
-
-static bool may_execute(struct master_scribe *s)
-{
-    return scribe_state(s) == SCRIBE_LEADING && s->core->leading && !s->stalled &&
-           meta_delta_load(s->core->meta).bytes < SCRIBE_DELTA_STALL * s->options->flush_bytes &&
-           scribe_close_if_due(s, false);
-}
-
-static struct master_request *take_waiting(struct master_scribe *s)
-{
-    struct master_request *q = master_chain_take(&s->waiting);
-    if (q)
-        atomic_fetch_sub_explicit(&s->queued, 1, memory_order_relaxed);
-    return q;
-}
-
-static void put_waiting_back(struct master_scribe *s, struct master_request *q)
-{
-    master_chain_put_first(&s->waiting, q);
-    atomic_fetch_add_explicit(&s->queued, 1, memory_order_relaxed);
-}
-
-void scribe_refuse_waiting(struct master_scribe *s, int error)
-{
-    for (struct master_request *q; (q = take_waiting(s));) {
-        q->meta.error = error;
-        scribe_give_back(s, q);
-    }
-}
-
-/* It was executed. A change joins the batch being filled, perhaps one that answers have left early from: each decides anew
- * whether it may. */
-static void answer_or_wait(struct master_scribe *s, struct master_request *q)
-{
-    struct master_core *c = s->core;
-    uint64_t now = loop_now(s->loop), depends = q->meta.depends;
-    enum ack_mode mode = master_ack_mode(&q->meta, s->options->ack_mode, now >= c->mount_acks_ns);
-    bool changed = q->meta.changed;
-    if (changed && !s->opened_ns)
-        s->opened_ns = now;
-    struct master_batch_waits *w = master_batches_waits(&s->batches, depends);
-    if (depends <= c->safe[ACK_QUORUM] || (!changed && depends <= c->safe[mode])) {
-        scribe_give_back(s, q);
-    } else if (mode == ACK_LOCAL) {
-        master_chain_add(&w->mode, q);
-    } else if (mode == ACK_QUORUM || !may_answer_early(s, now)) {
-        master_chain_add(&w->strict, q);
-    } else {
-        if (changed) {
-            master_ack_note(&w->acked, &q->meta);
-            atomic_store(&c->early, max(c->early, depends));
-            COUNT(s, acked_early, 1);
-        }
-        scribe_give_back(s, q);
-    }
-}
-
-/* Returns whether the request is done with (not: it has to wait for a commit). */
-static bool execute_one(struct master_scribe *s, struct master_request *q, uint64_t wall_ns)
-{
-    int r = meta_execute(s->core->meta, &q->meta, wall_ns);
-    if (r == -CV_BUSY) {
-        s->stalled = s->batches.count > 0 || meta_batch_now(s->core->meta).op_count > 0;
-        if (s->stalled || s->inner_busy)
-            return false;
-        q->meta.error = -CV_BUSY; /* no commit will come to change that */
-        scribe_give_back(s, q);
-        return true;
-    }
-    if (r == -CV_NOT_PREPARED || r == -CV_NOT_LISTED) { /* either way meta_prepare() says what is missing */
-        COUNT(s, not_prepared, 1);
-        q->again = true;
-        scribe_give_back(s, q);
-        return true;
-    }
-    COUNT(s, executed, 1);
-    if (!q->meta.changed) { /* what changed something proves by its commit that it was us who led */
-        q->term = s->term;
-        q->executed_ns = clock_ns();
-        q->certain = master_core_certain(s->core, q->term, q->executed_ns, q->executed_ns) == 0;
-    }
-    if (q->meta.changed && (q->meta.type == MSG_mount_add || q->meta.type == MSG_mount_set))
-        scribe_look_at_modes(s, true);
-    if (q->meta.type == MSG_session_open && !q->meta.error && s->o.sessions)
-        master_sessions_heard(s->o.sessions, q->meta.answer.session_open.session, clock_ns());
-    answer_or_wait(s, q);
-    return true;
-}
-
-/* What came too late or to the wrong master is not executed. Returns its error, or 0. */
-static int refuse(struct master_scribe *s, const struct master_request *q, uint64_t now)
-{
-    if (scribe_state(s) != SCRIBE_LEADING)
-        return -CV_NOT_LEADER;
-    if (s->stopping)
-        return -CV_STOPPING;
-    if (q->cancelled && atomic_load_explicit(q->cancelled, memory_order_relaxed))
-        return -CV_CANCELLED;
-    return q->deadline_ns < now ? -CV_DEADLINE : 0;
-}
-
-/* Returns whether it stopped only to let readers in. */
-static bool execute_some(struct master_scribe *s)
-{
-    uint64_t wall_ns = clock_wall_ns(), now = loop_now(s->loop);
-    for (int n = 0; n < GROUP_MAX && s->waiting.first; n++) {
-        struct master_request *q = take_waiting(s);
-        if (q->install) {
-            meta_install(s->core->meta, &q->meta);
-            scribe_give_back(s, q);
-            continue;
-        }
-        q->meta.error = refuse(s, q, now);
-        if (q->meta.error) {
-            scribe_give_back(s, q);
-        } else if (!may_execute(s) || !execute_one(s, q, wall_ns)) {
-            put_waiting_back(s, q);
-            return false;
-        }
-    }
-    return s->waiting.first != NULL;
-}
+#define QUEUE_MAX 8192
+#define TICK_MS   1000
 
 /* ---- the delta ---------------------------------------------------------------------------------------------------- */
 
@@ -347,30 +61,6 @@ static void on_flushed(void *arg)
 
 /* ---- the turn ----------------------------------------------------------------------------------------------------- */
 
-static void propose_some(struct master_scribe *s)
-{
-    for (struct master_batch_entry *e; (e = master_batches_next(&s->batches));) {
-        const struct meta_payload *batch = e->payload;
-        struct master_proposal p = {
-            .term = s->term,
-            .sequence = s->sequence + 1,
-            .type = e->type,
-            .op_count = e->op_count,
-            .bytes = batch ? batch->bytes : e->small,
-            .n = e->bytes,
-            .payload = e->payload,
-        };
-        p.crc = e->crc = crc32c(0, p.bytes, p.n);
-        int r = master_link_propose(s->link, &p);
-        if (r < 0) {
-            /* The link is going down: lost() takes the batch back. */
-            log_debug("batch %llu cannot be proposed: %s", (unsigned long long)e->number, cv_error_name(r));
-            return;
-        }
-        master_batches_proposed(&s->batches, e, s->term, ++s->sequence, clock_ns());
-    }
-}
-
 /* The batch being filled stays open: close it when its window is over. */
 static void watch_window(struct master_scribe *s, bool filling)
 {
@@ -395,8 +85,8 @@ static void turn_run(struct loop_hook *hook)
     uint64_t locked_ns = clock_ns();
     scribe_commit_some(s);
     scribe_inner_run(s);
-    bool more = execute_some(s);
-    release_early(s);
+    bool more = scribe_execute_some(s);
+    scribe_release_early(s);
     scribe_close_if_due(s, true);
     seal_if_due(s, (s->stopping && s->batches.count == 0) || scribe_snapshot_wants_flush(s) ||
                        scribe_admin_wants_flush(s));
@@ -405,7 +95,7 @@ static void turn_run(struct loop_hook *hook)
     master_core_unlock(s->core);
     OBSERVE(s, lock_ns, clock_ns() - locked_ns);
     COUNT(s, groups, 1);
-    propose_some(s);
+    scribe_propose_some(s);
     scribe_inner_fetch(s);
     watch_window(s, filling);
     scribe_post(s, s->serves_anew); /* who asked for a leader waits, too */

@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of the scribe: master_scribe.c (the turn: execute, propose, release, write), master_scribe_role.c (what the link
- * tells: roles, entries, commits), master_scribe_inner.c (what the master asks of itself) and master_scribe_admin.c
- * (what administrators ask of the journal). All of it belongs to the
- * scribe's thread but for what is marked.
+ * Inside of the scribe. All of it belongs to its thread but for what is marked. [W]: under the write lock. Each line calls
+ * those below it, never above:
+ *
+ *      master_scribe.c           the turn, the delta, life
+ *      master_scribe_link.c      what the link tells: roles, entries, commits
+ *      master_scribe_role.c      leading: beginning, taking back, is it still us
+ *      master_scribe_inner.c     what the master asks of itself      master_scribe_admin.c     what administrators ask
+ *      master_scribe_snapshot.c  checkpoints, states to switch to    master_scribe_backup.c    (of the journal; backups)
+ *      master_scribe_execute.c   requests, and the batches that come of them
+ *      master_scribe_answer.c    when answers may leave, and how they get home
  */
 #pragma once
 
@@ -139,29 +145,45 @@ static inline enum scribe_state scribe_state(const struct master_scribe *s)
             histogram_add(&(s)->metrics->name, (v));                                                                   \
     } while (0)
 
+/* --- master_scribe_answer.c */
 /* Give requests back to their homes; they leave with scribe_post(). released: reads may wait for that, too. */
 void scribe_give_back(struct master_scribe *s, struct master_request *q);
 void scribe_give_back_all(struct master_scribe *s, struct master_chain *chain, int error); /* error 0: as it is */
-void scribe_refuse_waiting(struct master_scribe *s, int error);
 void scribe_post(struct master_scribe *s, bool released);
-
+struct master_request *scribe_take_waiting(struct master_scribe *s); /* the next that was pushed, or NULL */
+void scribe_refuse_waiting(struct master_scribe *s, int error);
+/* [W] It was executed: it leaves when its ack mode allows. */
+void scribe_answer_or_wait(struct master_scribe *s, struct master_request *q);
 /* Let answers go that depend on what is safe now. Returns whether any may: scribe_post(s, true). */
 bool scribe_release(struct master_scribe *s);
+void scribe_release_early(struct master_scribe *s); /* [W] Mode "applied": reads see at once what was executed */
+/* [W] Find out which ack modes are in use. changed: modes of mounts may be others than before; a weaker one counts when all
+ * sessions were told, or have nothing they were told before to go by any more. */
+void scribe_look_at_modes(struct master_scribe *s, bool changed);
 
+/* --- master_scribe_execute.c */
+/* [W] Requests that wait. Returns whether it stopped only to let readers in. */
+bool scribe_execute_some(struct master_scribe *s);
 /* [W] Bring what the journal told committed into the namespace. */
 void scribe_commit_some(struct master_scribe *s);
 /* [W] May something be executed, as far as batches go? Closes the one being filled when it is full. */
 bool scribe_close_if_due(struct master_scribe *s, bool end_of_turn);
-
-/* [W] Find out which ack modes are in use. changed: modes of mounts may be others than before; a weaker one counts when all
- * sessions were told, or have nothing they were told before to go by any more. */
-void scribe_look_at_modes(struct master_scribe *s, bool changed);
+void scribe_propose_some(struct master_scribe *s);
 
 /* --- master_scribe_inner.c */
 void scribe_inner_init(struct master_scribe *s);
 void scribe_inner_run(struct master_scribe *s);   /* [W] */
 void scribe_inner_fetch(struct master_scribe *s); /* after the lock, if scribe_inner_run() found rows missing */
 void scribe_inner_tick(struct master_scribe *s);  /* now and then: sessions that did not renew, orphans */
+
+/* --- master_scribe_admin.c, master_scribe_backup.c */
+void scribe_admin_answered(struct master_scribe *s, const struct msg_link_admin_answer *answer);
+void scribe_admin_flushed(struct master_scribe *s);
+bool scribe_admin_wants_flush(const struct master_scribe *s);
+void scribe_admin_fail(struct master_scribe *s, int error, bool stopping);
+bool scribe_backup_is(const struct master_admin *a);
+void scribe_backup_asked(struct master_scribe *s, struct master_admin *a);   /* from the network */
+void scribe_backup_flushed(struct master_scribe *s, struct master_admin *a); /* the state is on disk */
 
 /* --- master_scribe_snapshot.c */
 void scribe_on_snapshot_request(void *arg, const struct msg_link_snapshot_request *m);
@@ -171,8 +193,16 @@ void scribe_snapshot_step(struct master_scribe *s);
 
 /* --- master_scribe_role.c */
 void scribe_role_init(struct master_scribe *s);
-extern const struct master_link_events scribe_link_events;
-void scribe_tell_applied(struct master_scribe *s);
+void scribe_lead(struct master_scribe *s);
 void scribe_serve_if_formatted(struct master_scribe *s); /* [W] */
+/* [W] Take back all from this position in the book on, and what is being filled, answering their requests with error.
+ * unknown: they may be in the log all the same. */
+void scribe_undo(struct master_scribe *s, uint32_t position, int error, bool unknown);
 /* Lose the leadership, if there is one. lost: and the link, so everything in flight has to be taken back. */
 void scribe_step_down(struct master_scribe *s, bool lost);
+void scribe_count_lost(struct master_scribe *s);                           /* acks.lost, in the metrics */
+void scribe_on_read_index(void *arg, const struct msg_link_read_index *m); /* it is, or is not, still us */
+
+/* --- master_scribe_link.c */
+extern const struct master_link_events scribe_link_events;
+void scribe_tell_applied(struct master_scribe *s);
