@@ -1,5 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of the server: one network loop and the requests on it (master_net.c), who may ask what (master_peer.c). */
+/*
+ * Inside of the server: one network loop. Each line calls those below it:
+ *
+ *      master_net.c         requests as they come, and where each goes next
+ *      master_own.c         what the daemon answers itself            master_admin.c  questions for the journal
+ *      master_net_answer.c  what answers say, and when they may leave
+ *      master_peer.c        who may ask what
+ *
+ * Everything on the loop.
+ */
 #pragma once
 
 #include "base/list.h"
@@ -49,6 +58,33 @@ struct net_request {
     struct buf name; /* of an object that is another one by now */
     int outcome;     /* of this round of looking at it */
 };
+
+#define COUNT(n, name, by)                                                                                             \
+    do {                                                                                                               \
+        if ((n)->metrics)                                                                                              \
+            counter_add(&(n)->metrics->name, (by));                                                                    \
+    } while (0)
+
+/* --- master_net_answer.c */
+/* A request, from those kept for reuse; net_answer() drops it. NULL: no memory. */
+struct net_request *net_request_new(struct master_net *n);
+void net_request_drop(struct net_request *q);
+/* At the end of this turn. */
+void net_look_at(struct net_request *q);
+
+/* Answer now; error 0: with what the core has found. */
+void net_answer(struct net_request *q, int error, uint64_t now);
+/* The same for what is not the core's, by q->outcome: a renewal, or a request that does not get so far. */
+void net_answer_own(struct net_request *q, uint64_t now);
+/* The answer is found: it leaves when it may. */
+void net_settle(struct net_request *q, uint64_t now);
+void net_count_answer(struct net_request *q, int error, uint64_t now);
+
+/* Let answers go that may by now, and ask to be woken for those that may not. */
+void net_release_waiting(struct master_net *n, uint64_t now);
+bool net_anybody_waits(const struct master_net *n);
+void net_askers_fired(struct loop_timer *timer);
+void net_wake_run(struct loop_job *job);
 
 /* Who leads: told when we do, or after a moment. */
 struct master_asker {
