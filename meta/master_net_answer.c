@@ -17,9 +17,8 @@
 #include "meta/master_scribe.h"
 #include "meta/master_workers.h"
 
-#define ASKERS_MS 100 /* who asks for a leader waits for us to be it */
-#define SPARE_MAX 4096
-
+#define ASKERS_MS   100 /* who asks for a leader waits for us to be it */
+#define SPARE_MAX   4096
 #define SPARE_BYTES (128u << 10)
 
 /* ---- requests ------------------------------------------------------------------------------------------------- */
