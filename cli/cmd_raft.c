@@ -14,7 +14,6 @@
 #define LOOK_MS     10000
 #define SETTLE_MS   1500 /* a new leader has heard from everybody by then */
 #define AGAIN_MS    100
-#define SILENT_MS   3000
 #define CHANGE_MS   30000
 #define CATCH_UP_MS 600000
 
@@ -70,11 +69,6 @@ static void advise_silent(const struct raft_view_member *m, char *out, size_t si
     snprintf(out, size, action, raft_node_text(m->id, node), m->address);
 }
 
-static bool is_silent(const struct raft_view *v, const struct raft_view_member *m)
-{
-    return m->id != v->leader && (m->heard_ago_ms < 0 || m->heard_ago_ms > SILENT_MS);
-}
-
 static void judge_silent(struct findings *f, const struct raft_view_member *m)
 {
     char node[17], action[400], since[60] = "has not answered this leader";
@@ -93,7 +87,7 @@ static void judge_member(struct findings *f, const struct raft_view *v, const st
     snprintf(action, sizeof(action), "wait: cv raft wait-caught-up %s", node);
     if (!m->followed || m->id == v->leader)
         return;
-    if (is_silent(v, m)) {
+    if (raft_view_silent(v, m)) {
         judge_silent(f, m);
     } else if (m->snapshot_index) {
         found(f, action, "%s fetches a snapshot of the state at entry %" PRIu64, node, m->snapshot_index);
@@ -193,7 +187,7 @@ static void survives(const struct raft_view *v, char *out, size_t size)
 {
     uint32_t voters = raft_view_voters(v, false), there = 0;
     for (uint32_t i = 0; i < v->count; i++)
-        there += v->members[i].voter && (v->leader ? !is_silent(v, &v->members[i]) : v->members[i].answered);
+        there += v->members[i].voter && (v->leader ? !raft_view_silent(v, &v->members[i]) : v->members[i].answered);
     uint32_t left = there > voters / 2 ? there - voters / 2 - 1 : 0;
     if (!v->leader || there <= voters / 2)
         snprintf(out, size, "no loss: no majority is there");
@@ -352,21 +346,24 @@ int cmd_raft_snapshot(struct cli *cli, int argc, char **argv)
     struct out *o = out_table(columns, array_size(columns));
     struct msg_raft_admin m = {.head = cli_head(), .command = TEXT("snapshot")};
     for (uint32_t i = 0; i < c.view->master_count; i++) {
-        if (c.view->masters[i].error < 0 && !c.view->masters[i].named)
+        const struct raft_view_master *master = &c.view->masters[i];
+        int r = master->error; /* of the look just now: who does not answer would take all the time there is */
+        if (r < 0 && !master->named)
             continue;
         struct buf text cleanup(buf_fini) = {0};
-        int r = raft_view_ask(c.view, i, &m, c.deadline_ns, &text);
+        if (r == 0)
+            r = raft_view_ask(c.view, i, &m, c.deadline_ns, &text);
         json_t *said = r == 0 ? json_loads((const char *)text.p, 0, NULL) : NULL;
         char line[200];
         if (said)
             snprintf(line, sizeof(line), "all up to entry %" PRIu64 " is on disk",
                      (uint64_t)json_integer_value(json_object_get(said, "flushed")));
         else
-            snprintf(line, sizeof(line), "failed: %s", cv_error_text(r));
+            snprintf(line, sizeof(line), "failed: %s", *master->reason ? master->reason : cv_error_text(r));
         json_decref(said);
         if (r < 0)
             worst = i == c.view->leader_master ? CLI_FAILED : worst == CLI_OK ? CLI_DEGRADED : worst;
-        out_text(o, c.view->masters[i].address);
+        out_text(o, master->address);
         out_text(o, line);
         out_colour(o, r < 0 ? OUT_BAD : OUT_PLAIN);
     }

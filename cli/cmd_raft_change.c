@@ -31,8 +31,9 @@ static void wanted_end(struct wanted *w)
     raft_change_end(&w->change);
 }
 
-/* Read options; then count arguments must be left. Returns CLI_OK, or the status to exit with (-1: was printed). */
-static int read_options(struct cli *cli, struct wanted *w, int argc, char **argv, int least, int most, bool *ret_stop)
+/* Read options; then count arguments must be left, or which is what is asked. *ret_stop: exit with what is returned. */
+static int read_options(struct cli *cli, struct wanted *w, int argc, char **argv, int count, const char *which,
+                        bool *ret_stop)
 {
     static const struct option options[] = {
         {"dry-run", no_argument, NULL, 'n'},
@@ -54,8 +55,8 @@ static int read_options(struct cli *cli, struct wanted *w, int argc, char **argv
         case OPT_FORCE: w->force = true; break;
         default: return cli_option_status();
         }
-    if (argc - optind < least || argc - optind > most)
-        return cli_usage(cli, least == 1 ? "which node?" : "names two things: see below");
+    if (argc - optind != count)
+        return cli_usage(cli, "%s", argc - optind > count ? "that is too much: see below" : which);
     *ret_stop = false;
     return CLI_OK;
 }
@@ -65,8 +66,9 @@ static int read_options(struct cli *cli, struct wanted *w, int argc, char **argv
 static int check_address(struct cli *cli, const char *address)
 {
     const char *colon = strrchr(address, ':');
-    if (!colon || colon == address || !colon[1] || strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
-        strlen(address) >= RAFT_VIEW_ADDRESS)
+    size_t digits = colon ? strspn(colon + 1, "0123456789") : 0;
+    unsigned long port = digits && digits <= 5 && !colon[1 + digits] ? strtoul(colon + 1, NULL, 10) : 0;
+    if (!port || port > 65535 || colon == address || strlen(address) >= RAFT_VIEW_ADDRESS)
         return cli_usage(cli, "'%s': expected host:port of a cv-journal, e.g. node4:8996", address);
     return CLI_OK;
 }
@@ -150,15 +152,26 @@ static int plan_add(struct wanted *w, const char *address)
     return CLI_OK;
 }
 
-/* The steps that take a member's vote, or all of it, away. */
-static void plan_remove(struct wanted *w, uint64_t node, enum raft_step_kind kind)
+/* The steps that take a member's vote, or all of it, away. What the leader's journal would refuse is refused before
+ * anything is done, the lead handed over for one. */
+static int plan_remove(struct wanted *w, uint64_t node, enum raft_step_kind kind)
 {
     struct raft_change *c = &w->change;
     const struct raft_view_member *m = raft_view_find(c->view, node);
     uint32_t full = raft_view_voters(c->view, true);
+    const struct raft_view_member *other = c->count ? raft_view_find(c->view, c->steps[0].node) : NULL;
+    uint32_t added = c->count && !w->journal_only && !w->learner && !(other && other->voter); /* in its place */
+    if (m && m->voter && !m->journal_only && full + added == 1)
+        return cli_fail(c->cli, -EPERM, "cv raft add HOST:PORT first",
+                        "%s is the last full voter: the cluster would have nobody with a namespace", m->address);
+    if (m && m->voter && !m->journal_only && full + added == 2 && !w->force)
+        return cli_fail(c->cli, -EPERM, "cv raft add HOST:PORT first, or say --force",
+                        "%s is one of two full voters: the loss of the other would be the loss of everything",
+                        m->address);
     if (c->view->leader == node && m && full > 1)
         raft_change_step(c, STEP_HAND_OVER, node); /* first, so that nobody waits for an election */
     raft_change_step(c, kind, node)->flags = w->force ? LINK_ADMIN_FORCE : 0;
+    return CLI_OK;
 }
 
 /* The member an argument names. CLI_OK with *ret 0: it is no member, which is what some want. */
@@ -177,7 +190,7 @@ int cmd_raft_add(struct cli *cli, int argc, char **argv)
 {
     struct wanted w cleanup(wanted_end) = {.force = false};
     bool stop;
-    int status = read_options(cli, &w, argc, argv, 1, 1, &stop);
+    int status = read_options(cli, &w, argc, argv, 1, "the address of which journal?", &stop);
     if (stop)
         return status;
     const char *address = argv[optind];
@@ -205,7 +218,8 @@ int cmd_raft_replace(struct cli *cli, int argc, char **argv)
 {
     struct wanted w cleanup(wanted_end) = {.force = false};
     bool stop;
-    int status = read_options(cli, &w, argc, argv, 2, 2, &stop);
+    int status =
+        read_options(cli, &w, argc, argv, 2, "which member, and the address of the journal in its place?", &stop);
     if (stop)
         return status;
     char **names = argv + optind;
@@ -226,8 +240,8 @@ int cmd_raft_replace(struct cli *cli, int argc, char **argv)
         return cli_fail(cli, -EINVAL, "a machine that came back empty has a new id: cv-journal rejoin there",
                         "%s is the member itself, as it was", names[1]);
     if (old)
-        plan_remove(&w, old, STEP_REMOVE);
-    return raft_change_run(&w.change);
+        status = plan_remove(&w, old, STEP_REMOVE);
+    return status == CLI_OK ? raft_change_run(&w.change) : status;
 }
 
 /* One member, one step. */
@@ -236,7 +250,7 @@ static int change_one(struct cli *cli, int argc, char **argv, enum raft_step_kin
     struct wanted w cleanup(wanted_end) = {.force = false};
     bool stop;
     uint64_t node = 0;
-    int status = read_options(cli, &w, argc, argv, 1, 1, &stop);
+    int status = read_options(cli, &w, argc, argv, 1, "which member?", &stop);
     if (stop)
         return status;
     status = raft_change_begin(&w.change, cli, kind == STEP_PROMOTE ? CATCH_UP_MS : CHANGE_MS);
@@ -250,9 +264,9 @@ static int change_one(struct cli *cli, int argc, char **argv, enum raft_step_kin
             raft_change_step(&w.change, STEP_CATCH_UP, node);
         raft_change_step(&w.change, STEP_PROMOTE, node);
     } else {
-        plan_remove(&w, node, kind);
+        status = plan_remove(&w, node, kind);
     }
-    return raft_change_run(&w.change);
+    return status == CLI_OK ? raft_change_run(&w.change) : status;
 }
 
 int cmd_raft_promote(struct cli *cli, int argc, char **argv)
@@ -275,7 +289,7 @@ int cmd_raft_set_addr(struct cli *cli, int argc, char **argv)
     struct wanted w cleanup(wanted_end) = {.force = false};
     bool stop;
     uint64_t node = 0;
-    int status = read_options(cli, &w, argc, argv, 2, 2, &stop);
+    int status = read_options(cli, &w, argc, argv, 2, "which member, and its address?", &stop);
     if (stop)
         return status;
     char **names = argv + optind;

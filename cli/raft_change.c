@@ -15,6 +15,7 @@
 #define PAUSE_MAX_MS   300
 #define NO_MAJORITY_MS 5000 /* a majority that does not answer for so long will not come by waiting */
 #define SAY_MS         1000
+#define NOW_MS         500 /* who was not heard for longer may be gone, whatever it had */
 
 struct raft_step *raft_change_step(struct raft_change *c, enum raft_step_kind kind, uint64_t node)
 {
@@ -25,12 +26,19 @@ struct raft_step *raft_change_step(struct raft_change *c, enum raft_step_kind ki
 
 /* ---- where things stand ------------------------------------------------------------------------------------------------- */
 
+/* Who died a moment ago still has every entry, for all the leader knows: only a word from after the question counts. */
+static bool is_heard(const struct raft_view *v, const struct raft_step *s, const struct raft_view_member *m)
+{
+    uint64_t since_ms = s->begun_ns ? (v->looked_ns - min(s->begun_ns, v->looked_ns)) / NS_PER_MS : NOW_MS;
+    return m->id == v->leader || (m->heard_ago_ms >= 0 && (uint64_t)m->heard_ago_ms < since_ms);
+}
+
 static bool is_done(const struct raft_view *v, const struct raft_step *s)
 {
     const struct raft_view_member *m = raft_view_find(v, s->node);
     switch (s->kind) {
     case STEP_ADD: return m != NULL;
-    case STEP_CATCH_UP: return m && m->followed && m->caught_up;
+    case STEP_CATCH_UP: return m && m->followed && m->caught_up && is_heard(v, s, m);
     case STEP_PROMOTE: return m && m->voter;
     case STEP_DEMOTE: return m && !m->voter;
     case STEP_REMOVE: return !m;
@@ -87,7 +95,7 @@ static void say_progress(struct raft_change *c, const struct raft_step *s, struc
     uint64_t now = clock_ns();
     if (!m)
         return;
-    if (m->heard_ago_ms < 0 || m->heard_ago_ms > 3000)
+    if (m->heard_ago_ms < 0 || m->heard_ago_ms > NOW_MS)
         snprintf(a->last, sizeof(a->last), "the leader does not hear from it%s%s", *m->reason ? ": " : "", m->reason);
     else if (m->snapshot_index)
         snprintf(a->last, sizeof(a->last), "it fetches a snapshot of the state at entry %" PRIu64, m->snapshot_index);
@@ -140,25 +148,25 @@ static int give_up(struct raft_change *c, const struct raft_step *s, const struc
 {
     char what[300];
     describe(s, what, sizeof(what));
-    if (*a->last)
-        fprintf(stderr, "cv %s: %s: %s\n", c->cli->command->name, what, a->last);
     const char *hint = s->kind == STEP_CATCH_UP && c->on_timeout ? c->on_timeout
                        : r == -EPERM                             ? "see who votes: cv raft status"
                                      : "see how the members are: cv raft status; then type the command again";
-    return cli_fail(c->cli, r, hint, "%s", what);
+    bool more = *a->last && strcmp(a->last, cv_error_text(r)) != 0;
+    return cli_fail(c->cli, r, hint, "%s%s%s", what, more ? ": " : "", more ? a->last : "");
 }
 
 /* Returns CLI_OK when the step is so. changed: it was not before. */
-static int take_step(struct raft_change *c, const struct raft_step *s, bool *changed)
+static int take_step(struct raft_change *c, struct raft_step *s, bool *changed)
 {
     struct attempt a = {.pause_ms = PAUSE_MIN_MS};
+    s->begun_ns = clock_ns();
     *changed = false;
     for (;;) {
         int r = raft_view_look(c->view, c->deadline_ns);
         bool led = r == 0 && c->view->leader;
         if (led && is_done(c->view, s) && c->view->conf_committed)
             return CLI_OK;
-        if (!led)
+        if (!led && (!*a.last || clock_ns() < c->deadline_ns)) /* the last look may be cut short */
             snprintf(a.last, sizeof(a.last), "no master says that its journal leads");
         if (clock_ns() >= c->deadline_ns)
             return give_up(c, s, &a, -CV_DEADLINE);
@@ -210,7 +218,7 @@ static void add_member(struct out *o, const struct raft_view *v, const struct ra
     out_text(o, m->voter ? "voter" : "learner");
     out_text(o, m->journal_only ? "journal-only" : "full");
     if (status) {
-        bool silent = v->leader && m->followed && (m->heard_ago_ms < 0 || m->heard_ago_ms > 3000);
+        bool silent = m->followed && raft_view_silent(v, m);
         out_text(o, m->id == v->leader ? "leader"
                     : silent           ? "silent"
                     : *m->role         ? m->role

@@ -15,7 +15,7 @@
 
 enum raft_step_kind {
     STEP_ADD,      /* node is a member: a learner until promoted */
-    STEP_CATCH_UP, /* it has what the leader has, but for what came just now */
+    STEP_CATCH_UP, /* it has what the leader has, but for what came just now, and was heard since the step began */
     STEP_PROMOTE,
     STEP_DEMOTE,
     STEP_REMOVE,
@@ -28,7 +28,8 @@ struct raft_step {
     enum raft_step_kind kind;
     uint64_t node;
     char address[RAFT_VIEW_ADDRESS], client_address[RAFT_VIEW_ADDRESS];
-    uint32_t flags; /* enum link_admin_flag */
+    uint32_t flags;    /* enum link_admin_flag */
+    uint64_t begun_ns; /* when it was begun; 0: only planned */
 };
 
 enum { RAFT_STEPS_MAX = 8 };

@@ -17,7 +17,8 @@
 #include "io/loop.h"
 #include "rpc/rpc_client.h"
 
-#define ONE_MS 3000 /* for the status of one master */
+#define ONE_MS    3000 /* for the status of one master */
+#define SILENT_MS 3000 /* a pause of the machine is shorter */
 
 /* One question, on the loop while it is under way. */
 struct question {
@@ -239,6 +240,11 @@ const struct raft_view_member *raft_view_find(const struct raft_view *v, uint64_
     return NULL;
 }
 
+bool raft_view_silent(const struct raft_view *v, const struct raft_view_member *m)
+{
+    return v->leader && m->id != v->leader && (m->heard_ago_ms < 0 || m->heard_ago_ms > SILENT_MS);
+}
+
 static struct raft_view_member *find(struct raft_view *v, uint64_t id)
 {
     return (struct raft_view_member *)(uintptr_t)raft_view_find(v, id);
@@ -396,6 +402,7 @@ int raft_view_look(struct raft_view *v, uint64_t deadline_ns)
 {
     json_t *said[RAFT_VIEW_MASTERS] = {NULL};
     uint32_t asked = v->master_count;
+    v->looked_ns = clock_ns();
     v->answers = ask_some(v, 0, asked, deadline_ns, said);
     take_all(v, said, asked);
     for (uint32_t i = 0; i < v->count && v->answers; i++)

@@ -57,6 +57,7 @@ struct raft_view {
     uint32_t master_count;
 
     /* As of the last look. */
+    uint64_t looked_ns; /* when it began, clock_ns() */
     uint32_t answers;
     uint64_t leader; /* node; 0: nobody says that it leads */
     uint32_t leader_master;
@@ -86,6 +87,9 @@ int raft_view_look(struct raft_view *v, uint64_t deadline_ns);
 
 /* Report that raft_view_look() failed. Returns the status to exit with. */
 int raft_view_fail(const struct raft_view *v, int r);
+
+/* Whether the leader has heard nothing of a follower for so long that it is not there. False without a leader. */
+bool raft_view_silent(const struct raft_view *v, const struct raft_view_member *m);
 
 /* Ask one master. *ret_text: JSON, or the reason in words (with a zero behind it). Errors: the journal's (-CV_NOT_LEADER,
  * ...), or why the master could not be asked. */
