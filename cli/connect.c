@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "cli/local.h"
+#include "cli/masters.h"
 #include "cli/mounts.h"
 #include "client/client_ask.h"
 #include "client/client_options.h"
@@ -28,11 +29,22 @@ const char *cli_start_hint(struct cli *cli)
                "--dir DIR";
     /* The local one's, by --dir or because nothing else is there? */
     size_t n = local_dir(cli, dir, sizeof(dir)) == 0 && local_is_set_up(dir) ? strlen(dir) : 0;
-    if (!n || strncmp(path, dir, n) != 0 || strcmp(path + n, "/curvine.yaml") != 0)
+    bool by_dir = cli->dir && !cli->config_path;
+    if (!n || (!by_dir && (strncmp(path, dir, n) != 0 || strcmp(path + n, "/curvine.yaml") != 0)))
         return "is it running? systemctl status cv-master, or name it with --cluster HOST:PORT or --dir DIR";
     snprintf(hint, sizeof(hint), "is it running? cv local up%s%s starts what is down", cli->dir ? " --dir " : "",
              cli->dir ? dir : "");
     return hint;
+}
+
+/* No session came about. Is anybody there at all? */
+static int fail_connect(struct cli *cli, int r, const char *named)
+{
+    struct masters m cleanup(masters_fini) = {.count = 0};
+    if ((r == -CV_UNREACHABLE || r == -CV_DEADLINE) && masters_ask_once(cli, &m) == CLI_OK && m.answers && !m.leader)
+        return cli_fail(cli, -CV_UNREACHABLE, "who is missing, and what to type: cv raft status",
+                        "nobody leads, though %u of %u masters answer", m.answers, m.count);
+    return cli_fail(cli, r, cli_start_hint(cli), "no master at %s", named);
 }
 
 int cli_connect(struct cli *cli, struct curvine **ret)
@@ -53,7 +65,7 @@ int cli_connect(struct cli *cli, struct curvine **ret)
                                                    .timeout_ms = cli_timeout_ms(cli, CONNECT_MS)},
                          ret);
     if (r < 0)
-        return cli_fail(cli, r, cli_start_hint(cli), "no master at %s", (char *)masters.p);
+        return fail_connect(cli, r, (char *)masters.p);
     return CLI_OK;
 }
 

@@ -13,8 +13,9 @@
 #include "io/loop.h"
 #include "rpc/rpc_client.h"
 
-#define ONE_MS   2000 /* for one answer */
-#define AGAIN_MS 100
+#define ONE_MS    2000 /* for one answer */
+#define GLANCE_MS 500
+#define AGAIN_MS  100
 
 /* One round of questions, on a loop of its own. */
 struct round {
@@ -136,7 +137,7 @@ static int ask_once(struct masters *m, uint32_t timeout_ms)
     return 0;
 }
 
-int masters_ask(struct cli *cli, uint32_t patience_ms, struct masters *ret)
+static int name_all(struct cli *cli, struct masters *ret)
 {
     const struct config *config;
     *ret = (struct masters){.count = 0};
@@ -145,6 +146,23 @@ int masters_ask(struct cli *cli, uint32_t patience_ms, struct masters *ret)
     const struct cluster_options *o = config_options(config, cluster);
     for (uint32_t i = 0; i < o->masters.n && i < MASTERS_MAX; i++)
         snprintf(ret->list[ret->count++].address, sizeof(ret->list[0].address), "%s", o->masters.items[i]);
+    return CLI_OK;
+}
+
+int masters_ask_once(struct cli *cli, struct masters *ret)
+{
+    int status = name_all(cli, ret);
+    if (status != CLI_OK)
+        return status;
+    int r = ask_once(ret, GLANCE_MS);
+    return r < 0 ? cli_fail(cli, r, NULL, "ask the masters") : CLI_OK;
+}
+
+int masters_ask(struct cli *cli, uint32_t patience_ms, struct masters *ret)
+{
+    int status = name_all(cli, ret);
+    if (status != CLI_OK)
+        return status;
     uint32_t timeout_ms = cli_timeout_ms(cli, patience_ms);
     uint64_t end = clock_ns() + timeout_ms * NS_PER_MS;
     for (;;) {

@@ -28,6 +28,8 @@ struct masters {
 /* Ask all; while nobody leads, again for up to patience_ms. Free with masters_fini() in every case. Returns CLI_OK (also when nobody
  * answers), or reports what is wrong with the configuration. */
 int masters_ask(struct cli *cli, uint32_t patience_ms, struct masters *ret);
+/* The same once, leader or not: for half a second at most. */
+int masters_ask_once(struct cli *cli, struct masters *ret);
 /* Ask all again, and another one. Without room, or what the loop gives, nothing is asked. */
 void masters_ask_also(struct cli *cli, struct masters *m, const char *address);
 void masters_fini(struct masters *m);

@@ -67,6 +67,8 @@ all_in_place() {
     until_ok 10 status_is "DOWN: nobody leads"
     run -4 c cluster status
     run -4 cv --dir "$CLUSTER" --timeout 500ms fs ls :/
+    has "nobody leads, though 3 of 3 masters answer"
+    has "try: who is missing, and what to type: cv raft status"
     cv local up --dir "$CLUSTER" 3>&-
 
     cv local down --dir "$CLUSTER"
