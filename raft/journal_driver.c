@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "raft/journal_driver.h"
+#include "raft/journal_driver_internal.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -8,13 +8,10 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/hash.h"
 #include "base/log.h"
-#include "base/pool.h"
 #include "raft/journal_status.h"
 
 enum {
-    DISK_FULL = 64 << 20,      /* with less, or a quarter of the reserve, nothing is taken at all */
     COMPACT_ENTRIES = 1 << 16, /* delete in steps of at least so many entries */
     COMPACT_EVERY_NS = NS_PER_S,
     PINNED_PART = 4, /* so much of log_bytes_max above it may be held for who fetches a snapshot */
@@ -22,54 +19,8 @@ enum {
     SLAB_BYTES = 64 << 10,
 };
 
-/* A message whose promise is not durable yet. */
-struct held_send {
-    struct list link;
-    struct raft_send send;
-};
-
-/* What other threads may read: the view and the application's watermarks. */
-struct figures {
-    _Atomic uint64_t role, term, first, last, durable, commit, applied, flushed, attached, warnings, cache_used;
-};
-
-struct journal_driver {
-    struct journal_driver_options options;
-    struct raft *raft;
-    struct journal_ring *ring;
-    struct journal_writer *writer;
-    struct journal_metrics *metrics;
-    bool own_metrics;
-    struct loop_timer tick;
-    uint64_t compact_looked_ns, compact_to;
-
-    struct journal_view view;
-    uint64_t installed; /* index of the state the log goes on behind, and its directory; durable */
-    char installed_directory[256];
-    struct journal_install *installing; /* for the next write of the core: see journal_driver_install() */
-    uint64_t loaded;                    /* last entry of ours that was on disk at the start, and still is */
-    uint64_t applied, flushed;
-    bool attached, can_lead, log_full, compacting;
-    uint32_t warned; /* warnings that were logged */
-
-    struct pool writes;    /* struct journal_write */
-    uint32_t writes_out;   /* pushed and not back */
-    struct pool held_pool; /* struct held_send */
-    struct list held;      /* in order of sending */
-    struct figures figures;
-
-    bool stopping;
-    void (*stopped)(void *arg);
-    void *stopped_arg;
-};
-
 static void on_tick(struct loop_timer *timer);
 static void on_written(void *arg, struct list *group);
-
-static uint64_t now_ms(void)
-{
-    return clock_ms();
-}
 
 const struct raft_conf *journal_driver_conf(const struct journal_driver *d)
 {
@@ -108,7 +59,7 @@ static int new_raft(struct journal_driver *d)
         .election_ms = (uint32_t)d->options.election_ms,
     };
     struct raft_restart restart = {
-        .now_ms = now_ms(),
+        .now_ms = clock_ms(),
         .term = t->term,
         .vote = t->vote,
         .first = t->first,
@@ -128,28 +79,6 @@ static int new_raft(struct journal_driver *d)
     d->installed = t->snap_index;
     snprintf(d->installed_directory, sizeof(d->installed_directory), "%s", t->snap_directory);
     return r;
-}
-
-/* What does not come from a step: configuration, disk. */
-static void look_around(struct journal_driver *d)
-{
-    const struct raft_conf *conf = journal_driver_conf(d);
-    uint32_t voters = conf ? raft_conf_voters(conf) : 0;
-    d->view.members = conf ? conf->count : 0;
-    if (voters != d->view.voters) {
-        d->view.voters = voters;
-        uint64_t all = d->options.cache_bytes;
-        journal_ring_resize(d->ring, voters > 1 ? all : all / 4); /* with one only its own master reads */
-    }
-    uint64_t disk_free = d->writer ? journal_writer_disk_free(d->writer) : UINT64_MAX;
-    bool low = disk_free < d->options.disk_reserve_bytes;
-    if (low != d->view.disk_low)
-        log_warn(0,
-                 low ? "less than %" PRIu64 " MiB are free on the log's file system: the master refuses what is new"
-                     : "%" PRIu64 " MiB are free on the log's file system again",
-                 d->options.disk_reserve_bytes >> 20);
-    d->view.disk_low = low;
-    d->view.disk_full = disk_free < min(d->options.disk_reserve_bytes / 4, (uint64_t)DISK_FULL);
 }
 
 DEFINE_CLEANUP(struct journal_driver *, journal_driver_free)
@@ -173,7 +102,7 @@ int journal_driver_new(const struct journal_driver_options *options, struct jour
     if (r < 0 || (r = journal_ring_new(options->cache_bytes / 4, options->cache_bytes, &d->ring)) < 0 ||
         (r = new_raft(d)) < 0)
         return r;
-    look_around(d);
+    driver_look_around(d);
     *ret = take(d);
     return 0;
 }
@@ -235,211 +164,6 @@ void journal_driver_stop(struct journal_driver *d, void (*stopped)(void *arg), v
     finish_stop(d);
 }
 
-/* ---- carrying out a step ---- */
-
-static struct journal_write *new_write(struct journal_driver *d)
-{
-    struct journal_write *w = pool_alloc(&d->writes);
-    if (!w)
-        log_fatal(-ENOMEM, "no memory for a write of the log: stopping");
-    memset(w, 0, sizeof(*w));
-    return w;
-}
-
-static void push(struct journal_driver *d, struct journal_write *w)
-{
-    d->writes_out++;
-    journal_writer_push(d->writer, w);
-}
-
-/* The core's own entries, and those of a message, into the ring. */
-static struct journal_record *copy_entry(struct journal_driver *d, const struct raft_entry *e)
-{
-    struct journal_record *record;
-    int r = journal_ring_alloc_always(d->ring, e->size, &record);
-    if (r < 0)
-        log_fatal(r, "no memory for an entry of the log: stopping");
-    if (e->size)
-        memcpy(record->data, e->data, e->size);
-    record->entry.type = e->type;
-    record->entry.data_crc = crc32c(0, e->data, e->size);
-    return record;
-}
-
-/* The unit of raft.h's point 2 to the log writer. records: of a proposal; NULL: the entries are copied. */
-static void queue_write(struct journal_driver *d, const struct raft_write *in, struct journal_record *const *records)
-{
-    struct journal_write *w = new_write(d);
-    w->seq = in->seq;
-    w->unit = (struct journal_unit){
-        .term = in->term,
-        .vote = in->vote,
-        .commit = in->commit,
-        .truncate_from = in->truncate_from,
-        .entries = w->entries,
-        .count = in->count,
-    };
-    if (in->install.index) {
-        assert(d->installing && d->installing->index == in->install.index);
-        w->unit.install = w->install = take(d->installing);
-        d->view.first = in->install.index + 1;
-        if (in->truncate_from)
-            journal_ring_truncate(d->ring, 0); /* also what is below: it was never committed */
-    }
-    if (in->truncate_from) {
-        journal_ring_truncate(d->ring, in->truncate_from);
-        d->loaded = min(d->loaded, in->truncate_from - 1);
-    }
-    for (uint32_t i = 0; i < in->count; i++) {
-        struct journal_record *record = records ? records[i] : copy_entry(d, &in->entries[i]);
-        journal_ring_add(d->ring, record, in->first + i, in->entries[i].term);
-        w->entries[i] = &record->entry;
-    }
-    push(d, w);
-}
-
-static void send_now(struct journal_driver *d, struct raft_message *m)
-{
-    if (m->type == RAFT_MSG_HEARTBEAT) {
-        const struct journal_record *record = journal_ring_find(d->ring, m->heartbeat.commit);
-        m->heartbeat.chain = record && m->heartbeat.commit <= d->view.durable ? record->entry.chain : 0;
-    }
-    d->options.transport->send(d->options.transport_arg, m);
-}
-
-static void send_or_hold(struct journal_driver *d, const struct raft_send *send)
-{
-    if (!d->options.transport)
-        return;
-    if (send->after_seq == 0) {
-        struct raft_message m = send->message;
-        send_now(d, &m);
-        return;
-    }
-    struct held_send *h = pool_alloc(&d->held_pool);
-    if (!h)
-        return; /* a lost message */
-    h->send = *send;
-    list_push_back(&d->held, &h->link);
-}
-
-static void release_held(struct journal_driver *d, uint64_t seq)
-{
-    while (!list_empty(&d->held)) {
-        struct held_send *h = list_entry(d->held.next, struct held_send, link);
-        if (h->send.after_seq > seq)
-            break;
-        list_remove(&h->link);
-        send_now(d, &h->send.message);
-        pool_release(&d->held_pool, h);
-    }
-}
-
-static void publish(struct journal_driver *d)
-{
-    const struct journal_view *v = &d->view;
-    struct figures *f = &d->figures;
-    const uint64_t values[] = {v->role,
-                               v->term,
-                               v->first,
-                               v->last,
-                               v->durable,
-                               v->commit,
-                               d->applied,
-                               d->flushed,
-                               d->attached,
-                               v->warnings,
-                               journal_ring_used(d->ring)};
-    _Atomic uint64_t *const to[] = {&f->role,    &f->term,    &f->first,    &f->last,     &f->durable,   &f->commit,
-                                    &f->applied, &f->flushed, &f->attached, &f->warnings, &f->cache_used};
-    for (size_t i = 0; i < array_size(to); i++)
-        atomic_store_explicit(to[i], values[i], memory_order_relaxed);
-}
-
-static void log_warnings(struct journal_driver *d, uint32_t now)
-{
-    static const char *const texts[] = {
-        "this node leads but should not, and nobody can take over",
-        "the log was compacted without waiting for a silent member, which will need a snapshot",
-        "this node does not belong to the cluster's newest configuration",
-    };
-    for (uint32_t i = 0; i < array_size(texts); i++) {
-        if (now & ~d->warned & (1u << i))
-            log_warn(0, "%s", texts[i]);
-    }
-    d->warned = now;
-}
-
-/* Returns whether anything but the role changed. */
-static bool update_view(struct journal_driver *d, const struct raft_output *out)
-{
-    struct journal_view old = d->view, *v = &d->view;
-    v->role = out->role;
-    v->term = out->term;
-    v->leader = out->leader;
-    v->last = out->last;
-    v->durable = out->durable;
-    v->commit = out->commit;
-    v->apply_to = out->apply_to;
-    v->warnings = out->warnings;
-    d->compact_to = out->compact_to;
-    look_around(d);
-    v->lease_until_ns = v->role == RAFT_LEADER && v->members == 1 ? UINT64_MAX : out->lease_until_ms * NS_PER_MS;
-    if (v->warnings != d->warned)
-        log_warnings(d, v->warnings);
-    /* Padding that differs tells once too often, no harm. NOLINTNEXTLINE(bugprone-suspicious-memory-comparison) */
-    return memcmp(&old, v, sizeof(old)) != 0;
-}
-
-static void carry_out(struct journal_driver *d, const struct raft_output *out, struct journal_record *const *records)
-{
-    const struct journal_app *app = d->options.app;
-    bool moved = update_view(d, out);
-    if (out->role_changed) {
-        static const char *const roles[] = {"", "follower", "pre-candidate", "candidate", "leader"};
-        log_info("%s of term %" PRIu64 ", log ends at %" PRIu64, roles[out->role], out->term, out->last);
-        if (app)
-            app->role(d->options.app_arg);
-    }
-    if (out->write.seq)
-        queue_write(d, &out->write, records);
-    if (out->write.truncate_from && app)
-        app->truncated(d->options.app_arg, out->write.truncate_from);
-    if (moved && app)
-        app->progress(d->options.app_arg);
-    for (uint32_t i = 0; i < out->send_count; i++)
-        send_or_hold(d, &out->sends[i]);
-    for (uint32_t i = 0; i < out->read_count && app; i++)
-        app->read(d->options.app_arg, out->reads[i].context, out->reads[i].index, out->reads[i].result);
-    const struct journal_snapshot_ops *snapshots = d->options.snapshots;
-    for (uint32_t i = 0; i < out->want_count && snapshots; i++)
-        snapshots->want(d->options.snapshots_arg, &out->wants[i]);
-    if (out->offer.index && snapshots)
-        snapshots->offer(d->options.snapshots_arg, &out->offer);
-    publish(d);
-}
-
-/* One input. records: of a proposal. */
-static int step(struct journal_driver *d, struct raft_input *in, struct journal_record *const *records)
-{
-    assert_on_loop(d->options.loop);
-    if (d->stopping && in->type != RAFT_IN_WRITTEN)
-        return -CV_STOPPING;
-    in->now_ms = now_ms();
-    struct raft_output out;
-    uint64_t conf_before, conf_after;
-    (void)raft_conf_newest(d->raft, &conf_before);
-    int r = raft_step(d->raft, in, &out);
-    if (r == -CV_LOG_DIVERGED)
-        log_fatal(r, "%s: stopping, look with cv-journal check and compare with the other members",
-                  raft_alarm(d->raft));
-    carry_out(d, &out, records);
-    const struct raft_conf *conf = raft_conf_newest(d->raft, &conf_after);
-    if (conf && conf_after != conf_before && d->options.transport)
-        d->options.transport->members(d->options.transport_arg, conf);
-    return r;
-}
-
 /* ---- the disk and the clock ---- */
 
 static void on_written(void *arg, struct list *group)
@@ -464,9 +188,9 @@ static void on_written(void *arg, struct list *group)
     }
     if (seq) {
         struct raft_input in = {.type = RAFT_IN_WRITTEN, .written.seq = seq};
-        (void)step(d, &in, NULL);
+        (void)driver_step(d, &in, NULL);
         if (d->options.transport)
-            release_held(d, seq);
+            driver_release_held(d, seq);
     }
     if (installed && d->options.snapshots && !d->stopping)
         d->options.snapshots->installed(d->options.snapshots_arg);
@@ -496,7 +220,7 @@ static int step_app(struct journal_driver *d)
         .type = RAFT_IN_APP,
         .app = {.applied = d->applied, .flushed = d->flushed, .can_lead = d->can_lead, .log_full = d->log_full},
     };
-    return step(d, &in, NULL);
+    return driver_step(d, &in, NULL);
 }
 
 /* Delete the beginning of the log once enough of it is needed by nobody. */
@@ -518,13 +242,13 @@ static void maybe_compact(struct journal_driver *d)
     if (d->compacting || first < d->view.first + least)
         return;
     struct raft_input in = {.type = RAFT_IN_COMPACT, .compact.first = first};
-    if (step(d, &in, NULL) < 0)
+    if (driver_step(d, &in, NULL) < 0)
         return;
     d->view.first = first;
     d->compacting = true;
-    struct journal_write *w = new_write(d);
+    struct journal_write *w = driver_new_write(d);
     w->compact_first = first;
-    push(d, w);
+    driver_push(d, w);
 }
 
 static void on_tick(struct loop_timer *timer)
@@ -533,7 +257,7 @@ static void on_tick(struct loop_timer *timer)
     uint64_t now = clock_ns();
     loop_timer_start(d->options.loop, &d->tick, now + d->options.tick_ms * NS_PER_MS);
     struct raft_input in = {.type = RAFT_IN_TICK};
-    (void)step(d, &in, NULL);
+    (void)driver_step(d, &in, NULL);
     if (now - d->compact_looked_ns >= COMPACT_EVERY_NS) {
         d->compact_looked_ns = now;
         maybe_compact(d);
@@ -552,7 +276,7 @@ int journal_driver_propose(struct journal_driver *d, uint64_t term, struct journ
         entries[i] = (struct raft_entry){.data = e->data, .size = e->size, .type = e->type};
     }
     struct raft_input in = {.type = RAFT_IN_PROPOSE, .propose = {.term = term, .entries = entries, .count = count}};
-    int r = step(d, &in, records);
+    int r = driver_step(d, &in, records);
     if (r == 0)
         *ret_first = d->view.last - count + 1;
     return r;
@@ -573,26 +297,26 @@ void journal_driver_attached(struct journal_driver *d, bool attached)
     d->attached = attached;
     if (!attached && !d->stopping)
         (void)journal_driver_applied(d, d->applied, d->flushed, false);
-    publish(d);
+    driver_publish(d);
 }
 
 int journal_driver_read(struct journal_driver *d, uint64_t context)
 {
     struct raft_input in = {.type = RAFT_IN_READ, .read.context = context};
-    return step(d, &in, NULL);
+    return driver_step(d, &in, NULL);
 }
 
 int journal_driver_transfer(struct journal_driver *d, uint64_t to)
 {
     struct raft_input in = {.type = RAFT_IN_TRANSFER, .transfer.to = to};
-    return step(d, &in, NULL);
+    return driver_step(d, &in, NULL);
 }
 
 int journal_driver_change(struct journal_driver *d, enum raft_conf_op op, const struct raft_member *member,
                           uint64_t *ret_index)
 {
     struct raft_input in = {.type = RAFT_IN_CONF, .conf = {.op = op, .member = *member}};
-    int r = step(d, &in, NULL);
+    int r = driver_step(d, &in, NULL);
     if (r == 0)
         *ret_index = d->view.last;
     return r;
@@ -604,13 +328,13 @@ int journal_driver_snapshot_ready(struct journal_driver *d, uint64_t peer, uint6
 {
     struct raft_input in = {.type = RAFT_IN_SNAPSHOT_READY,
                             .snapshot_ready = {.peer = peer, .source = source, .index = index}};
-    return step(d, &in, NULL);
+    return driver_step(d, &in, NULL);
 }
 
 int journal_driver_snapshot_failed(struct journal_driver *d, uint64_t peer)
 {
     struct raft_input in = {.type = RAFT_IN_SNAPSHOT_FAILED, .snapshot_failed.peer = peer};
-    return step(d, &in, NULL);
+    return driver_step(d, &in, NULL);
 }
 
 /* One piece of memory with all it points to. */
@@ -639,7 +363,7 @@ int journal_driver_install(struct journal_driver *d, const struct journal_instal
         .type = RAFT_IN_SNAPSHOT_INSTALL,
         .snapshot_install = {
             .index = install->index, .term = install->term, .conf_index = install->conf_index, .conf = conf}};
-    int r = step(d, &in, NULL);
+    int r = driver_step(d, &in, NULL);
     free(d->installing); /* refused */
     d->installing = NULL;
     return r;
@@ -669,7 +393,7 @@ int journal_driver_message(struct journal_driver *d, const struct raft_message *
                       message->heartbeat.commit);
     }
     struct raft_input in = {.type = RAFT_IN_MESSAGE, .message = message};
-    return step(d, &in, NULL);
+    return driver_step(d, &in, NULL);
 }
 
 int journal_driver_attach(struct journal_driver *d, struct raft_message *message, uint64_t bytes_max,
@@ -730,7 +454,7 @@ int journal_driver_status(struct journal_driver *d, struct buf *out)
 {
     const struct journal_state *t = journal_store_state(d->options.store);
     char cluster[UUID_STRING];
-    int r = journal_status_write(d->raft, now_ms(), out);
+    int r = journal_status_write(d->raft, clock_ms(), out);
     if (r == 0)
         r = buf_printf(out, ",\"cluster\":\"%s\",\"incarnation\":%u", uuid_format(t->cluster, cluster), t->incarnation);
     if (r == 0 && d->options.transport && d->options.transport->status)
