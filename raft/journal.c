@@ -20,7 +20,7 @@
 #include "raft/journal_snapshot.h"
 #include "raft/journal_status.h"
 
-enum { SILENT_MS = 3000, CREDIT_PART = 8 /* of the cache */ };
+enum { SILENT_MS = 1000, CREDIT_PART = 8 /* of the cache */ };
 
 struct journal {
     struct journal_config config;

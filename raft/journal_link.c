@@ -23,6 +23,7 @@ static_assert((int)LINK_LEADER == (int)RAFT_LEADER && (int)LINK_FOLLOWER == (int
 enum {
     NEW_PEER_NS = 5 * NS_PER_S, /* to say what it is */
     LOOK_NS = 50 * NS_PER_MS,
+    TURNED_NS = 2 * LOOK_NS, /* what lies between two looks at most while our loop turns */
     VISIT_NS = 5 * NS_PER_S,
 };
 
@@ -206,7 +207,6 @@ static void on_attach(struct link_peer *p, const struct msg_link_attach *m)
     l->master = p;
     l->session = (struct link_session){
         .master = m->master,
-        .health_ns = loop_now(l->options.loop),
         .told = m->applied,
         .told_committed = m->applied,
         .applied = m->applied,
@@ -245,7 +245,7 @@ static void on_health(struct link_peer *p, const struct msg_link_health *m)
     struct journal_link *l = p->l;
     p->kind = PEER_HEALTH;
     if (l->master && l->session.master == m->master)
-        l->session.health_ns = loop_now(l->options.loop);
+        l->session.silent_ns = 0;
 }
 
 /* ---- frames ---- */
@@ -334,7 +334,7 @@ static void add_peer(struct journal_link *l, int fd)
         return;
     }
     p->l = l;
-    p->since_ns = clock_ns();
+    p->since_ns = loop_now(l->options.loop);
     if (rpc_conn_new(l->options.loop, fd, &ops, p, &limits, &p->conn) < 0) {
         free(p);
         return;
@@ -366,10 +366,14 @@ static void start_accept(struct journal_link *l)
 
 /* ---- the clock ---- */
 
-static void look_at_health(struct journal_link *l)
+/* Silence is counted in the time in which our own loop turned. A host with too much to do lets both stand still together, and
+ * the beats that came meanwhile are read behind this look: so a look adds no more than what it finds when all is well, and
+ * whoever is judged silent was so in many turns of ours, each of which read what there was. */
+static void look_at_health(struct journal_link *l, uint64_t passed_ns)
 {
     struct link_session *s = &l->session;
-    bool silent = loop_now(l->options.loop) - s->health_ns > l->options.silent_ms * NS_PER_MS;
+    s->silent_ns += min(passed_ns, (uint64_t)TURNED_NS);
+    bool silent = s->silent_ns > l->options.silent_ms * NS_PER_MS;
     if (silent == s->silent || journal_driver_view(l->driver)->voters <= 1)
         return; /* with one voter nobody could take over */
     s->silent = silent;
@@ -380,7 +384,8 @@ static void look_at_health(struct journal_link *l)
 static void look(struct loop_timer *timer)
 {
     struct journal_link *l = container_of(timer, struct journal_link, look);
-    uint64_t now = clock_ns();
+    uint64_t now = loop_now(l->options.loop), passed_ns = now - l->looked_ns;
+    l->looked_ns = now;
     loop_timer_start(l->options.loop, &l->look, now + LOOK_NS);
     if (!io_op_busy(&l->accept))
         start_accept(l);
@@ -392,7 +397,7 @@ static void look(struct loop_timer *timer)
     if (l->driver)
         link_look_at_leases(l);
     if (link_has_master(l)) {
-        look_at_health(l);
+        look_at_health(l, passed_ns);
         link_tell_credit(l);
         link_propose_pending(l);
     }
@@ -514,7 +519,8 @@ int journal_link_start(struct journal_link *l, struct journal_driver *driver)
         return r;
     l->driver = driver;
     start_accept(l);
-    loop_timer_start(l->options.loop, &l->look, clock_ns() + LOOK_NS);
+    l->looked_ns = loop_now(l->options.loop);
+    loop_timer_start(l->options.loop, &l->look, l->looked_ns + LOOK_NS);
     return 0;
 }
 

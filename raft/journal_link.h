@@ -31,7 +31,8 @@ struct journal_link_options {
     struct loop *loop;
     const char *socket;    /* path of the unix socket; the file goes with the link */
     uint64_t credit_bytes; /* proposed and not told committed at most */
-    uint64_t silent_ms;    /* a master without a sign of health for this long gives leadership away */
+    uint64_t
+        silent_ms; /* a master without a sign of health while our loop turned for this long: leadership is given away */
     struct uuid cluster;
     uint64_t node;
     uint32_t incarnation;

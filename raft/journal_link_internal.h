@@ -40,8 +40,8 @@ struct link_range {
 
 /* One attached master: all zero between two. */
 struct link_session {
-    uint64_t master; /* its number */
-    uint64_t health_ns;
+    uint64_t master;    /* its number */
+    uint64_t silent_ns; /* without a sign of health; see look_at_health() */
     bool silent;
 
     /* What it was told of the role. */
@@ -97,6 +97,7 @@ struct journal_link {
     int fd;
     struct io_op accept;
     struct loop_timer look; /* connections that say nothing, health, held proposals */
+    uint64_t looked_ns;
     struct list peers;
     uint32_t peer_count;
 

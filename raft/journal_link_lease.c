@@ -14,9 +14,21 @@
  * so (lease_back). With one member nobody
  * can take over, and its lease is for ever; it ends when the second is added, long before that may vote.
  */
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "raft/journal_link_internal.h"
+
+/* A master that gave no sign for half the time after which it is taken for silent gets no longer lease than it has: that is
+ * over, then, when leadership shall go. */
+static uint64_t longest_lease(const struct journal_link *l)
+{
+    const struct link_session *s = &l->session;
+    const struct journal_view *v = journal_driver_view(l->driver);
+    if (v->lease_until_ns == UINT64_MAX || s->silent_ns <= l->options.silent_ms * NS_PER_MS / 2)
+        return v->lease_until_ns;
+    return min(v->lease_until_ns, s->role_term == v->term ? s->lease_until_ns : 0);
+}
 
 uint64_t link_lease(struct journal_link *l)
 {
@@ -24,9 +36,10 @@ uint64_t link_lease(struct journal_link *l)
     /* The core may hand over at any moment while it believes that the master cannot lead. */
     if (l->lease_over_term == v->term || !l->session.core_can_lead)
         return 0;
-    if (v->lease_until_ns != UINT64_MAX)
-        l->lease_told_ns = max(l->lease_told_ns, v->lease_until_ns);
-    return v->lease_until_ns;
+    uint64_t lease_ns = longest_lease(l);
+    if (lease_ns != UINT64_MAX)
+        l->lease_told_ns = max(l->lease_told_ns, lease_ns);
+    return lease_ns;
 }
 
 bool link_lease_end(struct journal_link *l)

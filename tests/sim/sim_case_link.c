@@ -79,3 +79,75 @@ CASE_WITH(link_lease_forgotten, 3, with_leases, "a transfer waits until the leas
     expect(w, t->lease_ns == 0, "leases come back in this term");
     expect(w, t->admin_answers == 1, "the transfer is never done");
 }
+
+enum { BEAT_MS = 100, SILENT_MS = 1000, TICK_MS = 10 };
+
+/* So much time passes, with a sign of the master's health every 100 ms if it beats. */
+static void pass(struct world *w, uint32_t ms, bool beats)
+{
+    for (uint32_t i = 0; i < ms; i += BEAT_MS) {
+        if (beats)
+            twin_on_health(w->nodes[0], SILENT_MS);
+        run_ms(w, min(ms - i, (uint32_t)BEAT_MS));
+    }
+}
+
+/* Node 0 leads, and its master beats. */
+static void begin_beating(struct world *w)
+{
+    elect(w, 0);
+    all_ticks(w, true);
+    pass(w, 500, true);
+    expect(w, !twin_is_silent(w->nodes[0]), "a master that beats is silent");
+}
+
+CASE_WITH(link_starved_master, 3, with_link,
+          "a master starved of its cores for half a second, again and again, leads on")
+{
+    begin_beating(w);
+    uint64_t term = term_of(w, 0);
+    for (int i = 0; i < 100; i++) {
+        pass(w, between(&w->node_random, 300, 600), false);
+        twin_on_health(w->nodes[0], SILENT_MS); /* one beat, then the next time */
+        if (i % 3 == 0)
+            pass(w, between(&w->node_random, 0, 400), true);
+        expect(w, !twin_is_silent(w->nodes[0]), "a starved master is taken for a stopped one");
+    }
+    expect(w, leads(w, 0) && term_of(w, 0) == term, "it does not lead any more");
+    pass(w, SILENT_MS + 10 * TICK_MS, false);
+    expect(w, twin_is_silent(w->nodes[0]), "a stopped master is not noticed");
+    twin_on_health(w->nodes[0], SILENT_MS);
+    run_ms(w, 2 * TICK_MS);
+    expect(w, !twin_is_silent(w->nodes[0]), "a master that beats again stays silent");
+}
+
+CASE_WITH(link_silence_of_its_own, 3, with_link, "a journal whose own loop stood still does not judge a living master")
+{
+    begin_beating(w);
+    for (int i = 0; i < 100; i++) {
+        ticks(w, 0, false); /* both stand still */
+        run_ms(w, between(&w->node_random, 500, 5000));
+        ticks(w, 0, true);
+        run_ms(w, between(&w->node_random, 1, 10 * TICK_MS)); /* the clock is looked at before what waits is read */
+        expect(w, !twin_is_silent(w->nodes[0]), "a journal that stood still judges its master");
+        pass(w, between(&w->node_random, 0, 500), true);
+        expect(w, !twin_is_silent(w->nodes[0]), "a journal that stood still judges its master");
+    }
+    pass(w, SILENT_MS + 10 * TICK_MS, false);
+    expect(w, twin_is_silent(w->nodes[0]), "a stopped master is not noticed");
+}
+
+CASE_WITH(link_silent_lease, 3, with_leases,
+          "the leases of a silent master are over when leadership goes, and come again with it")
+{
+    begin_beating(w);
+    const struct twin_master *t = twin_master_of(w->nodes[0]);
+    expect(w, t->lease_ns > node_now_ms(w->nodes[0]) * 1000000, "no lease");
+    pass(w, SILENT_MS - 10 * TICK_MS, false);
+    expect(w, !twin_is_silent(w->nodes[0]), "taken for silent too early");
+    expect(w, t->lease_ns < node_now_ms(w->nodes[0]) * 1000000 + 10 * TICK_MS * 1000000ull,
+           "leases of a silent master go on");
+    twin_on_health(w->nodes[0], SILENT_MS);
+    run_ms(w, 200);
+    expect(w, t->lease_ns > node_now_ms(w->nodes[0]) * 1000000, "no lease again");
+}

@@ -45,7 +45,10 @@ struct twin {
     struct journal_metrics metrics;
     struct journal_view view;
     struct rpc_conn conns[TWIN_CONNS], *conn; /* conn: the newest */
-    uint64_t lease_ns, lease_term;            /* the latest a living master was told, in this term */
+    struct rpc_conn *health;                  /* of the master's beats, when a script wants them */
+    uint64_t behind_ns;                       /* of a mutant: see twin_on_tick() */
+    uint64_t ticked_ns;
+    uint64_t lease_ns, lease_term; /* the latest a living master was told, in this term */
     struct twin_master master;
     bool attaching; /* somebody attaches at this moment */
     uint32_t depth; /* calls into the link under way */
@@ -71,7 +74,8 @@ bool loop_is_here(const struct loop *loop)
 
 uint64_t loop_now(const struct loop *loop)
 {
-    return node_now_ms(twin_of_loop(loop)->n) * 1000000 + (SIM_MUTANT(link_lease_forgotten) ? 1ull << 60 : 0);
+    const struct twin *t = twin_of_loop(loop);
+    return node_now_ms(t->n) * 1000000 - t->behind_ns + (SIM_MUTANT(link_lease_forgotten) ? 1ull << 60 : 0);
 }
 
 void loop_at_turn_end(struct loop *loop, struct loop_hook *hook)
@@ -267,10 +271,10 @@ int rpc_conn_send(struct rpc_conn *c, const struct frame_header *header, const s
 
 static void leave(struct twin *t);
 
-/* A frame of the master arrives. */
-static void deliver(struct twin *t, uint16_t type, const void *record, const void *data, uint32_t data_n)
+/* A frame arrives. */
+static void deliver_on(struct rpc_conn *c, uint16_t type, const void *record, const void *data, uint32_t data_n)
 {
-    struct rpc_conn *c = t->conn;
+    struct twin *t = c->t;
     struct buf body cleanup(buf_fini) = {0};
     if (wire_encode(message_desc(type), record, &body) < 0)
         abort();
@@ -280,6 +284,12 @@ static void deliver(struct twin *t, uint16_t type, const void *record, const voi
     t->depth++;
     c->ops->frame(c, &f, c->user);
     leave(t);
+}
+
+/* The same of the master. */
+static void deliver(struct twin *t, uint16_t type, const void *record, const void *data, uint32_t data_n)
+{
+    deliver_on(t->conn, type, record, data, data_n);
 }
 
 /* ---- In place of the driver ---- */
@@ -635,9 +645,39 @@ void twin_on_tick(struct node *n)
     struct twin *t = n->twin;
     if (!t)
         return;
+    uint64_t now = node_now_ms(n) * 1000000, step = 50000000;
     t->depth++;
+    /* The mutant: all the time it stood still is there, as if it had turned. */
+    for (uint64_t at = t->ticked_ns; SIM_MUTANT(link_silence_of_its_own) && t->ticked_ns && at + step < now;
+         at += step) {
+        t->behind_ns = now - at;
+        t->loop.timer->fire(t->loop.timer);
+    }
+    t->behind_ns = 0;
+    t->ticked_ns = now;
     t->loop.timer->fire(t->loop.timer);
     leave(t);
+}
+
+void twin_on_health(struct node *n, uint32_t silent_ms)
+{
+    struct twin *t = n->twin;
+    if (!t->health) {
+        struct rpc_conn *masters = t->conn;
+        t->link->options.silent_ms = silent_ms;
+        t->depth++;
+        finish(take(t->loop.accept), 0);
+        leave(t);
+        t->health = t->conn;
+        t->conn = masters;
+    }
+    struct msg_link_health in = {.beat = 1, .master = n->link.number};
+    deliver_on(t->health, MSG_link_health, &in, NULL, 0);
+}
+
+bool twin_is_silent(const struct node *n)
+{
+    return n->twin->link->session.silent;
 }
 
 void twin_on_applied(struct node *n, const struct link_message *m)

@@ -57,6 +57,11 @@ void twin_on_admin(struct node *n, const char *command, uint64_t node); /* a per
 void twin_on_frame(struct node *n, const struct link_message *m);
 void twin_break(struct node *n);
 
+/* Scripted: the master gives a sign of health; from the first on it counts when it gives none for so long. Does the journal
+ * think so? */
+void twin_on_health(struct node *n, uint32_t silent_ms);
+bool twin_is_silent(const struct node *n);
+
 /* Give a proposal to the core, through the link. Returns the core's error. */
 int twin_propose(struct node *n, const struct link_message *p, struct raft_input *in);
 
