@@ -46,7 +46,7 @@ static int status_of(struct copying *c, enum copy_place place, const char *path,
         return -errno;
     *ret = (struct curvine_attr){.mode = st.st_mode,
                                  .size = (uint64_t)st.st_size,
-                                 .mtime_ns = (uint64_t)st.st_mtim.tv_sec * NS_PER_S + (uint64_t)st.st_mtim.tv_nsec};
+                                 .mtime_ns = ns_of_timespec(st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec)};
     return 0;
 }
 

@@ -233,7 +233,7 @@ static bool matches(const struct find *f, const struct tree_entry *e)
     }
     if (f->size_sign && !compare(f->size_sign, e->attr.size, f->size))
         return false;
-    uint64_t age = f->now_ns > e->attr.mtime_ns ? f->now_ns - e->attr.mtime_ns : 0;
+    uint64_t age = (int64_t)f->now_ns > (int64_t)e->attr.mtime_ns ? f->now_ns - e->attr.mtime_ns : 0;
     return !f->age_sign || compare(f->age_sign, age, f->age_ns);
 }
 

@@ -261,7 +261,7 @@ static int complete(struct copier *c, struct file *f)
     if (r < 0)
         return fail(f, r, "set the size of", to->path);
     if (to->fd >= 0) {
-        struct timespec t = {(time_t)(f->mtime_ns / NS_PER_S), (long)(f->mtime_ns % NS_PER_S)};
+        struct timespec t = ns_to_timespec(f->mtime_ns);
         r = fchmod(to->fd, f->mode & 0777) < 0 || futimens(to->fd, (struct timespec[]){t, t}) < 0 ? -errno : 0;
     }
     if (r == 0 && c->sync)

@@ -217,7 +217,7 @@ void out_number(struct out *o, uint64_t value)
     if (!o || o->broken)
         return;
     char shown[64], exact[64];
-    time_t seconds = (time_t)(value / NS_PER_S);
+    struct timespec time;
     struct tm tm;
     json_t *other = NULL;
     enum out_type type = next_column(o)->type;
@@ -229,11 +229,12 @@ void out_number(struct out *o, uint64_t value)
         other = json_boolean(value);
         break;
     case OUT_TIME:
-        localtime_r(&seconds, &tm);
+        time = ns_to_timespec(value);
+        localtime_r(&time.tv_sec, &tm);
         strftime(shown, sizeof(shown), "%F %T", &tm);
-        gmtime_r(&seconds, &tm);
+        gmtime_r(&time.tv_sec, &tm);
         size_t n = strftime(exact, sizeof(exact), "%FT%T", &tm);
-        snprintf(exact + n, sizeof(exact) - n, ".%09lluZ", value % NS_PER_S);
+        snprintf(exact + n, sizeof(exact) - n, ".%09ldZ", time.tv_nsec);
         other = json_string(exact);
         break;
     case OUT_NUMBER: snprintf(shown, sizeof(shown), "%" PRIu64, value); break;

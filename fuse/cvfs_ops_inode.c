@@ -65,8 +65,8 @@ void cvfs_op_setattr(struct cvfs_request *r)
     r->q.uid = in->uid;
     r->q.gid = in->gid;
     r->q.size = in->size;
-    r->q.atime_ns = in->atime * NS_PER_S + in->atimensec;
-    r->q.mtime_ns = in->mtime * NS_PER_S + in->mtimensec;
+    r->q.atime_ns = ns_of_timespec((int64_t)in->atime, in->atimensec);
+    r->q.mtime_ns = ns_of_timespec((int64_t)in->mtime, in->mtimensec);
     if (in->valid & CVFS_FATTR_FH)
         r->q.file = file_of(r, in->fh);
     cvfs_submit(r, changed_attr);

@@ -136,16 +136,18 @@ void cvfs_reply_none(struct cvfs_request *r)
 
 void cvfs_fill_attr(const struct curvine_attr *attr, struct fuse_attr *out)
 {
+    struct timespec atime = ns_to_timespec(attr->atime_ns), mtime = ns_to_timespec(attr->mtime_ns),
+                    ctime = ns_to_timespec(attr->ctime_ns);
     *out = (struct fuse_attr){
         .ino = attr->inode,
         .size = attr->size,
         .blocks = attr->blocks,
-        .atime = attr->atime_ns / NS_PER_S,
-        .mtime = attr->mtime_ns / NS_PER_S,
-        .ctime = attr->ctime_ns / NS_PER_S,
-        .atimensec = (uint32_t)(attr->atime_ns % NS_PER_S),
-        .mtimensec = (uint32_t)(attr->mtime_ns % NS_PER_S),
-        .ctimensec = (uint32_t)(attr->ctime_ns % NS_PER_S),
+        .atime = (uint64_t)atime.tv_sec,
+        .mtime = (uint64_t)mtime.tv_sec,
+        .ctime = (uint64_t)ctime.tv_sec,
+        .atimensec = (uint32_t)atime.tv_nsec,
+        .mtimensec = (uint32_t)mtime.tv_nsec,
+        .ctimensec = (uint32_t)ctime.tv_nsec,
         .mode = attr->mode,
         .nlink = attr->nlink,
         .uid = attr->uid,

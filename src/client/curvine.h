@@ -65,7 +65,7 @@ struct curvine_attr {
     uint64_t inode;
     uint64_t size, blocks; /* blocks of 512 bytes */
     uint64_t rdev;
-    uint64_t atime_ns, mtime_ns, ctime_ns, btime_ns; /* since 1970 */
+    uint64_t atime_ns, mtime_ns, ctime_ns, btime_ns; /* since 1970; before it: negative, in two's complement */
     uint64_t version;                                /* changes with the content */
     uint32_t mode;                                   /* type and permission bits as stat(2) */
     uint32_t nlink, uid, gid;

@@ -275,6 +275,48 @@ TEST(looking_up_keeps_to_the_lease_and_knows_the_root)
     stop_rig();
 }
 
+static bool answer_times(struct curvine_request *q)
+{
+    q->attr = (struct curvine_attr){
+        .inode = q->inode, .mode = S_IFREG | 0644, .atime_ns = q->atime_ns, .mtime_ns = q->mtime_ns, .ctime_ns = 1};
+    return true;
+}
+
+TEST(times_before_1970_and_after_2262)
+{
+    static const struct {
+        int64_t s;
+        uint32_t ns;
+        int64_t then_s;
+        uint32_t then_ns;
+    } times[] = {
+        {0, 0, 0, 0},
+        {-1, 0, -1, 0},
+        {-1, 999999999, -1, 999999999},
+        {-2147483648, 5, -2147483648, 5},
+        {1ll << 33, 7, 1ll << 33, 7},
+        {10413792000, 0, 9223372036, 854775807}, /* the year 2300: the last we know */
+        {-20000000000, 3, -9223372037, 145224192},
+        {INT64_MAX, 0, 9223372036, 854775807},
+    };
+    fake.answer = answer_times;
+    start_rig();
+    for (size_t i = 0; i < array_size(times); i++) {
+        struct fuse_setattr_in in = {.valid = FATTR_ATIME | FATTR_MTIME,
+                                     .atime = (uint64_t)times[i].s,
+                                     .atimensec = times[i].ns,
+                                     .mtime = (uint64_t)times[i].s,
+                                     .mtimensec = times[i].ns};
+        ask(FUSE_SETATTR, 1234, &in, sizeof(in), NULL, 0);
+        ck_assert_uint_eq(next_reply(), sizeof(struct fuse_attr_out));
+        ck_assert_int_eq((int64_t)reply.attr.attr.mtime, times[i].then_s);
+        ck_assert_uint_eq(reply.attr.attr.mtimensec, times[i].then_ns);
+        ck_assert_int_eq((int64_t)reply.attr.attr.atime, times[i].then_s);
+        ck_assert_uint_eq(reply.attr.attr.atimensec, times[i].then_ns);
+    }
+    stop_rig();
+}
+
 /* ---- files ----------------------------------------------------------------------------------------------------------------- */
 
 static uint64_t open_file(uint32_t flags)

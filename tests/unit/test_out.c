@@ -50,6 +50,17 @@ TEST(a_table_is_aligned_with_human_sizes_and_times)
                                                           "long name         7 B  1099511627776  -\n");
 }
 
+TEST(times_before_1970_are_times)
+{
+    static const struct out_column when[] = {{"when", OUT_TIME}};
+    setenv("TZ", "UTC", 1);
+    struct out *o = out_table(when, 1), *p = out_table(when, 1);
+    out_number(o, (uint64_t)-1500000000ll);
+    out_number(p, (uint64_t)-1500000000ll);
+    ck_assert_str_eq(printed(o, OUT_TABLE, false), "WHEN\n1969-12-31 23:59:58\n");
+    ck_assert_str_eq(printed(p, OUT_AS_YAML, false), "- when: \"1969-12-31T23:59:58.500000000Z\"\n");
+}
+
 TEST(json_and_yaml_are_exact)
 {
     ck_assert_str_eq(printed(example(), OUT_AS_JSON, true), "[\n"
