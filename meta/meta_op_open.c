@@ -7,13 +7,22 @@
 #include <fcntl.h>
 
 #include "meta/meta_op.h"
+#include "wire/meta_flags.h"
+
+/* What opening it so asks for. */
+static int mask_of(uint32_t flags)
+{
+    switch (flags & O_ACCMODE) {
+    case O_RDONLY: return flags & OPEN_EXEC ? MAY_EXEC : MAY_READ;
+    case O_WRONLY: return MAY_WRITE;
+    default: return MAY_READ | MAY_WRITE;
+    }
+}
 
 static int check_open(const struct run *u, const struct meta_inode *i, uint32_t flags)
 {
     const struct meta_caller *c = &u->q->caller;
-    int mask = (flags & O_ACCMODE) == O_RDONLY   ? MAY_READ
-               : (flags & O_ACCMODE) == O_WRONLY ? MAY_WRITE
-                                                 : MAY_READ | MAY_WRITE;
+    int mask = mask_of(flags);
     if (flags & O_TRUNC)
         mask |= MAY_WRITE;
     if (S_ISLNK(i->mode))
@@ -160,9 +169,7 @@ int op_close(struct run *u)
 static int check_held(const struct run *u, const struct meta_inode *i, uint32_t flags)
 {
     const struct meta_caller *c = &u->q->caller;
-    int mask = (flags & O_ACCMODE) == O_RDONLY   ? MAY_READ
-               : (flags & O_ACCMODE) == O_WRONLY ? MAY_WRITE
-                                                 : MAY_READ | MAY_WRITE;
+    int mask = mask_of(flags);
     return is_root(c) || c->uid == i->uid ? 0 : may(c, i, mask);
 }
 

@@ -10,6 +10,10 @@ enum op_flag {
     OP_DURABLE = 1, /* answer when a majority has what it rests on, whatever the ack mode: fsync, O_SYNC */
 };
 
+/* open.flags, create.flags, held_handle.flags, beside those of open(2): the kernel opens a program to run it, which asks for
+ * the right to execute, not to read. (Its __FMODE_EXEC, which FUSE passes on; open(2) lets no caller give it.) */
+#define OPEN_EXEC 0x20u
+
 /* setattr.valid: which fields are meant. Numbers as in FUSE. */
 enum setattr_valid {
     SETATTR_MODE = 1,

@@ -152,6 +152,12 @@ PY
     touch -d '2001-02-03 04:05:06.789' x
     [ "$(stat -c '%a %u %g' x)" = "640 7 8" ]
     [ "$(date -u -d "$(stat -c %y x)" +%s.%3N)" = "$(date -u -d '2001-02-03 04:05:06.789' +%s.%3N)" ]
+    touch -d '1969-12-31 23:59:58.5 UTC' x
+    [ "$(stat -c %Y x)" = -2 ]
+    (cd / && c fs find ":/${W##*/}" --mtime +400d) | grep -q "/x$"
+    (cd / && c fs stat ":/${W##*/}/x" -o json) | jq -e '.modified == "1969-12-31T23:59:58.500000000Z"'
+    c fs get ":/${W##*/}/x" y
+    [ "$(stat -c %Y y)" = -2 ]
     truncate -s 5M x
     [ "$(stat -c %s x)" = 5242880 ]
     python3 - <<'PY'
@@ -217,6 +223,15 @@ PY
     [ "$(stat -c '%u %g' open/theirs)" = "12345 12345" ]
     run ! as_other chown 1:1 open/theirs
     as_other chmod 600 open/theirs
+}
+
+@test "a program runs for who may execute it, readable or not" {
+    cp "$(type -P true)" run
+    chmod 711 run
+    as_other ./run
+    run -1 as_other cat run
+    chmod 744 run
+    run -126 as_other ./run
 }
 
 @test "sticky directories keep others' names" {

@@ -687,6 +687,21 @@ TEST(meta_ops_open_and_create)
     rig_fini(&g);
 }
 
+TEST(meta_ops_a_program_is_opened_by_who_may_execute_it)
+{
+    struct place at = place_init();
+    ck_assert_int_eq(SEND(&g, create, .parent = at.dir, .name = TEXT("x"), .mode = 0711, .flags = O_RDWR), 0);
+    uint64_t x = g.q.answer.create.attr.inode;
+    ck_assert_int_eq(SEND(&g, create, .parent = at.dir, .name = TEXT("r"), .mode = 0644, .flags = O_RDWR), 0);
+    uint64_t r = g.q.answer.create.attr.inode;
+    as(7, 7);
+    ck_assert_int_eq(SEND(&g, open, .inode = x, .flags = O_RDONLY), -EACCES);
+    ck_assert_int_eq(SEND(&g, open, .inode = x, .flags = O_RDONLY | OPEN_EXEC), 0);
+    ck_assert_int_eq(SEND(&g, open, .inode = x, .flags = O_RDWR | OPEN_EXEC), -EACCES);
+    ck_assert_int_eq(SEND(&g, open, .inode = r, .flags = O_RDONLY | OPEN_EXEC), -EACCES);
+    rig_fini(&g);
+}
+
 TEST(meta_ops_truncate_by_a_handle_that_was_opened_for_writing)
 {
     rig_init(&g, NULL);
