@@ -29,29 +29,7 @@ enum {
 
 static void start_accept(struct journal_link *l);
 
-/* ---- sending, ending ---- */
-
-static void send_to(struct link_peer *p, uint16_t type, const void *message)
-{
-    struct frame_header h = {.type = type, .flags = FRAME_ONE_WAY};
-    int r = rpc_conn_send(p->conn, &h, message_desc(type), message);
-    if (r < 0)
-        rpc_conn_close(p->conn, r);
-}
-
-void link_send(struct journal_link *l, uint16_t type, const void *message)
-{
-    if (link_has_master(l))
-        send_to(l->master, type, message);
-}
-
-void link_drop_master(struct journal_link *l, int reason, const char *what)
-{
-    if (!link_has_master(l))
-        return;
-    log_warn(reason, "master (%s) %s: disconnecting it", rpc_conn_peer(l->master->conn), what);
-    rpc_conn_close(l->master->conn, reason);
-}
+/* ---- ending ---- */
 
 /* The master is gone. What it proposed and the core has not seen is void; the rest stays in the log. */
 static void detach(struct journal_link *l, bool dead)
@@ -62,18 +40,6 @@ static void detach(struct journal_link *l, bool dead)
     l->session = (struct link_session){.master = 0};
     l->generation++;
     link_lease_gone(l, dead);
-}
-
-void link_finish_stop(struct journal_link *l)
-{
-    if (!l->stopping || l->peer_count || l->disk.busy || l->identify_count || io_op_busy(&l->accept) || !l->stopped)
-        return;
-    if (l->fd >= 0) /* otherwise the file is somebody else's */
-        unlink(l->socket);
-    l->fd = loop_close(l->options.loop, l->fd);
-    void (*stopped)(void *arg) = l->stopped;
-    l->stopped = NULL;
-    stopped(l->stopped_arg);
 }
 
 static void conn_closed(struct rpc_conn *c, int reason, void *user)
@@ -158,7 +124,7 @@ static void send_welcome(struct link_peer *p, int error, const struct buf *why)
         .error = (uint32_t)-error,
         .reason = {(const char *)why->p, (uint32_t)why->n},
     };
-    send_to(p, MSG_link_welcome, &m);
+    link_send_to(p, MSG_link_welcome, &m);
 }
 
 static void remember_directory(struct journal_link *l, const struct msg_link_attach *m)

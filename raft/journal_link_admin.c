@@ -182,16 +182,6 @@ static const struct {
     {"set-addr", admin_set_address}, {"identify", admin_identify}, {"digest", admin_digest},
 };
 
-void link_admin_answer(struct journal_link *l, uint64_t context, int result, const struct buf *text)
-{
-    struct msg_link_admin_answer answer = {
-        .context = context,
-        .error = result < 0 ? (uint32_t)-result : 0,
-        .text = {(const char *)text->p, (uint32_t)text->n},
-    };
-    link_send(l, MSG_link_admin_answer, &answer);
-}
-
 void link_on_admin(struct journal_link *l, const struct msg_link_admin *m)
 {
     struct buf out cleanup(buf_fini) = {0};

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Link: what its sources share. journal_link.c: connections, attaching; journal_link_propose.c: proposals into the log;
- * journal_link_tell.c: what the master is told; journal_link_lease.c: how leases end; journal_link_admin.c: administration;
- * journal_link_identify.c: questions to other journals.
+ * Link: what its sources share. Each line calls those below it:
+ *
+ *      journal_link.c           connections, attaching
+ *      journal_link_tell.c      entries and watermarks to the master
+ *      journal_link_lease.c     the role and its lease, and how leases end
+ *      journal_link_propose.c   proposals into the log     journal_link_admin.c     administration, reads
+ *                                                          journal_link_identify.c  questions to other journals
+ *      journal_link_master.c    messages to the master, the end of its connection and of the link
  */
 #pragma once
 
@@ -137,6 +142,13 @@ struct journal_link {
     void *stopped_arg;
 };
 
+static inline bool link_has_master(const struct journal_link *l)
+{
+    return l->master && rpc_conn_is_open(l->master->conn);
+}
+
+/* ---- journal_link_master.c ---- */
+void link_send_to(struct link_peer *p, uint16_t type, const void *message);
 /* One-way message to the attached master; a failure ends the connection. */
 void link_send(struct journal_link *l, uint16_t type, const void *message);
 
@@ -146,29 +158,28 @@ void link_drop_master(struct journal_link *l, int reason, const char *what);
 /* Something that was in flight has ended: if it was the last, the link has stopped. */
 void link_finish_stop(struct journal_link *l);
 
-static inline bool link_has_master(const struct journal_link *l)
-{
-    return l->master && rpc_conn_is_open(l->master->conn);
-}
+/* Answer what was asked by link_admin. */
+void link_admin_answer(struct journal_link *l, uint64_t context, int result, const struct buf *text);
 
 /* ---- journal_link_propose.c ---- */
 void link_on_propose(struct journal_link *l, const struct msg_link_propose *m, const uint8_t *data, uint32_t n);
 void link_on_role_seen(struct journal_link *l);
 void link_propose_pending(struct journal_link *l);
 void link_drop_pending(struct journal_link *l);
+/* All that wait were executed under a role we no longer have. */
+void link_refuse_pending(struct journal_link *l);
 void link_propose_hook(struct loop_hook *hook);
+void link_tell_credit(struct journal_link *l);
 
 /* ---- journal_link_tell.c ---- */
-void link_tell_role(struct journal_link *l);
-void link_tell_credit(struct journal_link *l);
 void link_tell_truncated(struct journal_link *l, uint64_t from);
 void link_tell(struct journal_link *l);
 void link_on_applied(struct journal_link *l, const struct msg_link_applied *m);
 
 /* ---- journal_link_lease.c ---- */
 
-/* What the master may be told as lease_until_ns now; noted as told. */
-uint64_t link_lease(struct journal_link *l);
+/* Role, leader and lease, if any of them is another than it was told last. */
+void link_tell_role(struct journal_link *l);
 
 /* Leases are over in this term. Returns whether none is left that the master could use: only then may the core hear of
  * what ends this leadership; otherwise ask again (link_look_at_leases). */
@@ -190,7 +201,6 @@ void link_look_at_leases(struct journal_link *l);
 void link_on_read(struct journal_link *l, uint64_t context);
 void link_read_answer(struct journal_link *l, uint64_t context, uint64_t index, int result);
 void link_on_admin(struct journal_link *l, const struct msg_link_admin *m);
-void link_admin_answer(struct journal_link *l, uint64_t context, int result, const struct buf *text);
 
 /* ---- journal_link_identify.c ---- */
 /* Who is at the message's address, node if that is not 0; with a range (to not 0): and what does it come to there (here, if

@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The end of leases. The master answers reads by itself until the lease it was told runs out, and it learns of a shorter
- * one only when it comes to that message. So whatever ends this leader's promise to be the only one (a transfer, its own
- * demotion or removal, a stop, leadership given away because the master is silent, or was disconnected by us, or because
- * the disk is nearly full) reaches the core
- * only when no lease that was ever told can be in use (6.4.1): from the first wish on the master is told none in this
- * term, and the wish waits until those it has are over, T_min at most. Meanwhile it leads on, and asks a majority for
- * each read.
+ * The role with its lease, as the master is told, and how leases end. The master answers reads by itself until the lease
+ * it was told runs out, and it learns of a shorter one only when it comes to that message. So whatever ends this leader's
+ * promise to be the only one (a transfer, its own demotion or removal, a stop, leadership given away because the master is
+ * silent, or was disconnected by us, or because the disk is nearly full) reaches the core only when no lease that was ever
+ * told can be in use (6.4.1): from the first wish on the master is told none in this term, and the wish waits until those
+ * it has are over, T_min at most. Meanwhile it leads on, and asks a majority for each read.
  *
  *      wish ---> link_role(lease 0) ... the lease told last runs out ---> core
  *
- * A master that ended the connection holds none: it is dead, or has stopped to serve before. Nor does one that stops and says
- * so (lease_back). With one member nobody
- * can take over, and its lease is for ever; it ends when the second is added, long before that may vote.
+ * A master that ended the connection holds none: it is dead, or has stopped to serve before. Nor does one that stops and
+ * says so (lease_back). With one member nobody can take over, and its lease is for ever; it ends when the second is added,
+ * long before that may vote.
  */
 #include "base/clock.h"
 #include "base/error.h"
@@ -30,7 +29,8 @@ static uint64_t longest_lease(const struct journal_link *l)
     return min(v->lease_until_ns, s->role_term == v->term ? s->lease_until_ns : 0);
 }
 
-uint64_t link_lease(struct journal_link *l)
+/* What the master may be told as lease_until_ns now; noted as told. */
+static uint64_t lease(struct journal_link *l)
 {
     const struct journal_view *v = journal_driver_view(l->driver);
     /* The core may hand over at any moment while it believes that the master cannot lead. */
@@ -40,6 +40,36 @@ uint64_t link_lease(struct journal_link *l)
     if (lease_ns != UINT64_MAX)
         l->lease_told_ns = max(l->lease_told_ns, lease_ns);
     return lease_ns;
+}
+
+void link_tell_role(struct journal_link *l)
+{
+    struct link_session *s = &l->session;
+    const struct journal_view *v = journal_driver_view(l->driver);
+    bool another = s->role != v->role || s->role_term != v->term;
+    uint64_t lease_ns = lease(l);
+    if (!another && s->role_leader == v->leader && s->lease_until_ns == lease_ns)
+        return;
+    if (another) {
+        link_refuse_pending(l);
+        s->start_index = v->role == RAFT_LEADER ? v->last : 0;
+        s->roles_unseen++;
+    }
+    s->role = (uint8_t)v->role;
+    s->role_term = v->term;
+    s->role_leader = v->leader;
+    s->lease_until_ns = lease_ns;
+    const struct raft_conf *conf = journal_driver_conf(l->driver);
+    const struct raft_member *leader = conf && v->leader ? raft_conf_find(conf, v->leader) : NULL;
+    struct msg_link_role m = {
+        .term = v->term,
+        .role = (uint8_t)v->role,
+        .leader = v->leader,
+        .leader_address = text_of(leader ? leader->client_address : ""),
+        .start_index = s->start_index,
+        .lease_until_ns = lease_ns,
+    };
+    link_send(l, MSG_link_role, &m);
 }
 
 bool link_lease_end(struct journal_link *l)

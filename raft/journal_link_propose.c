@@ -58,8 +58,7 @@ void link_drop_pending(struct journal_link *l)
     }
 }
 
-/* All that wait here were executed under a role we no longer have. */
-static void refuse_pending(struct journal_link *l)
+void link_refuse_pending(struct journal_link *l)
 {
     struct link_session *s = &l->session;
     if (s->pending_count)
@@ -183,7 +182,7 @@ void link_propose_pending(struct journal_link *l)
         counter_add(&metrics(l)->proposals_held,
                     l->session.pending_count); /* tried again by the timer and by progress */
     else if (r < 0 && r != -CV_STOPPING)
-        refuse_pending(l);
+        link_refuse_pending(l);
 }
 
 void link_propose_hook(struct loop_hook *hook)
@@ -215,34 +214,4 @@ void link_tell_credit(struct journal_link *l)
     s->disk_low = low;
     struct msg_link_credit m = {.bytes = l->options.credit_bytes, .entries = LINK_CREDIT_ENTRIES, .disk_low = low};
     link_send(l, MSG_link_credit, &m);
-}
-
-void link_tell_role(struct journal_link *l)
-{
-    struct link_session *s = &l->session;
-    const struct journal_view *v = journal_driver_view(l->driver);
-    bool another = s->role != v->role || s->role_term != v->term;
-    uint64_t lease_ns = link_lease(l);
-    if (!another && s->role_leader == v->leader && s->lease_until_ns == lease_ns)
-        return;
-    if (another) {
-        refuse_pending(l);
-        s->start_index = v->role == RAFT_LEADER ? v->last : 0;
-        s->roles_unseen++;
-    }
-    s->role = (uint8_t)v->role;
-    s->role_term = v->term;
-    s->role_leader = v->leader;
-    s->lease_until_ns = lease_ns;
-    const struct raft_conf *conf = journal_driver_conf(l->driver);
-    const struct raft_member *leader = conf && v->leader ? raft_conf_find(conf, v->leader) : NULL;
-    struct msg_link_role m = {
-        .term = v->term,
-        .role = (uint8_t)v->role,
-        .leader = v->leader,
-        .leader_address = text_of(leader ? leader->client_address : ""),
-        .start_index = s->start_index,
-        .lease_until_ns = lease_ns,
-    };
-    link_send(l, MSG_link_role, &m);
 }
