@@ -20,6 +20,7 @@
 #include "bin/healthy.h"
 #include "bin/sections.h"
 #include "conf/daemon.h"
+#include "conf/dir_lock.h"
 #include "meta/master_dir.h"
 #include "meta/master_keeper.h"
 
@@ -42,23 +43,31 @@ static void has_failed(void *arg, int error)
 
 static const struct option_section *const own_sections[] = {&cluster_section, &master_section, &log_section, NULL};
 
+static const char *commands(void)
+{
+    return "  cv-master format --cluster UUID|new [--dir DIR]\n"
+           "      make an empty directory a master's; new: of a new cluster, whose id is printed\n"
+           "  cv-master restore --cluster UUID --from BACKUP [--dir DIR]\n"
+           "      the same with the names of a backup (cv restore does this and the journal's part)\n"
+           "  cv-master rejoin [--yes UUID] [--dir DIR]\n"
+           "      throw its state away: the journal beside it, a new member, brings another\n";
+}
+
 static const struct daemon_program program = {
     .name = "cv-master",
     .summary = "the namespace of a Curvine cluster",
     .sections = curvine_sections,
     .own = own_sections,
     .healthy = loops_turn,
-    .arguments = "[format --cluster UUID|new [--dir DIR] | restore --cluster UUID --from BACKUP [--dir DIR] |"
-                 " rejoin [--yes UUID] [--dir DIR]]",
+    .arguments = "[COMMAND ...]",
+    .commands = commands,
     .ready = is_ready,
     .status = status_page,
 };
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: cv-master [OPTIONS] [format --cluster UUID|new [--dir DIR] |\n"
-                    "                 restore --cluster UUID --from BACKUP [--dir DIR] |\n"
-                    "                 rejoin [--yes UUID] [--dir DIR]]\n");
+    fprintf(stderr, "usage: cv-master [options] [COMMAND ...], where there are\n%s", commands());
     return DAEMON_USAGE;
 }
 
@@ -106,7 +115,8 @@ static int format(const struct master_options *o, int count, char **arguments)
     }
     int r = master_dir_format(dir, cluster);
     if (r < 0) {
-        fprintf(stderr, "cv-master: cannot format '%s': %s (%s)\n", dir, cv_error_text(r), cv_error_name(r));
+        fprintf(stderr, "cv-master: cannot format '%s': %s (%s)%s\n", dir, cv_error_text(r), cv_error_name(r),
+                r == -CV_LOCKED ? ": stop it first (systemctl stop cv-master)" : "");
         return DAEMON_FAILED;
     }
     printf("%s\n", uuid_format(cluster, text));
@@ -135,6 +145,8 @@ static int rejoin(const struct master_options *o, int count, char **arguments)
     static const struct option names[] = {
         {"yes", required_argument, NULL, 'y'}, {"dir", required_argument, NULL, 'd'}, {0}};
     const char *dir = o->dir, *yes = NULL;
+    int lock_fd cleanup(closep) = -1;
+    pid_t holder = 0;
     struct uuid cluster;
     optind = 0;
     for (int c; (c = getopt_long(count, arguments, "d:y:", names, NULL)) != -1;) {
@@ -144,6 +156,12 @@ static int rejoin(const struct master_options *o, int count, char **arguments)
     }
     if (arguments[optind])
         return usage();
+    if (dir_lock(dir, &lock_fd, &holder) == -CV_LOCKED) {
+        fprintf(stderr, "cv-master: process %d works in %s: stop it first (systemctl stop cv-master)\n", (int)holder,
+                dir);
+        return DAEMON_FAILED;
+    }
+    closep(&lock_fd); /* for whom does it */
     int r = master_dir_cluster(dir, &cluster);
     if (r == 0) {
         fprintf(stderr,

@@ -358,11 +358,19 @@ static const struct option long_options[] = {
     {0},
 };
 
+const char *journal_tool_commands(void)
+{
+    static char text[2048];
+    size_t n = 0;
+    for (size_t i = 0; i < array_size(tools) && n < sizeof(text); i++)
+        n += (size_t)snprintf(text + n, sizeof(text) - n, "  cv-journal %s %s\n      %s\n", tools[i].name,
+                              tools[i].usage, tools[i].help);
+    return text;
+}
+
 static void print_help(void)
 {
-    printf("Tools for the directory of a journal that does not run:\n\n");
-    for (size_t i = 0; i < array_size(tools); i++)
-        printf("  cv-journal %s %s\n      %s\n", tools[i].name, tools[i].usage, tools[i].help);
+    printf("Tools for the directory of a journal that does not run:\n\n%s", journal_tool_commands());
     printf(
         "\nEach refuses while the journal runs (stop it first). What is thrown away is said before, and done only when "
         "the\n"
@@ -451,9 +459,27 @@ static int run(struct tool *t, int argc, char **argv, const struct option_sectio
     return TOOL_USAGE;
 }
 
+/* Where the first word is that is no option, nor the value of one; argc: there is none. */
+static int find_command(int argc, char **argv)
+{
+    static const char *const valued[] = {"-c", "-s", "-d", "--config", "--set", "--dir"};
+    int i = 1;
+    while (i < argc && argv[i][0] == '-') {
+        bool has_value = false;
+        for (size_t k = 0; k < array_size(valued); k++)
+            has_value |= strcmp(argv[i], valued[k]) == 0;
+        i += has_value ? 2 : 1;
+    }
+    return min(i, argc);
+}
+
 int journal_tool_main(int argc, char **argv, const struct option_section *const *sections)
 {
-    struct tool t = {.command = argv[1], .from = 1, .to = UINT64_MAX};
+    int at = find_command(argc, argv);
+    char *command = argv[at];
+    memmove(argv + 2, argv + 1, (size_t)(at - 1) * sizeof(*argv)); /* to the front */
+    argv[1] = command;
+    struct tool t = {.command = command, .from = 1, .to = UINT64_MAX};
     t.sets = calloc((size_t)argc, sizeof(t.sets[0]));
     if (!t.sets)
         return TOOL_FAILED;
@@ -465,8 +491,9 @@ int journal_tool_main(int argc, char **argv, const struct option_section *const 
 
 bool journal_tool_is(int argc, char **argv)
 {
-    for (size_t i = 0; argc > 1 && i < array_size(tools); i++)
-        if (strcmp(argv[1], tools[i].name) == 0)
+    int at = find_command(argc, argv);
+    for (size_t i = 0; at < argc && i < array_size(tools); i++)
+        if (strcmp(argv[at], tools[i].name) == 0)
             return true;
     return false;
 }

@@ -14,8 +14,11 @@
 
 #include "conf/options.h"
 
-/* Does the command line name a tool? */
+/* Does the command line name a tool? Options may be before it. */
 bool journal_tool_is(int argc, char **argv);
+
+/* What there is, in lines for people. Borrowed for ever; one thread. */
+const char *journal_tool_commands(void);
 
 /* Run it; returns the exit status. */
 int journal_tool_main(int argc, char **argv, const struct option_section *const *sections);

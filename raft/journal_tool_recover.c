@@ -269,8 +269,36 @@ int tool_force_new_cluster(struct tool *t)
 
 /* ---- rejoin ---- */
 
-/* What is known of the log that goes: not much, if it is damaged. */
-static int say_rejoin(const struct tool *t, struct uuid *cluster)
+/* An empty log that never voted, under an id that nobody knows yet, and no step of a rejoin is left to be done. */
+static bool waits_already(const struct tool *t, const struct journal_state *s, struct uuid cluster)
+{
+    static const char *const left[] = {"log.old", "rejoin"};
+    bool clean = true;
+    for (size_t i = 0; i < array_size(left); i++) {
+        char path[4096];
+        int n = snprintf(path, sizeof(path), "%s/%s", t->dir, left[i]);
+        clean = clean && n < (int)sizeof(path) && access(path, F_OK) < 0 && errno == ENOENT;
+    }
+    return clean && s->term == 0 && s->last == 0 && s->first <= 1 && uuid_equal(s->cluster, cluster) &&
+           (t->incarnation == 0 || t->incarnation == s->incarnation);
+}
+
+static void say_waits(const struct tool *t, uint64_t node, struct uuid cluster)
+{
+    char text[17], id[UUID_STRING];
+    journal_node_text(node, text);
+    uuid_format(cluster, id);
+    if (t->json)
+        printf("{\"cluster\":\"%s\",\"node\":\"%s\",\"old\":\"\",\"changed\":false}\n", id, text);
+    else
+        printf("%s: node %s of cluster %s, waiting to be added already: nothing was changed\n"
+               "next: throw the namespace beside it away too (cv-master rejoin --yes %s), start both,\n"
+               "and: cv raft add HOST:PORT, or cv raft replace OLD HOST:PORT (cv raft status names OLD)\n",
+               t->dir, text, id, id);
+}
+
+/* What is known of the log that goes: not much, if it is damaged. *ret_waits: the node that waits already, nothing goes; or 0. */
+static int say_rejoin(const struct tool *t, struct uuid *cluster, uint64_t *ret_waits)
 {
     struct buf why cleanup(buf_fini) = {0};
     struct journal_store *s cleanup(journal_store_free_p) = NULL;
@@ -285,6 +313,9 @@ static int say_rejoin(const struct tool *t, struct uuid *cluster)
         const struct journal_state *st = journal_store_state(s);
         if (uuid_is_none(*cluster))
             *cluster = st->cluster;
+        *ret_waits = waits_already(t, st, *cluster) ? st->node : 0;
+        if (*ret_waits)
+            return TOOL_OK;
         fprintf(stderr,
                 "%s: node %s, incarnation %u: entries %" PRIu64 " to %" PRIu64 ", last of term %" PRIu64
                 ", known commit at least %" PRIu64 "\n",
@@ -311,10 +342,13 @@ int tool_rejoin(struct tool *t)
         tool_complain(t, "'%s' is not a UUID", t->cluster);
         return TOOL_USAGE;
     }
-    int status = say_rejoin(t, &cluster);
-    if (status == TOOL_OK)
+    uint64_t waits = 0;
+    int status = say_rejoin(t, &cluster, &waits);
+    if (status == TOOL_OK && waits)
+        say_waits(t, waits, cluster);
+    if (status == TOOL_OK && !waits)
         status = confirm(t, cluster);
-    if (status != TOOL_OK)
+    if (status != TOOL_OK || waits)
         return status;
     int r = journal_rejoin(t->dir, cluster, (uint32_t)t->incarnation, &why, &cluster, &old, &node);
     if (r < 0)
@@ -323,7 +357,7 @@ int tool_rejoin(struct tool *t)
     uuid_format(cluster, id);
     if (t->json) {
         char old_text[17];
-        printf("{\"cluster\":\"%s\",\"node\":\"%s\",\"old\":\"%s\"}\n", id, text,
+        printf("{\"cluster\":\"%s\",\"node\":\"%s\",\"old\":\"%s\",\"changed\":true}\n", id, text,
                old ? journal_node_text(old, old_text) : "");
         return TOOL_OK;
     }

@@ -85,8 +85,12 @@ static const char usual_statuses[] =
 
 static void print_help(const struct daemon_program *p)
 {
-    printf("%s: %s\n\nUsage: %s [options]%s%s\n%s\nSignals: %s\nExit status: %s\n", p->name, p->summary, p->name,
-           p->arguments ? " " : "", p->arguments ? p->arguments : "", usual_options, usual_signals, usual_statuses);
+    printf("%s: %s\n\nUsage: %s [options]%s%s\n%s\n", p->name, p->summary, p->name, p->arguments ? " " : "",
+           p->arguments ? p->arguments : "", usual_options);
+    if (p->commands)
+        printf("Commands, for its data directory while it does not run; options before or behind:\n%s\n",
+               p->commands());
+    printf("Signals: %s\nExit status: %s\n", usual_signals, usual_statuses);
     struct buf out cleanup(buf_fini) = {0};
     int r = 0;
     for (uint32_t i = 0; r == 0 && p->own[i]; i++) {
@@ -107,6 +111,11 @@ static int write_man(const struct daemon_program *p, struct buf *out)
     r = r < 0 ? r : man_lines(out, usage);
     r = r < 0 ? r : man_section(out, "OPTIONS");
     r = r < 0 ? r : man_terms(out, usual_options);
+    if (p->commands) {
+        r = r < 0 ? r : man_section(out, "COMMANDS");
+        r = r < 0 ? r : man_text(out, "For its data directory, while it does not run. Options come before or behind.");
+        r = r < 0 ? r : man_lines(out, p->commands());
+    }
     r = r < 0 ? r : man_section(out, "CONFIGURATION");
     r = r < 0 ? r : man_text(out, "The sections of curvine.yaml this program reads:");
     r = r < 0 ? r : options_man(p->own, out);
@@ -125,6 +134,33 @@ static void print_man(const struct daemon_program *p)
         fwrite(out.p, 1, out.n, stdout);
 }
 
+/* How many arguments the usual option at argv[i] takes up; 0: it is none. */
+static int usual_option(int argc, char **argv, int i)
+{
+    static const char *const names[] = {"-c", "-s", "--config", "--set"};
+    for (size_t k = 0; k < array_size(names); k++) {
+        size_t n = strlen(names[k]);
+        if (strcmp(argv[i], names[k]) == 0)
+            return i + 1 < argc ? 2 : 1;
+        if (strncmp(argv[i], names[k], n) == 0 && (n == 2 || argv[i][n] == '='))
+            return 1;
+    }
+    return 0;
+}
+
+void daemon_options_first(int argc, char **argv)
+{
+    int end = 1; /* of the options in front */
+    for (int i = 1, n; i < argc && strcmp(argv[i], "--") != 0; i += n ? n : 1) {
+        n = usual_option(argc, argv, i);
+        for (int k = 0; k < n; k++, end++) {
+            char *moved = argv[i + k];
+            memmove(&argv[end + 1], &argv[end], (size_t)(i + k - end) * sizeof(*argv));
+            argv[end] = moved;
+        }
+    }
+}
+
 enum { OPTION_CHECK_CONFIG = 256, OPTION_MAN };
 
 /* Returns false when there is nothing to run: *ret_status says how it ended. */
@@ -140,6 +176,7 @@ static bool parse_command_line(struct daemon *d, int argc, char **argv, bool *re
         {0},
     };
     *ret_status = DAEMON_OK;
+    daemon_options_first(argc, argv);
     for (int c; (c = getopt_long(argc, argv, "+c:s:hV", names, NULL)) != -1;)
         switch (c) {
         case 'c': d->path = optarg; break;
@@ -218,7 +255,8 @@ int daemon_new(const struct daemon_program *program, int argc, char **argv, stru
         log_error(r, "start");
         return DAEMON_FAILED;
     }
-    log_info("%s " CV_VERSION ", configuration: %s", program->name, d->path ? d->path : "none, all defaults");
+    if (!d->arguments[0]) /* it is going to run */
+        log_info("%s " CV_VERSION ", configuration: %s", program->name, d->path ? d->path : "none, all defaults");
     *ret = take(d);
     return DAEMON_OK;
 }

@@ -43,7 +43,8 @@ struct daemon_program {
     const char *summary;                          /* one line for --help */
     const struct option_section *const *sections; /* all of curvine.yaml */
     const struct option_section *const *own;      /* those this daemon reads, NULL-terminated: for --help */
-    const char *arguments; /* what follows the options, for --help: "PATH MOUNTPOINT"; NULL: nothing may */
+    const char *arguments;         /* what follows the options, for --help: "PATH MOUNTPOINT"; NULL: nothing may */
+    const char *(*commands)(void); /* the commands among these, lines for --help and the manual page; NULL: none */
 
     /* The functions below may be NULL. They are called while daemon_run() runs only, so they may use what is started
      * before it and stopped behind it; arg is what daemon_set_arg() said. */
@@ -66,6 +67,10 @@ struct daemon *daemon_free(struct daemon *d);
 DEFINE_CLEANUP(struct daemon *, daemon_free)
 
 void daemon_set_arg(struct daemon *d, void *arg);
+
+/* Bring --config and --set (-c, -s) to the front, in their order: before a command and behind it they are the same.
+ * daemon_new() does it. */
+void daemon_options_first(int argc, char **argv);
 
 /* What followed the options on the command line, NULL-terminated. */
 char **daemon_arguments(const struct daemon *d);

@@ -80,8 +80,19 @@ proposer() {
     has "cv-journal format"
     test ! -e none
     run -2 cv-journal fromat
+    has "unknown command 'fromat'"
     run -0 cv-journal check --help
     has "Exit status"
+    # Options before a command and behind it are the same.
+    printf 'journal:\n  dir: %s/d\n' "$PWD" >some.yaml
+    run -0 cv-journal --config some.yaml join --cluster $CLUSTER
+    run -0 cv-journal check --config some.yaml
+    run -0 cv-journal -d d check
+    run -0 cv-journal --config=some.yaml -s journal.port=1 check --json
+    run -0 cv-journal --help
+    has "cv-journal force-new-cluster --keep NODE"
+    run -0 cv-journal --man
+    has "throw this log away"
 }
 
 @test "a flipped byte in the log: quarantine, check says where" {

@@ -74,6 +74,23 @@ tools() {
     [ "$(cat other/file)" = precious ]
 }
 
+@test "a tool says what it did and nothing else; options go before a command and behind it; a running master's state stays" {
+    configure
+    run -0 cv-master format --cluster new --config "$CURVINE_CONFIG"
+    [[ $output =~ ^[0-9a-f-]{36}$ ]]
+    id=$output
+    run -1 cv-master --config "$CURVINE_CONFIG" rejoin </dev/null
+    has "thrown away"
+    lacks "info:"
+    start master cv-master
+    until_ok 10 grep "listening on" master.log
+    run -1 cv-master rejoin --yes "$id"
+    has "stop it first (systemctl stop cv-master)"
+    lacks "thrown away"
+    run -1 cv-master format --cluster new
+    has "stop it first"
+}
+
 attached_times() {
     [ "$(curl -s "http://127.0.0.1:$jhttp/metrics" | awk '$1 == "curvine_journal_attaches_total" { print $2 }')" -ge "$1" ]
 }

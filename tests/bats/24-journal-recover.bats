@@ -82,6 +82,18 @@ node() {
     has "cv-master rejoin"
     [ "$(node a)" != "$old" ]
     [ "$(cv-journal check -d a --json | jq -c '[.last, .term]')" = "[0,0]" ]
+    # Typed again: the id it will be added by stays, unless it is to be another one's.
+    new=$(node a)
+    run -0 cv-journal rejoin -d a </dev/null
+    has "waiting to be added already: nothing was changed"
+    has "cv raft replace OLD"
+    run -0 cv-journal rejoin -d a --yes $CLUSTER --json
+    [ "$(jq -r '.node, .changed' <<<"$output" | xargs)" = "$new false" ]
+    [ "$(node a)" = "$new" ]
+    run -1 cv-journal rejoin -d a --incarnation 5 </dev/null
+    has "thrown away"
+    run -0 cv-journal rejoin -d a --incarnation 5 --yes $CLUSTER
+    [ "$(node a)" != "$new" ]
     run -4 cv-journal rejoin -d none --yes $CLUSTER
     test ! -e none
     mkdir empty
