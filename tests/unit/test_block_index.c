@@ -121,3 +121,53 @@ TEST(index_rows_end_with_an_error_before_a_damaged_file)
     ck_assert_int_eq(n, row);
     block_index_free(x);
 }
+
+/* Keys that begin with "r" and a byte, and the end of those that begin with it. */
+static struct block_row_key short_key(uint8_t a, uint8_t b, uint8_t n)
+{
+    return (struct block_row_key){.n = n, .p = {'r', a, b}};
+}
+
+static int count_prefix(struct block_index *x, struct block_row_key prefix)
+{
+    struct block_iter *it cleanup(block_iter_free_p) = NULL;
+    struct block_row_key key;
+    int n = 0, r;
+    ck_assert_int_eq(block_iter_new(x, &prefix, NULL, &it), 0);
+    while ((r = block_iter_next(it, &key)) == 1)
+        n++;
+    ck_assert_int_eq(r, 0);
+    return n;
+}
+
+TEST(index_iterator_gives_all_rows_of_a_prefix_and_looks_at_no_others)
+{
+    struct block_index *x;
+    struct block_batch *b cleanup(block_batch_free_p) = block_batch_new();
+    ck_assert_int_eq(block_index_open(index_path(), BLOCK_INDEX_CREATE, 1 << 20, &x), 0);
+    struct block_row_mark row = {0};
+    for (int i = 0; i < 256; i++) {
+        struct block_row_key last = short_key(0xff, (uint8_t)i, 3), other = short_key(7, (uint8_t)i, 3);
+        block_batch_put(b, &last, &row, sizeof(row));
+        block_batch_put(b, &other, &row, sizeof(row));
+    }
+    for (int i = 0; i < 5000; i++) { /* many files that were here once */
+        struct block_row_key k = {.n = 6, .p = {'r', 9}};
+        memcpy(k.p + 2, &i, 4);
+        block_batch_put(b, &k, &row, sizeof(row));
+        block_batch_delete(b, &k);
+    }
+    ck_assert_int_eq(block_index_write(x, b, false), 0);
+    ck_assert_int_eq(count_prefix(x, short_key(0xff, 0, 2)), 256); /* nothing can be behind them */
+    ck_assert_int_eq(count_prefix(x, short_key(7, 0xff, 3)), 1);
+    ck_assert_int_eq(count_prefix(x, short_key(7, 0, 2)), 256);
+
+    rocksdb_set_perf_level(rocksdb_enable_count);
+    rocksdb_perfcontext_t *count = rocksdb_perfcontext_create();
+    rocksdb_perfcontext_reset(count);
+    ck_assert_int_eq(count_prefix(x, short_key(8, 0, 2)), 0);
+    ck_assert_uint_lt(rocksdb_perfcontext_metric(count, rocksdb_internal_delete_skipped_count), 10);
+    rocksdb_perfcontext_destroy(count);
+    rocksdb_set_perf_level(rocksdb_disable);
+    block_index_free(x);
+}
