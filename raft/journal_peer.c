@@ -13,68 +13,9 @@
 
 enum {
     LOOK_NS = NS_PER_S,
-    LEAVE_NS = 10 * NS_PER_S, /* a former member hears how it left */
 };
 
-/* ---- who there is ---- */
-
-struct peer *peers_find(struct journal_peers *p, uint64_t id)
-{
-    list_for_each (e, &p->peers) {
-        struct peer *peer = list_entry(e, struct peer, link);
-        if (peer->id == id)
-            return peer;
-    }
-    return NULL;
-}
-
-struct peer *peers_get(struct journal_peers *p, uint64_t id)
-{
-    struct peer *peer = peers_find(p, id);
-    if (peer || p->peer_count == PEERS_MAX)
-        return peer;
-    peer = calloc(1, sizeof(*peer));
-    if (!peer)
-        return NULL;
-    peer->p = p;
-    peer->id = id;
-    peer->leave_ns = clock_ns() + LEAVE_NS;
-    peer_out_init(peer);
-    list_push_back(&p->peers, &peer->link);
-    p->peer_count++;
-    return peer;
-}
-
-static bool peer_idle(const struct peer *peer)
-{
-    return !peer_out_busy(peer) && !peer->in[PEER_CONTROL] && !peer->in[PEER_ENTRIES] && !peer->disk.busy;
-}
-
-static void free_peer(struct peer *peer)
-{
-    assert(peer_idle(peer));
-    list_remove(&peer->link);
-    peer->p->peer_count--;
-    journal_read_fini(&peer->disk.read);
-    free(peer);
-}
-
-/* No member any more. What it does not know yet, its own removal, it may still learn. */
-static void leave(struct journal_peers *p, struct peer *peer)
-{
-    char node[17];
-    log_info("node %s is no member any more", journal_node_text(peer->id, node));
-    peer->member = false;
-    peer->leave_ns = clock_ns() + LEAVE_NS;
-    p->removed[p->removed_count++ % PEER_REMOVED_MAX] = peer->id;
-}
-
-static void forget_removed(struct journal_peers *p, uint64_t id)
-{
-    for (uint32_t i = 0; i < PEER_REMOVED_MAX; i++)
-        if (p->removed[i] == id)
-            p->removed[i] = 0;
-}
+/* ---- who belongs to the cluster ---- */
 
 static int start_listening(struct journal_peers *p)
 {
@@ -104,13 +45,13 @@ static void set_members(struct journal_peers *p, const struct raft_conf *conf)
     list_for_each (e, &p->peers) {
         struct peer *peer = list_entry(e, struct peer, link);
         if (peer->member && !raft_conf_find(conf, peer->id))
-            leave(p, peer);
+            peers_leave(p, peer);
     }
     for (uint32_t i = 0; i < conf->count; i++) {
         const struct raft_member *m = &conf->members[i];
         if (m->id == self)
             continue;
-        forget_removed(p, m->id);
+        peers_forget_removed(p, m->id);
         struct peer *peer = peers_get(p, m->id);
         if (!peer)
             continue; /* out of memory: tried with the next configuration */
@@ -181,8 +122,8 @@ static void look(struct loop_timer *timer)
         if (peer->member || now < peer->leave_ns)
             continue;
         peer_disconnect(peer);
-        if (peer_idle(peer))
-            free_peer(peer);
+        if (peer_is_idle(peer))
+            peers_drop(peer);
     }
     count_gauges(p);
 }
@@ -194,11 +135,6 @@ void journal_peers_gauges(const struct journal_peers *p, struct journal_gauges *
 }
 
 /* ---- life ---- */
-
-uint32_t peers_silent_ms(const struct journal_peers *p)
-{
-    return max(2 * p->options.election_ms, 1000u);
-}
 
 DEFINE_CLEANUP(struct journal_peers *, journal_peers_free)
 
@@ -231,7 +167,7 @@ struct journal_peers *journal_peers_free(struct journal_peers *p)
         return NULL;
     assert(p->in_count == 0 && !io_op_busy(&p->accept));
     list_for_each_safe (e, &p->peers)
-        free_peer(list_entry(e, struct peer, link));
+        peers_drop(list_entry(e, struct peer, link));
     free(p);
     return NULL;
 }
@@ -248,19 +184,6 @@ int journal_peers_start(struct journal_peers *p, struct journal_driver *driver)
     if (r == 0)
         loop_timer_start(p->options.loop, &p->look, clock_ns() + LOOK_NS);
     return r;
-}
-
-void peers_finish_stop(struct journal_peers *p)
-{
-    if (!p->stopping || p->in_count || p->question_count || io_op_busy(&p->accept) || !p->stopped)
-        return;
-    list_for_each (e, &p->peers)
-        if (!peer_idle(list_entry(e, struct peer, link)))
-            return;
-    p->fd = loop_close(p->options.loop, p->fd);
-    void (*stopped)(void *arg) = p->stopped;
-    p->stopped = NULL;
-    stopped(p->stopped_arg);
 }
 
 void journal_peers_stop(struct journal_peers *p, void (*stopped)(void *arg), void *arg)
@@ -284,22 +207,4 @@ uint16_t journal_peers_port(const struct journal_peers *p)
 {
     const char *colon = strrchr(p->address, ':');
     return p->fd >= 0 && colon ? (uint16_t)atoi(colon + 1) : 0;
-}
-
-int journal_peers_dial(struct journal_peers *p, uint64_t node, enum peer_channel channel, struct journal_dial *d)
-{
-    struct peer *peer = peers_find(p, node);
-    if (!peer || !peer->address[0])
-        return -ENOENT;
-    *d = (struct journal_dial){
-        .loop = p->options.loop,
-        .self = &p->options.self,
-        .channel = channel,
-        .to = node,
-        .step_ms = 1000,
-        .silent_ms = peers_silent_ms(p),
-        .done = d->done,
-    };
-    snprintf(d->address, sizeof(d->address), "%s", peer->address);
-    return 0;
 }

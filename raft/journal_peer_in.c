@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Who comes in: accept, hello, what is refused; and every frame that is received, also on the connections we made.
- */
+/* Who comes in: accept, hello, what is refused. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -9,7 +7,6 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/hash.h"
 #include "base/log.h"
 #include "raft/journal_digest.h"
 #include "raft/journal_peer_internal.h"
@@ -23,54 +20,6 @@ struct peer_question {
     struct peer_in *in; /* NULL: it is gone */
     struct journal_digest_job job;
 };
-
-/* ---- frames ---- */
-
-int peer_decode(const struct journal_self *self, uint64_t from, const struct rpc_frame *f, struct raft_entry *entries,
-                struct raft_message *ret)
-{
-    struct msg_peer_raft m;
-    if (f->header.type != MSG_peer_raft || f->header.incarnation != self->incarnation)
-        return -CV_BAD_MESSAGE;
-    int r = msg_peer_raft_decode(f->body, f->header.body_len, &m);
-    if (r < 0)
-        return r;
-    const uint8_t *head = (const uint8_t *)m.head.p;
-    if (m.head.n == 0 || head + m.head.n != f->body + f->header.body_len) /* the payloads follow at once */
-        return -CV_BAD_MESSAGE;
-    if (crc32c(0, f->data, f->header.data_len) != f->header.aux)
-        return -CV_BAD_CHECKSUM;
-    r = raft_message_decode(head, m.head.n + f->header.data_len, entries, ret);
-    if (r == 0 && (ret->from != from || ret->to != self->node))
-        r = -CV_BAD_MESSAGE; /* forged, or of a node that is no longer here */
-    return r;
-}
-
-void peer_on_frame(struct peer *peer, enum peer_channel channel, struct rpc_conn *c, const struct rpc_frame *f)
-{
-    struct journal_peers *p = peer->p;
-    struct raft_entry entries[RAFT_APPEND_ENTRIES_MAX];
-    struct raft_message m;
-    struct journal_metrics *metrics = journal_driver_metrics(p->driver);
-    uint64_t bytes = FRAME_HEADER_SIZE + f->header.body_len + f->header.data_len;
-    peer->figures.bytes_in += bytes;
-    peer->figures.messages_in++;
-    counter_add(&metrics->peer_bytes_in, bytes);
-    counter_add(&metrics->peer_messages_in, 1);
-    int r = peer_decode(&p->options.self, peer->id, f, entries, &m);
-    if (r == -CV_UNKNOWN_MESSAGE)
-        return; /* of a newer version: any message may be lost */
-    if (r == 0)
-        r = journal_driver_message(p->driver, &m);
-    if (r == -CV_BAD_MESSAGE || r == -CV_BAD_CHECKSUM) {
-        char node[17];
-        log_warn(r, "node %s (%s) sends what cannot be: disconnecting it", journal_node_text(peer->id, node),
-                 rpc_conn_peer(c));
-        rpc_conn_close(c, r);
-    } else if (r < 0) {
-        counter_add(&metrics->peer_dropped, 1);
-    }
-}
 
 /* ---- hello ---- */
 
@@ -100,14 +49,6 @@ static void note_refused(struct journal_peers *p, uint64_t node, const char *fro
     counter_add(&journal_driver_metrics(p->driver)->peer_refused, 1);
 }
 
-static bool was_removed(const struct journal_peers *p, uint64_t id)
-{
-    for (uint32_t i = 0; i < PEER_REMOVED_MAX; i++)
-        if (p->removed[i] == id)
-            return true;
-    return false;
-}
-
 /* Only a leader, or who saw it leave by a committed configuration, can tell that somebody is no member: a follower may
  * lack the very entries that made the caller one (4.1), and must take them from whoever leads. */
 static int check_member(struct journal_peers *p, uint64_t id, struct msg_peer_hello_answer *answer)
@@ -117,7 +58,7 @@ static int check_member(struct journal_peers *p, uint64_t id, struct msg_peer_he
     if (!conf || raft_conf_find(conf, id))
         return 0;
     raft_status(journal_driver_raft(p->driver), &s);
-    if (s.conf_committed && was_removed(p, id)) {
+    if (s.conf_committed && peers_was_removed(p, id)) {
         journal_hello_refuse(answer, -EPERM, "removed from the cluster: to come back, rejoin as a new member");
         return -EPERM;
     }

@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Peers: what their sources share. journal_peer.c: who there is, life; journal_peer_in.c: who comes in, and what is
- * received; journal_peer_out.c: dialing and sending; journal_peer_read.c: old entries from disk; journal_peer_status.c.
+ * Peers: what their sources share. Each line calls those below it:
+ *
+ *      journal_peer.c        members, listening, life      journal_peer_status.c
+ *      journal_peer_in.c     who comes in: accept, hello
+ *      journal_peer_list.c   who there is, and who left
+ *      journal_peer_out.c    the connections we make
+ *      journal_peer_send.c   what waits for the wire, with entries from memory or disk
+ *      journal_peer_frame.c  one frame, out or in; the end of all connections
  */
 #pragma once
 
@@ -100,39 +106,46 @@ struct journal_peers {
     void *stopped_arg;
 };
 
-/* ---- journal_peer.c ---- */
-struct peer *peers_find(struct journal_peers *p, uint64_t id);
-/* Find or make. NULL: too many, or no memory. */
-struct peer *peers_get(struct journal_peers *p, uint64_t id);
-/* Something that was in flight has ended. */
-void peers_finish_stop(struct journal_peers *p);
-uint32_t peers_silent_ms(const struct journal_peers *p);
-
 /* ---- journal_peer_in.c ---- */
 void peers_start_accept(struct journal_peers *p);
 void peers_close_late(struct journal_peers *p, uint64_t now);
+
+/* ---- journal_peer_list.c ---- */
+struct peer *peers_find(struct journal_peers *p, uint64_t id);
+/* Find or make. NULL: too many, or no memory. */
+struct peer *peers_get(struct journal_peers *p, uint64_t id);
+/* No member any more. What it does not know yet, its own removal, it may still learn. */
+void peers_leave(struct journal_peers *p, struct peer *peer);
+void peers_forget_removed(struct journal_peers *p, uint64_t id);
+bool peers_was_removed(const struct journal_peers *p, uint64_t id);
+void peers_drop(struct peer *peer); /* it is idle */
+
+/* ---- journal_peer_out.c ---- */
+void peer_out_init(struct peer *peer);
+void peer_connect(struct peer *peer);
+void peer_disconnect(struct peer *peer);
+/* As journal_peers_dial(). */
+int peer_fill_dial(struct peer *peer, enum peer_channel channel, struct journal_dial *d);
+
+/* ---- journal_peer_send.c ---- */
+void peer_send(struct peer *peer, const struct raft_message *m);
+/* Entries that wait, as far as there is room. */
+void peer_pump(struct peer *peer);
+
+/* ---- journal_peer_frame.c ---- */
+/* The open connection for what we say on this channel, or NULL. */
+struct rpc_conn *peer_conn(const struct peer *peer, enum peer_channel channel);
+/* Send a message with its entries. */
+int peer_put(struct peer *peer, enum peer_channel channel, const struct raft_message *m,
+             const struct journal_entry *const *entries);
+void peer_dropped(struct peer *peer, uint32_t messages); /* for the figures */
 /* A message of node from, as it came in a frame; entries (RAFT_APPEND_ENTRIES_MAX of them) borrow from the frame. Errors:
  * -CV_BAD_MESSAGE, -CV_BAD_CHECKSUM the connection cannot be trusted; -CV_UNKNOWN_MESSAGE of a newer version. */
 int peer_decode(const struct journal_self *self, uint64_t from, const struct rpc_frame *f, struct raft_entry *entries,
                 struct raft_message *ret);
 /* A frame of a connection whose ends know each other. */
 void peer_on_frame(struct peer *peer, enum peer_channel channel, struct rpc_conn *c, const struct rpc_frame *f);
-
-/* ---- journal_peer_out.c ---- */
-void peer_out_init(struct peer *peer);
-void peer_connect(struct peer *peer);
-void peer_disconnect(struct peer *peer);
-bool peer_out_busy(const struct peer *peer);
-void peer_send(struct peer *peer, const struct raft_message *m);
-/* Entries that wait, as far as there is room. */
-void peer_pump(struct peer *peer);
-/* The open connection for what we say on this channel, or NULL. */
-struct rpc_conn *peer_conn(const struct peer *peer, enum peer_channel channel);
-/* Send a message with its entries. */
-int peer_put(struct peer *peer, enum peer_channel channel, const struct raft_message *m,
-             const struct journal_entry *const *entries);
-/* The first waiting message was sent with count entries: the rest of its range stays. count 0: it is gone. */
-void peer_shorten_first(struct peer *peer, uint32_t count, uint64_t last_term);
-
-/* ---- journal_peer_read.c ---- */
-void peer_read_first(struct peer *peer);
+uint32_t peers_silent_ms(const struct journal_peers *p); /* without an acknowledgement connections end */
+bool peer_is_idle(const struct peer *peer);              /* nothing is open or in flight */
+/* Something that was in flight has ended. */
+void peers_finish_stop(struct journal_peers *p);
