@@ -94,6 +94,10 @@ int cli_print(struct cli *cli, struct out *o);
 /* Write text to stdout as it is. Returns CLI_OK, or reports and returns CLI_FAILED. */
 int cli_write(struct cli *cli, const struct buf *text);
 
+/* For what is printed as it is found: the status of it, r saying how that went (0, or the error of the first write that failed;
+ * -EPIPE is none). Writes out what stdio still has. */
+int cli_printed(struct cli *cli, int r);
+
 /* The configuration: defaults, file, global options. Read at the first call; mistakes are reported.
  * Errors: -CV_CONFIG_BAD, -ENOMEM. */
 int cli_config(struct cli *cli, const struct config **ret);

@@ -145,7 +145,7 @@ static int rm_tree(struct cli *cli, struct curvine *cv, const char *path, struct
 {
     char where[ERROR_PATH];
     fan_init(&rm->fan, cv);
-    rm->fan.ignore = -ENOENT; /* somebody was faster */
+    rm->fan.gone_is_good = true;
     rm->shown_ns = clock_ns();
     int r = tree_walk(cv, path, TREE_AFTER, UINT32_MAX, rm_entry, rm, where, sizeof(where));
     int waited = fan_wait(&rm->fan);
@@ -165,11 +165,23 @@ static int rm_tree(struct cli *cli, struct curvine *cv, const char *path, struct
     return r < 0 && !(r == -ENOENT && rm->force) ? cli_fail_path(cli, r, "remove", where) : CLI_OK;
 }
 
+static bool ends_in_dots(const char *path)
+{
+    size_t n = strlen(path);
+    while (n && path[n - 1] == '/')
+        n--;
+    const char *end = path + n, *name = n ? memrchr(path, '/', n) : NULL;
+    size_t length = name ? (size_t)(end - name - 1) : 0;
+    return (length == 1 || length == 2) && strncmp(name + 1, "..", length) == 0;
+}
+
 static int rm_one(struct cli *cli, struct curvine *cv, const char *path, void *arg)
 {
     struct rm *rm = arg;
     if (strspn(path, "/") == strlen(path))
         return cli_usage(cli, "the root of the namespace cannot be removed; name what is in it");
+    if (ends_in_dots(path)) /* the name itself could not go, but everything below it would */
+        return cli_usage(cli, "':%s' ends in '.' or '..': name what is to be removed", path);
     if (rm->recursive)
         return rm_tree(cli, cv, path, rm);
     int r = curvine_unlink(cv, path);
@@ -321,7 +333,7 @@ static int change_one(struct cli *cli, struct curvine *cv, const char *path, voi
     }
     char where[ERROR_PATH];
     fan_init(&ch->fan, cv);
-    ch->fan.ignore = -ENOENT;
+    ch->fan.gone_is_good = true;
     int r = tree_walk(cv, path, TREE_BEFORE, UINT32_MAX, change_entry, ch, where, sizeof(where));
     int waited = fan_wait(&ch->fan);
     if (ch->fan.first_error)

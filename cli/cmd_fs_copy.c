@@ -170,6 +170,27 @@ static bool is_inside(const char *path, const char *directory)
     return strncmp(path, directory, n) == 0 && (path[n] == '/' || path[n] == '\0' || n == 1);
 }
 
+/* Is a path that may not exist yet at or below the directory, whatever symlinks and dots lead there? */
+static int leads_below(struct copying *c, const char *path, uint64_t directory, bool *ret)
+{
+    struct buf at cleanup(buf_fini) = {0};
+    struct curvine_attr attr;
+    int r = buf_printf(&at, "%s", path);
+    r = r ? r : curvine_stat(c->cv, (const char *)at.p, CURVINE_FOLLOW, &attr);
+    if (r == -ENOENT) { /* its last name is to be made: what counts is where */
+        const char *slash = strrchr(path, '/');
+        at.n = 0;
+        r = buf_printf(&at, "%.*s/", (int)(slash - path), path);
+        r = r ? r : curvine_stat(c->cv, (const char *)at.p, CURVINE_FOLLOW, &attr);
+    }
+    while (r == 0 && attr.inode != directory && attr.inode != CURVINE_ROOT) {
+        r = buf_printf(&at, "/..");
+        r = r ? r : curvine_stat(c->cv, (const char *)at.p, CURVINE_FOLLOW, &attr);
+    }
+    *ret = r == 0 && attr.inode == directory;
+    return r;
+}
+
 static int copy_source(struct copying *c, const char *argument, const char *target, bool into)
 {
     char source[PATH_SIZE], to[PATH_SIZE];
@@ -184,7 +205,11 @@ static int copy_source(struct copying *c, const char *argument, const char *targ
         r = into ? target_in(target, source, to, sizeof(to))
             : snprintf(to, sizeof(to), "%.*s", (int)trimmed(target), target) >= (int)sizeof(to) ? -ENAMETOOLONG
                                                                                                 : 0;
-    if (r == 0 && c->from == c->to && is_inside(to, source) && (S_ISDIR(attr.mode) || strcmp(to, source) == 0)) {
+    bool inside =
+        r == 0 && c->from == c->to && is_inside(to, source) && (S_ISDIR(attr.mode) || strcmp(to, source) == 0);
+    if (r == 0 && !inside && c->from == c->to && S_ISDIR(attr.mode))
+        r = leads_below(c, to, attr.inode, &inside);
+    if (inside) {
         report(c, -EINVAL, c->from, source, "it cannot be copied into itself");
         return 0;
     }

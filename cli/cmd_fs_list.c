@@ -208,6 +208,8 @@ int cmd_fs_stat(struct cli *cli, int argc, char **argv)
 struct find {
     struct cli *cli;
     struct out *out; /* forms other than table: collected */
+    bool terminal;   /* stdout is one: names go there without what it would take for orders */
+    int print_error; /* of the first write to stdout that failed */
     const char *name, *type;
     char size_sign, age_sign; /* '+' more, '-' less, '=' equal, 0: not asked */
     uint64_t size, age_ns, now_ns;
@@ -237,6 +239,18 @@ static bool matches(const struct find *f, const struct tree_entry *e)
     return !f->age_sign || compare(f->age_sign, age, f->age_ns);
 }
 
+/* As they are found. */
+static int print_path(struct find *f, const char *path)
+{
+    char *shown cleanup(freep) = f->terminal ? out_printable(path) : NULL;
+    if (f->terminal && !shown)
+        return -ENOMEM;
+    errno = 0;
+    if (printf(":%s\n", shown ? shown : path) < 0)
+        f->print_error = errno ? -errno : -EIO;
+    return f->print_error;
+}
+
 static int find_entry(const struct tree_entry *e, void *arg)
 {
     struct find *f = arg;
@@ -249,9 +263,9 @@ static int find_entry(const struct tree_entry *e, void *arg)
         out_number(f->out, e->attr.mtime_ns);
         out_number(f->out, e->attr.inode);
     } else {
-        printf(":%s\n", e->path); /* as they are found */
+        return print_path(f, e->path);
     }
-    return ferror(stdout) ? -EIO : 0;
+    return 0;
 }
 
 static char sign_of(const char **s)
@@ -268,7 +282,7 @@ int cmd_fs_find(struct cli *cli, int argc, char **argv)
     static const struct out_column columns[] = {
         {"path", OUT_TEXT}, {"type", OUT_TEXT}, {"size", OUT_SIZE}, {"modified", OUT_TIME}, {"inode", OUT_NUMBER},
     };
-    struct find f = {.cli = cli, .now_ns = clock_wall_ns()};
+    struct find f = {.cli = cli, .now_ns = clock_wall_ns(), .terminal = isatty(STDOUT_FILENO)};
     unsigned long depth = UINT32_MAX;
     uint64_t age_ms = 0;
     char *end = NULL;
@@ -309,9 +323,10 @@ int cmd_fs_find(struct cli *cli, int argc, char **argv)
         f.out = out_table(columns, array_size(columns));
     char where[ERROR_PATH];
     int r = tree_walk(cv, path, TREE_BEFORE, (unsigned)depth, find_entry, &f, where, sizeof(where));
-    if (r < 0) {
+    if (r < 0 && !f.print_error) {
+        fflush(stdout); /* what was found comes before what was not */
         out_free(f.out);
         return cli_fail_path(cli, r, "search", where);
     }
-    return f.out ? cli_print(cli, f.out) : CLI_OK;
+    return f.out ? cli_print(cli, f.out) : cli_printed(cli, f.print_error);
 }

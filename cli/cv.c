@@ -221,6 +221,14 @@ int cli_print(struct cli *cli, struct out *o)
     return written(cli, r);
 }
 
+int cli_printed(struct cli *cli, int r)
+{
+    errno = 0;
+    if (r == 0 && fflush(stdout) != 0)
+        r = errno ? -errno : -EIO;
+    return written(cli, r);
+}
+
 int cli_write(struct cli *cli, const struct buf *text)
 {
     errno = 0;

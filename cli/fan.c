@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "cli/tree.h"
 
 void fan_init(struct fan *fan, struct curvine *cv)
 {
@@ -41,7 +42,7 @@ static void take_one(struct fan *fan)
     struct fan_slot *slot = fan->done[fan->done_read++ % FAN_WIDTH];
     int r = slot->request.result;
     fan->in_flight--;
-    if (r < 0 && r != fan->ignore) {
+    if (r < 0 && !(fan->gone_is_good && tree_is_gone(r))) {
         fan->failed++;
         if (!fan->first_error) {
             fan->first_error = r;

@@ -7,6 +7,7 @@
 
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "client/curvine.h"
 
@@ -31,7 +32,7 @@ struct fan {
     uint64_t ok, failed;
     int first_error; /* 0: none */
     char first_name[256];
-    int ignore; /* an error that counts as success, e.g. -ENOENT; 0: none */
+    bool gone_is_good; /* tree_is_gone() counts as success: somebody else was faster */
 };
 
 void fan_init(struct fan *fan, struct curvine *cv);

@@ -120,8 +120,7 @@ static char *finish(struct buf *b)
     return (char *)b->p;
 }
 
-/* What a terminal may be sent: no control characters, no bytes that are not UTF-8. */
-static char *printable(const char *s)
+char *out_printable(const char *s)
 {
     struct buf b = {0};
     int r = 0;
@@ -171,7 +170,7 @@ void out_text(struct out *o, const char *value)
     if (!value)
         return add_cell(o, strdup("-"), json_null());
     assert(next_column(o)->type == OUT_TEXT);
-    add_cell(o, printable(value), json_text(value));
+    add_cell(o, out_printable(value), json_text(value));
 }
 
 void out_json(struct out *o, const char *shown, json_t *value)
@@ -179,7 +178,7 @@ void out_json(struct out *o, const char *shown, json_t *value)
     if (!o || o->broken)
         return json_decref(value);
     assert(next_column(o)->type == OUT_JSON);
-    add_cell(o, printable(shown), value);
+    add_cell(o, out_printable(shown), value);
 }
 
 char *out_format_duration(uint64_t ms, char *out, size_t size)

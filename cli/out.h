@@ -74,6 +74,10 @@ void out_colour(struct out *o, enum out_colour colour);
 /* Put child into the record o under a name: a heading and the child below; a member in json. o owns child then. */
 void out_nest(struct out *o, const char *name, struct out *child);
 
+/* What a terminal may be sent: control characters, and bytes that are not UTF-8, as \xNN. The caller's to free; NULL: no
+ * memory. */
+char *out_printable(const char *s);
+
 /* Print. Errors: -ENOMEM; -EIO and such when the stream does not take it. */
 int out_print(const struct out *o, FILE *to, enum out_form form, bool colour);
 

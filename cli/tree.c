@@ -53,7 +53,7 @@ static int visit_children(struct walk *w, uint64_t inode, unsigned depth)
     for (bool more = true; more;) {
         struct curvine_request q = {.op = CURVINE_READDIR, .inode = inode, .name = {after, after_n}, .flags = 1};
         int r = curvine_run(w->cv, &q);
-        if (r == -ENOENT)
+        if (tree_is_gone(r))
             r = 0;
         for (uint32_t i = 0; r == 0 && i < q.entry_count; i++) {
             const struct curvine_dirent *e = &q.entries[i];

@@ -2,6 +2,9 @@
 /* Walks of the namespace for recursive commands: depth first, a directory's entries page by page. */
 #pragma once
 
+#include <errno.h>
+#include <stdbool.h>
+
 #include "client/curvine.h"
 
 struct tree_entry {
@@ -13,6 +16,12 @@ struct tree_entry {
 };
 
 enum tree_order { TREE_BEFORE, TREE_AFTER }; /* a directory before or after what is in it */
+
+/* The error says that somebody else removed the name, or the directory it was looked for in. */
+static inline bool tree_is_gone(int r)
+{
+    return r == -ENOENT || r == -ESTALE;
+}
 
 /* Call each() for path and everything below it; negative results of each() end the walk. What disappears meanwhile is
  * left out. depth_max: UINT32_MAX for no limit. Errors: of each(), of listing; *error_path (PATH_MAX + 256) says where. */

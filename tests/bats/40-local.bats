@@ -115,6 +115,13 @@ c() {
     run -1 c fs rm :/dir
     has "cv fs rm -r"
     run -2 c fs rm -r :/
+    for dots in :/. :/.. :/dir/. :/dir/.. :/dir/../ :/dir/..//; do
+        run -2 c fs rm -r "$dots"
+        has "ends in '.' or '..'"
+    done
+    c fs stat :/dir
+    c fs mkdir :/..dir :/dir/...
+    run -0 c fs rm -r :/..dir :/dir/...
     run -2 c fs chmod 99 :/dir
     run -1 c fs mkdir :/dir
     run -1 c fs rm :/nothing
@@ -132,6 +139,52 @@ c() {
     [ "$(jq -r '.[0].name' <<<"$output")" = name-1-0001 ]
     c fs rm -r :/many
     run -1 c fs stat :/many
+}
+
+@test "what others remove meanwhile ends no walk of a tree" {
+    for i in $(seq 200); do mkdir -p "$BATS_TEST_TMPDIR/tree/d$i/a/b" "$BATS_TEST_TMPDIR/tree/d$i/c"; done
+    for _ in 1 2 3; do
+        c fs put -r "$BATS_TEST_TMPDIR/tree" :/race
+        c fs rm -rf :/race 2>other 3>&- &
+        c fs find :/race >/dev/null 2>find 3>&- &
+        c fs chmod -R 755 :/race 2>chmod 3>&- &
+        run -0 c fs rm -rf :/race
+        wait
+        cat other find chmod
+        [ ! -s other ]
+        run -1 grep -v 'race: No such file' find chmod # it was all gone before they began
+    done
+}
+
+@test "a directory is not copied into itself, whatever way leads there" {
+    c fs mkdir -p :/self/a/b :/self/z
+    c fs ln -s /self/a/b :/self/z/link
+    for to in :/self/a :/self/a/new :/self/z/../a/b :/self/z/../a/b/new :/self/z/link :/self/z/link/new :/self/z/link/..; do
+        run -1 c fs cp -r :/self/a "$to"
+        has "copied into itself"
+    done
+    run -0 c fs find :/self
+    [ "$(wc -l <<<"$output")" = 5 ]
+    run -0 c fs cp -r :/self/a :/self/z/link/../../z
+    c fs stat :/self/z/a/b
+    c fs rm -r :/self
+}
+
+@test "find: a closed pipe is no failure, a full disk is, a terminal is sent no orders" {
+    c fs mkdir :/found
+    seq -f ":/found/a-rather-long-name-so-that-the-pipe-is-closed-early-%04g" 1 500 | xargs cv --dir "$CLUSTER" fs touch
+    run -0 bash -c 'set -o pipefail; cv --dir "$1" fs find :/found | head -1' - "$CLUSTER"
+    [ "$output" = ":/found" ]
+    c fs rm -r :/found
+    c fs mkdir :/found
+    c fs touch $':/found/\e[31mred'
+    run -1 bash -c 'cv --dir "$1" fs find :/found >/dev/full' - "$CLUSTER"
+    has "No space left on device"
+    run -0 c fs find :/found --type f
+    [ "$output" = $':/found/\e[31mred' ]
+    script -qec "cv --dir $CLUSTER fs find :/found --type f" /dev/null </dev/null >shown 3>&-
+    grep -qF ':/found/\x1b[31mred' shown
+    c fs rm -r :/found
 }
 
 @test "nobody there: exit status 4 and where to look" {
