@@ -526,11 +526,6 @@ void fetch_stop(struct journal_snapshots *s)
     journal_dial_stop(&s->fetch.dial);
 }
 
-bool fetch_busy(const struct journal_snapshots *s)
-{
-    return s->fetch.working || journal_dial_busy(&s->fetch.dial);
-}
-
 void fetch_fini(struct fetch *f)
 {
     free_files(f);

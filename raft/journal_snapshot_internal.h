@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Snapshots: what their sources share. journal_snapshot.c: connections, life; journal_snapshot_want.c: the leader's part;
- * journal_snapshot_source.c: giving; journal_snapshot_fetch.c: receiving; journal_snapshot_files.c: what is done with
- * files, on file threads.
+ * Snapshots: what their sources share. Each line calls those below it:
+ *
+ *      journal_snapshot.c         what driver, link and peers tell; messages; life
+ *      journal_snapshot_want.c    the leader's part: who gives to whom     journal_snapshot_fetch.c  receiving
+ *      journal_snapshot_source.c  giving
+ *      journal_snapshot_bulk.c    connections, what is left over, the end
+ *      journal_snapshot_files.c   what is done with files, on file threads
  */
 #pragma once
 
@@ -42,6 +46,8 @@ struct bulk {
 
 enum source_state { SOURCE_NONE, SOURCE_ASKED, SOURCE_COMPLETE, SOURCE_READY };
 
+struct journal_snapshots;
+
 /* The one checkpoint we can give. */
 struct source {
     enum source_state state;
@@ -53,7 +59,7 @@ struct source {
     struct manifest manifest;
     struct buf encoded;
     uint64_t used_ns;
-    bool wanted; /* by our own leader part */
+    void (*wanted)(struct journal_snapshots *s, int result, uint64_t index); /* by our own leader part; NULL: no */
     uint64_t wanted_index;
 };
 
@@ -127,6 +133,7 @@ struct journal_snapshots {
     struct journal_driver *driver;
     struct journal_link *link;
     struct journal_peers *peers;
+    const struct rpc_conn_ops *bulk_ops;
     struct list bulks;
     uint32_t bulk_count;
     struct source source;
@@ -136,6 +143,7 @@ struct journal_snapshots {
     struct loop_timer look;
     uint64_t rate_ns;   /* when the next piece may leave */
     struct io_op sweep; /* removes what is not in use */
+    void (*swept)(struct journal_snapshots *s);
     char *sweep_directory, *sweep_keep[4];
     uint64_t sent, fetched, fetches, offers; /* bytes sent; received; states installed; offers taken, since start */
     bool started, stopping;
@@ -149,7 +157,7 @@ static inline int bulk_error(uint32_t sent)
     return sent <= INT32_MAX ? -(int)sent : -CV_BAD_MESSAGE;
 }
 
-/* ---- journal_snapshot.c ---- */
+/* ---- journal_snapshot_bulk.c ---- */
 /* One-way message. A failure ends the connection. */
 void bulk_send(struct bulk *b, uint16_t type, const void *message);
 struct bulk *bulk_find(struct journal_snapshots *s, uint64_t node);
@@ -159,6 +167,8 @@ struct bulk *bulk_add(struct journal_snapshots *s, struct rpc_conn *conn, uint64
 struct bulk *bulk_dialed(struct journal_snapshots *s, const struct journal_dial *d, int result);
 /* Free it, once it is closed and nothing is read for it. */
 void bulk_release(struct bulk *b);
+bool snapshots_busy(const struct journal_snapshots *s); /* something is open or in flight */
+/* Something that was in flight has ended. */
 void snapshots_finish_stop(struct journal_snapshots *s);
 /* Remove from the master's directory what nobody uses. */
 void snapshots_sweep(struct journal_snapshots *s);
@@ -168,22 +178,20 @@ void source_on_prepare(struct bulk *b, const struct msg_bulk_prepare *m);
 void source_on_open(struct bulk *b, const struct msg_bulk_open *m);
 int source_on_need(struct bulk *b, const struct msg_bulk_need *m);
 void source_on_ready(struct journal_snapshots *s, const struct msg_link_snapshot_ready *m);
-/* For our own leader part: wants_on_source() follows. */
-void source_want(struct journal_snapshots *s, uint64_t min_index);
+/* For our own leader part: wanted() follows, once. */
+void source_want(struct journal_snapshots *s, uint64_t min_index,
+                 void (*wanted)(struct journal_snapshots *s, int result, uint64_t index));
 void source_drained(struct bulk *b);
 void source_look(struct journal_snapshots *s);
 void source_fini(struct source *source);
-bool source_busy(const struct journal_snapshots *s);
 
 /* ---- journal_snapshot_want.c ---- */
 void wants_init(struct journal_snapshots *s);
 void wants_add(struct journal_snapshots *s, uint64_t peer, uint64_t min_index);
 void wants_step(struct journal_snapshots *s);
-void wants_on_source(struct journal_snapshots *s, int result, uint64_t index);
 void wants_on_prepared(struct bulk *b, const struct msg_bulk_prepared *m);
 void wants_bulk_closed(struct bulk *b);
 void wants_stop(struct journal_snapshots *s);
-bool wants_busy(const struct journal_snapshots *s);
 
 /* ---- journal_snapshot_fetch.c ---- */
 void fetch_init(struct journal_snapshots *s);
@@ -194,7 +202,6 @@ void fetch_bulk_closed(struct bulk *b);
 void fetch_installed(struct journal_snapshots *s);
 void fetch_swept(struct journal_snapshots *s); /* the sweep has ended */
 void fetch_stop(struct journal_snapshots *s);
-bool fetch_busy(const struct journal_snapshots *s);
 void fetch_fini(struct fetch *f);
 
 /* ---- journal_snapshot_files.c: file threads ---- */

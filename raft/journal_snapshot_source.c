@@ -25,11 +25,6 @@ void source_fini(struct source *source)
     source->path = NULL;
 }
 
-bool source_busy(const struct journal_snapshots *s)
-{
-    return io_op_busy(&s->source.op);
-}
-
 /* ---- who waits ---- */
 
 static void send_manifest(struct bulk *b)
@@ -68,10 +63,10 @@ static void answer_all(struct journal_snapshots *s, int result)
                 bulk_send(b, MSG_bulk_manifest, &none);
         }
     }
-    if (source->wanted) {
-        source->wanted = false;
-        wants_on_source(s, result == 0 && m->index < source->wanted_index ? -EAGAIN : result, m->index);
-    }
+    void (*wanted)(struct journal_snapshots * s, int result, uint64_t index) = source->wanted;
+    source->wanted = NULL;
+    if (wanted)
+        wanted(s, result == 0 && m->index < source->wanted_index ? -EAGAIN : result, m->index);
 }
 
 /* ---- making it ---- */
@@ -197,9 +192,10 @@ static void provide(struct journal_snapshots *s, uint64_t min_index)
     source->asked_ns = now;
 }
 
-void source_want(struct journal_snapshots *s, uint64_t min_index)
+void source_want(struct journal_snapshots *s, uint64_t min_index,
+                 void (*wanted)(struct journal_snapshots *s, int result, uint64_t index))
 {
-    s->source.wanted = true;
+    s->source.wanted = wanted;
     s->source.wanted_index = min_index;
     provide(s, min_index);
 }

@@ -83,7 +83,7 @@ static void reached(struct journal_dial *d, int result)
         offered(s); /* also if not: it may reach us */
 }
 
-void wants_on_source(struct journal_snapshots *s, int result, uint64_t index)
+static void on_source(struct journal_snapshots *s, int result, uint64_t index)
 {
     struct wants *w = &s->wants;
     if (w->state != WANT_SELF)
@@ -201,7 +201,7 @@ void wants_step(struct journal_snapshots *s)
     if (!w->source) {
         want->self = true;
         w->state = WANT_SELF;
-        source_want(s, want->min_index);
+        source_want(s, want->min_index, on_source);
         return;
     }
     struct bulk *b = bulk_find(s, w->source);
@@ -240,9 +240,4 @@ void wants_stop(struct journal_snapshots *s)
 {
     loop_timer_stop(s->options.loop, &s->wants.late);
     journal_dial_stop(&s->wants.dial);
-}
-
-bool wants_busy(const struct journal_snapshots *s)
-{
-    return journal_dial_busy(&s->wants.dial);
 }
