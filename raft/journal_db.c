@@ -135,7 +135,9 @@ int journal_db_open(const char *dir, enum journal_db_mode mode, uint64_t memtabl
     for (int i = 0; i < JOURNAL_FAMILIES; i++)
         d.options[i] = new_options((enum journal_family)i, mode, memtable_bytes, d.cache);
     d.sync = rocksdb_writeoptions_create();
-#ifndef CV_TEST_NO_FSYNC
+#ifdef CV_TEST_NO_FSYNC /* a build that must fail the power cut tests; that of snapshots with a log that is synced */
+    rocksdb_writeoptions_set_sync(d.sync, getenv("CV_TEST_SYNC_LOG") != NULL);
+#else
     rocksdb_writeoptions_set_sync(d.sync, 1);
 #endif
     d.read = rocksdb_readoptions_create();
