@@ -5,6 +5,7 @@
 load lib
 
 : "${CUTS:=4}"
+masters=1
 
 answers() { # LOG N
     [ "$(grep -c ' E ' "$1" 2>/dev/null)" -gt "$2" ]
@@ -34,18 +35,22 @@ after_the_cut() { # PID...
 cut_and_look() { # BIN N
     local i daemons
     cluster=$BATS_TEST_TMPDIR/disk/c
+    sockets=unix:$cluster/run/master.sock
+    for ((i = 2; i <= masters; i++)); do
+        sockets+=,unix:$cluster/run-$i/master.sock
+    done
     for ((i = 1; i <= $2; i++)); do
-        "$1/cv" local up --dir "$cluster" 3>&- || return 1
+        "$1/cv" local up --dir "$cluster" --masters "$masters" 3>&- || return 1
         mapfile -t daemons < <(pids "$1")
         [ ${#daemons[@]} -ge 2 ] || return 2
-        start oracle "$CV_TOOLS/cv-oracle" run --masters "unix:$cluster/run/master.sock" --log "oracle.$i" \
+        start oracle "$CV_TOOLS/cv-oracle" run --masters "$sockets" --log "oracle.$i" \
             --root "/round$i" --threads 16 --seconds 300
         until_ok 60 answers "oracle.$i" $((1000 + RANDOM % 3000)) || return 2
         power_cut disk oracle
         stop oracle KILL
         after_the_cut "${daemons[@]}" || return 3
         "$1/cv" local up --dir "$cluster" 3>&- || return 1
-        timeout 60 "$CV_TOOLS/cv-oracle" verify --masters "unix:$cluster/run/master.sock" --log "oracle.$i" \
+        timeout 60 "$CV_TOOLS/cv-oracle" verify --masters "$sockets" --log "oracle.$i" \
             --root "/round$i" || return 1
     done
     "$1/cv" local down --dir "$cluster"
@@ -54,6 +59,13 @@ cut_and_look() { # BIN N
 @test "power cut of a whole cluster: every answered operation is there, once" {
     need_power
     power_disk disk
+    cut_and_look "$CV_BIN" "$CUTS"
+}
+
+@test "power cut of three masters and their journals at once: every answered operation is there, once" {
+    need_power
+    power_disk disk 4G
+    masters=3
     cut_and_look "$CV_BIN" "$CUTS"
 }
 
