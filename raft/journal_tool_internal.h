@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tools of a journal's directory: what their sources share. journal_tool.c: the command line, format, join, check, dump;
- * journal_tool_recover.c: compare, and what throws something away.
+ * Tools of a journal's directory: what their sources share. Each line calls those below it:
+ *
+ *      journal_tool.c          the command line
+ *      journal_tool_format.c   format, join
+ *      journal_tool_check.c    check, dump
+ *      journal_tool_recover.c  compare, and what throws something away
+ *      journal_tool_report.c   what tools say to people
  */
 #pragma once
 
@@ -36,6 +41,9 @@ struct tool_problems {
 };
 void tool_problem(void *arg, const char *text);
 
+int tool_format(struct tool *t); /* and join */
+int tool_check(struct tool *t);
+int tool_dump(struct tool *t);
 int tool_compare(struct tool *t);
 int tool_force_new_cluster(struct tool *t);
 int tool_rejoin(struct tool *t);
