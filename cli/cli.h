@@ -21,7 +21,15 @@
  *         return cli_print(cli, out);
  *     }
  *
- * Results go to stdout, in the form asked for (cli/out.h); everything else to stderr.
+ * Results go to stdout, in the form asked for (cli/out.h); everything else to stderr. Each line calls those below it:
+ *
+ *      cv.c            main: which command, and its function
+ *      cmd_*.c         the commands, one file each, or one for those that share much
+ *      (all others)    what several commands share: connect, mounts, copy, raft_view ...
+ *      cli_config.c    the configuration                 local.c  a cluster of this machine
+ *      cli_option.c    options, deadlines, wrong usage
+ *      cli_help.c      help                              cli_say.c  results, what failed
+ *      cli_commands.c  the table of commands
  */
 #pragma once
 
@@ -41,17 +49,17 @@ enum cli_status {
 struct cli;
 
 struct cli_command {
-    const char *group;                                  /* heading it is listed under */
-    const char *name;                                   /* "config check": one or two words */
-    const char *args;                                   /* "[FILE]" */
-    const char *summary;                                /* one line */
-    const char *options;                                /* lines of help on its own options, or "" */
-    const char *examples;                               /* lines that run as they are */
-    int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the last word of the name */
+    const char *group;    /* heading it is listed under */
+    const char *name;     /* "config check": one or two words */
+    const char *args;     /* "[FILE]" */
+    const char *summary;  /* one line */
+    const char *options;  /* lines of help on its own options, or "" */
+    const char *examples; /* lines that run as they are */
 };
 
 /* The table, in the order of commands.def; ends with name NULL. */
 extern const struct cli_command cli_commands[];
+#define for_each_command(c) for (const struct cli_command *c = cli_commands; c->name; c++)
 
 struct cli {
     const struct option_section *const *sections; /* of curvine.yaml */
@@ -78,8 +86,15 @@ int cli_main(int argc, char **argv, const struct option_section *const *sections
  * status to return is then cli_option_status()). options may be NULL. */
 int cli_option(struct cli *cli, int argc, char **argv, const char *short_options, const struct option *options);
 
+/* The same for those before the command; mode "+": stop at the first argument. */
+int cli_next_option(struct cli *cli, int argc, char **argv, const char *mode, const char *short_options,
+                    const struct option *options);
+
 /* Status for cli_option() == '?': CLI_OK after --help, else CLI_USAGE. */
 int cli_option_status(void);
+
+/* The deadline for calls of a command: --timeout, else otherwise_ms. */
+uint32_t cli_timeout_ms(const struct cli *cli, uint32_t otherwise_ms);
 
 /* Report a wrong command line and how to get help. Returns CLI_USAGE. */
 int cli_usage(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -111,15 +126,20 @@ void cli_help_overview(FILE *to);
 void cli_help_family(const char *first, FILE *to);
 void cli_help_command(const struct cli_command *command, FILE *to);
 
+/* Append cv(1), for man. Errors: -ENOMEM. */
+int cli_man_page(struct buf *out);
+
 /* The command that words (NULL-terminated) begin with, and of how many words its name is; NULL: none. */
 const struct cli_command *cli_find(char **words, int *ret_words);
 
-/* Whether name is the first word of commands of two words. */
+/* Whether name is the first word of commands of two words; of this command. */
 bool cli_is_family(const char *name);
+bool cli_is_of_family(const struct cli_command *c, const char *name);
 
 /* Report that there is no such command and what is near. Returns CLI_USAGE. */
 int cli_unknown(char **words);
 
+/* What commands do; argv[0] is the last word of the name. */
 #define CMD(group, id, name, args, summary, options, examples) int cmd_##id(struct cli *cli, int argc, char **argv);
 #include "cli/commands.def"
 #undef CMD

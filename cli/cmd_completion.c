@@ -6,8 +6,6 @@
 
 #include "cli/cli.h"
 
-#define for_each_command(c) for (const struct cli_command *c = cli_commands; c->name; c++)
-
 /* Words that begin a command, and below each family its second words, as lines "first: second second". */
 static const char global_words[] =
     "--config --set --cluster --dir --output --json --no-color --timeout --verbose --help";

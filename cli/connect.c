@@ -146,11 +146,6 @@ struct rec_op_head cli_head(void)
     return (struct rec_op_head){.uid = geteuid(), .gid = getegid(), .pid = (uint32_t)getpid()};
 }
 
-uint32_t cli_timeout_ms(const struct cli *cli, uint32_t otherwise_ms)
-{
-    return cli->timeout_ms ? (uint32_t)min(cli->timeout_ms, 1ul << 31) : otherwise_ms;
-}
-
 int cli_mount_list(struct curvine *cv, struct buf *body, struct msg_mount_list_answer *ret)
 {
     struct msg_mount_list m = {.head = cli_head()};

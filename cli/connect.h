@@ -32,8 +32,5 @@ int cli_fail_path(struct cli *cli, int r, const char *what, const char *path);
 /* Who asks, for messages of client_ask() that go by permissions: this process's effective ids. */
 struct rec_op_head cli_head(void);
 
-/* The deadline for calls of a command: --timeout, else otherwise_ms. */
-uint32_t cli_timeout_ms(const struct cli *cli, uint32_t otherwise_ms);
-
 /* What is attached; the list borrows from *body. Errors: of client_ask(). */
 int cli_mount_list(struct curvine *cv, struct buf *body, struct msg_mount_list_answer *ret);

@@ -1,3 +1,3 @@
-# cli: cv.c, one cmd_<name>.c per command, dash_* the dashboard
+# cli: cv (cv.c), one cmd_<name>.c per command, and what they share
 cli_src  := $(wildcard cli/*.c)
 cli_pkgs := ncursesw jansson
