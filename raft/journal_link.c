@@ -480,7 +480,7 @@ int journal_link_start(struct journal_link *l, struct journal_driver *driver)
         return -ENAMETOOLONG;
     int r = net_parse(text, 0, &address);
     if (r == 0)
-        r = net_listen(&address, 0660, &l->fd);
+        r = net_listen_at_start(&address, 0660, &l->fd);
     if (r < 0)
         return r;
     l->driver = driver;

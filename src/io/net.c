@@ -14,7 +14,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/error.h"
+
+#define LISTEN_PATIENCE_MS 2000
 
 /* ---- addresses -------------------------------------------------------------------------------------------------- */
 
@@ -185,6 +188,15 @@ int net_listen(const struct net_address *address, mode_t mode, int *ret)
         return -errno;
     *ret = take_fd(fd);
     return 0;
+}
+
+int net_listen_at_start(const struct net_address *address, mode_t mode, int *ret)
+{
+    uint64_t until_ns = clock_ns() + LISTEN_PATIENCE_MS * NS_PER_MS;
+    int r = net_listen(address, mode, ret);
+    for (; r == -EADDRINUSE && clock_ns() < until_ns; r = net_listen(address, mode, ret))
+        usleep(10000);
+    return r;
 }
 
 int net_pair(int ret[2])

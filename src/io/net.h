@@ -40,6 +40,10 @@ bool net_is_unix(const struct net_address *address);
  * file nobody listens on any more is replaced. Errors: -EADDRINUSE somebody listens there; -EACCES; -EADDRNOTAVAIL. */
 int net_listen(const struct net_address *address, mode_t mode, int *ret);
 
+/* The same at a start, waiting up to 2 s while somebody listens there: when a process with io_uring is killed, the
+ * kernel closes what it listened on a moment after the process is gone, and it may have been started again by then. */
+int net_listen_at_start(const struct net_address *address, mode_t mode, int *ret);
+
 /* A socket for io_connect to this address; TCP_NODELAY. */
 int net_socket(const struct net_address *address, int *ret);
 

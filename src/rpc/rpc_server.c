@@ -503,7 +503,7 @@ int rpc_server_listen(struct rpc_server *s, const char *address, uint16_t defaul
     struct listener *l = &s->listeners[s->listener_count];
     *l = (struct listener){.server = s};
     loop_timer_init(&l->again, accept_again);
-    r = net_listen(&a, mode, &l->fd);
+    r = net_listen_at_start(&a, mode, &l->fd);
     if (r < 0)
         return r;
     s->listener_count++;

@@ -56,7 +56,8 @@ struct rpc_server_options {
 
 int rpc_server_new(struct loop *loop, const struct rpc_server_options *options, struct rpc_server **ret);
 
-/* Listen: "host:port", "unix:/path". mode: of a unix socket's file. Errors: -EINVAL; -EADDRINUSE; -EACCES; ... */
+/* Listen: "host:port", "unix:/path". mode: of a unix socket's file. Errors: -EINVAL; -EADDRINUSE (after
+ * 2 s: net_listen_at_start()); -EACCES; ... */
 int rpc_server_listen(struct rpc_server *s, const char *address, uint16_t default_port, mode_t mode);
 
 /* Take listening connections on behalf of other loops too: accepted connections go round robin to these servers, s among

@@ -131,7 +131,7 @@ int net_parse(const char *text, uint16_t default_port, struct net_address *ret)
     return 0;
 }
 
-int net_listen(const struct net_address *address, mode_t mode, int *ret)
+int net_listen_at_start(const struct net_address *address, mode_t mode, int *ret)
 {
     *ret = -1;
     return 0;

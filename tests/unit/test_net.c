@@ -2,6 +2,7 @@
 #include "tests/unit/unit.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -74,6 +75,28 @@ TEST(net_listen_replaces_a_dead_unix_socket_but_not_a_live_one_or_a_file)
     fclose(f);
     ck_assert_int_eq(net_listen(&a, 0600, &two), -EADDRINUSE);
     ck_assert_int_eq(access(text + 5, F_OK), 0);
+}
+
+static void *close_later(void *fd)
+{
+    usleep(200000);
+    close(*(int *)fd);
+    return NULL;
+}
+
+TEST(net_at_a_start_who_listens_gets_a_moment_to_go)
+{
+    char text[100];
+    struct net_address a;
+    int one, two;
+    pthread_t later;
+    snprintf(text, sizeof(text), "unix:%s/s", unit_tempdir());
+    ck_assert_int_eq(net_parse(text, 0, &a), 0);
+    ck_assert_int_eq(net_listen(&a, 0600, &one), 0);
+    ck_assert_int_eq(pthread_create(&later, NULL, close_later, &one), 0);
+    ck_assert_int_eq(net_listen_at_start(&a, 0600, &two), 0);
+    pthread_join(later, NULL);
+    close(two);
 }
 
 TEST(net_knows_who_is_at_the_other_end_of_a_unix_socket)
