@@ -76,6 +76,9 @@ static void mount_add_put(struct run *u, struct meta_inode *parent, struct meta_
     if (!exists) {
         const struct new_node n = {.name = row->name, .mode = S_IFDIR | 0755};
         put_new_node(u, parent, &n, dir);
+        /* An administrator may be anybody who runs the masters, and speaks for root here: it belongs where it is. */
+        dir->uid = parent->uid;
+        dir->gid = parent->gid;
     }
     row->mount = u->m->mount_next;
     row->inode = dir->id;

@@ -117,6 +117,19 @@ TEST(meta_mount_row_stands_in_every_list_once_it_is_committed)
     rig_fini(&g);
 }
 
+TEST(meta_mount_point_that_is_made_belongs_to_whom_the_directory_does)
+{
+    rig_init(&g, NULL);
+    uint64_t d = make_dir(&g, META_ROOT, "d");
+    ck_assert_int_eq(SEND(&g, setattr, .inode = d, .valid = SETATTR_UID | SETATTR_GID, .uid = 7, .gid = 8), 0);
+    ck_assert_int_eq(mount_at(d, "m", MOUNT_SCRATCH, 0), 0);
+    const struct rec_attr *attr = &g.q.answer.mount_add.attr;
+    ck_assert(attr->uid == 7 && attr->gid == 8);
+    ck_assert_int_eq(SEND(&g, getattr, .inode = attr->inode), 0);
+    ck_assert(g.q.answer.getattr.attr.uid == 7 && g.q.answer.getattr.attr.gid == 8);
+    rig_fini(&g);
+}
+
 TEST(meta_mount_refuses_what_cannot_be_a_mount_point)
 {
     uint32_t id;
