@@ -39,3 +39,12 @@ load lib
     wait
     [ "$(sort -u ports? | wc -l)" = 100 ]
 }
+
+@test "a file that leaves a process behind has failed, and the process is ended" {
+    printf '@%s\n' 'test "passes" {' > leaves.bats # (in a here-document bats would take it for one of this file)
+    printf '%s\n' 'sleep 1234 < /dev/null > /dev/null 2>&1 3>&- &' 'echo $! > "$PID"' '}' >> leaves.bats
+    run -1 env -u BATS_RUN_TMPDIR PID="$PWD/pid" "$CV_ROOT/tests/run-bats" leaves.bats 3>&-
+    has "ok 1 passes"
+    has "left behind: process $(cat pid), sleep 1234"
+    until_ok 5 bash -c "! kill -0 $(cat pid)"
+}

@@ -90,7 +90,7 @@ c() {
 }
 
 teardown() {
-    [ -z "${started[holder]:-}" ] || kill -9 "${started[holder]}" 2>/dev/null || true
+    end_started
     if [ -e "$BATS_TEST_TMPDIR/cluster" ]; then
         cd /
         cv local down --force --dir "$(<"$BATS_TEST_TMPDIR/cluster")" 3>&- || true
@@ -129,7 +129,8 @@ teardown() {
 # Mounted at mnt, and seen by another mount namespace too, whose copy an unmount here does not reach: process started[other].
 # pid: its cv-fuse.
 seen_elsewhere() {
-    [ -w /dev/fuse ] && [ "$(id -u)" = 0 ] || skip "needs root and /dev/fuse"
+    needs_root "mount namespaces"
+    [ -w /dev/fuse ] || skip "no /dev/fuse"
     cluster
     c mount :/ mnt 3>&-
     start other unshare --mount --propagation private sleep 100
@@ -257,7 +258,7 @@ gone() { # or a zombie that its parent has yet to hear of
 }
 
 @test "who is not root mounts a cluster of theirs, through fusermount3" {
-    [ "$(id -u)" = 0 ] || skip "only root can be somebody else"
+    needs_root "to be somebody else"
     [ -c /dev/fuse ] && [ -u "$(command -v fusermount3)" ] || skip "no /dev/fuse, or no fusermount3 that is set-uid root"
     [ -e /etc/mtab ] || skip "fusermount3 needs /etc/mtab, which a bare tree has not"
     theirs=$(mktemp -d /tmp/cv-bats-XXXXXX)

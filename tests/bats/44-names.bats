@@ -17,10 +17,7 @@ cluster() {
 teardown() {
     [ -z "${CLUSTER:-}" ] || cv local down --dir "$CLUSTER" >/dev/null 2>&1 || true
     [ -z "${CLUSTER:-}" ] || rm -rf "$CLUSTER"
-    local name
-    for name in "${!started[@]}"; do
-        kill -9 "${started[$name]}" 2>/dev/null || true
-    done
+    end_started
 }
 
 c() {

@@ -13,6 +13,7 @@ teardown() {
     [ -n "$BATS_TEST_COMPLETED" ] || tail -n 15 "$CLUSTER"/log/* || true
     cv local down --dir "$CLUSTER" 3>&- || true
     rm -rf "$CLUSTER"
+    end_started
 }
 
 c() {

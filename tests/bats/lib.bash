@@ -8,27 +8,38 @@
 #                            (CV_PATIENCE: so many times SECONDS, for a machine that does other things as well)
 #   free_port                print a TCP port that nobody uses and no other test is given
 #   has TEXT                 $output contains it
+#   own_root MASTERS         the root of a new namespace is root's: whoever runs the tests gets it (MASTERS: as for --cluster)
+#   needs_root WHY           skips unless root runs the tests
+#   no_fuse                  says why who runs the tests cannot mount; nothing: they can
 #
-# CV_BIN names the directory of the programs (build/bin).
+# CV_BIN names the directory of the programs (build/bin), CV_TOOLS that of the tests' own (build/tools).
 
 bats_require_minimum_version 1.5.0
 CV_ROOT=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
 : "${CV_BIN:=$CV_ROOT/build/bin}"
+: "${CV_TOOLS:=${CV_BIN%/bin}/tools}"
 PATH=$CV_BIN:$PATH
-unset CURVINE_CONFIG NO_COLOR NOTIFY_SOCKET JOURNAL_STREAM
-export LC_ALL=C.UTF-8
+# Nothing of who runs them: neither a cluster of theirs nor their buckets.
+unset CURVINE_CONFIG CURVINE_MASTERS NO_COLOR NOTIFY_SOCKET JOURNAL_STREAM "${!AWS_@}"
+export LC_ALL=C.UTF-8 CURVINE_LOCAL=${BATS_RUN_TMPDIR:?}/no-cluster
 
 setup() {
     cd "$BATS_TEST_TMPDIR" || return 1
     declare -gA started=()
 }
 
-teardown() {
+end_started() {
     local name
     for name in "${!started[@]}"; do
         kill -9 "${started[$name]}" 2>/dev/null || true
         wait "${started[$name]}" 2>/dev/null || true
     done
+}
+
+# A file with a teardown of its own calls end_started there.
+teardown() {
+    end_started
+    local name
     if [ -z "$BATS_TEST_COMPLETED" ]; then
         for name in *.log; do
             [ -s "$name" ] && { echo "--- last lines of $name"; tail -n 30 "$name"; }
@@ -93,6 +104,22 @@ free_port() {
     echo "$port" >"$file"
     exec {fd}>&-
     echo $((10000 + port))
+}
+
+own_root() {
+    "$CV_TOOLS/cv-own" "$1"
+}
+
+needs_root() {
+    [ "$(id -u)" = 0 ] || skip "needs root ($1)"
+}
+
+no_fuse() {
+    if ! [ -r /dev/fuse -a -w /dev/fuse ]; then echo "no /dev/fuse for $(id -un)"
+    elif [ "$(id -u)" = 0 ]; then return
+    elif ! [ -u "$(command -v fusermount3)" ]; then echo "no fusermount3 that is set-uid root"
+    elif ! [ -e /etc/mtab ]; then echo "fusermount3 needs /etc/mtab, which a bare tree has not"
+    fi
 }
 
 # Assertions that say what was there instead.
