@@ -37,6 +37,7 @@ run_both() {
     start journal cv-journal
     start master cv-master
     until_ok 10 ready
+    own_root "unix:$PWD/master.sock"
 }
 
 ready() {

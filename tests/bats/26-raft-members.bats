@@ -47,6 +47,7 @@ stop_writer() {
     format_single 1
     start_node 1
     until_ok 20 raft status
+    own
     start_writer
     more
     run_doc "Grow from one to three"
@@ -66,6 +67,7 @@ grow_to_three() {
     format_single 1
     start_node 1
     until_ok 20 raft status
+    own
     for n in 2 3; do
         join $n
         start_node $n
@@ -175,6 +177,7 @@ all_compared() {
     format_single 1
     start_node 1
     until_ok 20 raft status
+    own
     join 2
     start_node 2
     raft add 127.0.0.1:"${jport[2]}" --clients 127.0.0.1:"${mport[2]}" --timeout 60s

@@ -43,6 +43,7 @@ found() {
         start "m$n" cv-master --config "n$n/node.yaml"
     done
     until_ok 20 leader
+    own_root "$(tr -d '" ' <<< "$masters")"
 }
 
 c() {

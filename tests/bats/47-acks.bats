@@ -23,6 +23,7 @@ found() {
     done
     until_ok 40 leads
     until_ok 20 cvc fs ls :/
+    own
 }
 
 set_option() {

@@ -11,6 +11,7 @@
 #   node_id N                 the id in its journal's directory (the journal must not run: locked otherwise)
 #   run_doc "TITLE" [N]       type the Nth block (1) of that section of docs/operations.md, as it stands; NODEn, UUID and nodeN are
 #                             what they are here (old[N]: the id NODEn means, if node n is not a member any more)
+#   own                       the namespace's root directory, which is root's, becomes that of who runs the tests
 #   leads                     the number of the node whose journal leads; fails without
 
 CLUSTER=0f8fad5b-d9cb-469f-a165-70867728950e
@@ -84,6 +85,12 @@ raft() {
 
 cvc() {
     cv --config "$PWD/n1/node.yaml" "$@"
+}
+
+own() {
+    local n list=
+    for n in $(seq "$nodes"); do list+=${list:+,}127.0.0.1:${mport[$n]}; done
+    own_root "$list"
 }
 
 raft_json() {

@@ -144,7 +144,7 @@ all_connected() {
 
 net_up() {
     local n
-    [ "$(id -u)" = 0 ] || skip "needs root: network namespaces"
+    needs_root "network namespaces"
     ip netns add "cvt$$_0" 2>/dev/null || skip "needs network namespaces"
     space=cvt$$_
     ip -n "${space}0" link add br0 type bridge

@@ -106,6 +106,7 @@ follower() {
 # In steps, so that there are many entries.
 make_names() {
     local i end
+    own_root "$MASTERS"
     cv fs mkdir -p ":/$1"
     for ((i = 0; i < $2; i += 20)); do
         end=$((i + 19))
@@ -116,6 +117,7 @@ make_names() {
 # COUNT times 200 names of 200 random letters, so that they take some room on disk.
 make_bulk() {
     local i
+    own_root "$MASTERS"
     cv fs mkdir -p :/bulk
     for i in $(seq "$1"); do
         cv fs mkdir $(tr -dc a-zA-Z0-9 </dev/urandom | head -c 40000 | fold -w 200 | sed "s|^|:/bulk/|")

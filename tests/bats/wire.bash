@@ -9,7 +9,7 @@
 : "${CV_TOOLS:=$CV_ROOT/build/tools}"
 
 wire_up() {
-    [ "$(id -u)" = 0 ] || skip "needs root: network namespaces"
+    needs_root "network namespaces"
     [ -c /dev/net/tun ] || skip "needs /dev/net/tun"
     unshare -n true 2>/dev/null || skip "needs network namespaces"
     WIRE=$BATS_TEST_TMPDIR/wire

@@ -302,7 +302,8 @@ TEST(master_says_which_sessions_have_ended)
     struct msg_sessions_check_answer answer;
     struct asked *a = NULL;
     /* Answered is committed, and a moment later this reads it. */
-    for (uint64_t until_ns = clock_ns() + 20 * NS_PER_S; !a || (answer.ended.n < 16 && clock_ns() < until_ns); usleep(1000)) {
+    for (uint64_t until_ns = clock_ns() + 20 * NS_PER_S; !a || (answer.ended.n < 16 && clock_ns() < until_ns);
+         usleep(1000)) {
         if (a)
             asked_free(a);
         a = ask(worker, MSG_sessions_check, &m);
