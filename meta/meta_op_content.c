@@ -314,8 +314,7 @@ static void commit_put(struct run *u, struct meta_inode *i, const struct msg_wri
     uint64_t size = v & COMMIT_INLINE ? msg->inline_data.n : i->size;
     if (v & COMMIT_SIZE)
         size = max(size, msg->size);
-    if (v & (COMMIT_LENGTHS | COMMIT_INLINE) || size != i->size)
-        content_changed(u, i);
+    content_changed(u, i); /* always: what was written over what was there says nothing but when */
     if (v & COMMIT_LENGTHS)
         lengths_put(u, i, msg);
     if (v & COMMIT_INLINE)

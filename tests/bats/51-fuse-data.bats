@@ -25,7 +25,7 @@ teardown_file() {
     [ -n "${CLUSTER:-}" ] || return 0
     kill "$(cat "$CLUSTER/fuse.pid")" 2>/dev/null || true
     cv local down --dir "$CLUSTER" 3>&- || true
-    umount -l "$MNT" 2>/dev/null || true
+    umount -l "$MNT" "$CLUSTER/other" 2>/dev/null || true
     rm -rf "$CLUSTER"
 }
 
@@ -209,6 +209,45 @@ second" ]
     stop writer
     forget
     cmp "$BATS_TEST_TMPDIR/a" b
+}
+
+@test "what another mount wrote over a file of the same size is seen by the next open" {
+    local other=$CLUSTER/other
+    mkdir "$other"
+    cd "$BATS_TEST_TMPDIR"
+    start other cv-fuse -c "$CLUSTER/curvine.yaml" :/ "$other"
+    until_ok 20 grep -q ': ready$' other.log
+    python3 - "$W" "$other/${W##*/}" <<'PY'
+import os, sys
+here, there = sys.argv[1:]
+def write(path, what, n, keep=False):
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    os.write(fd, what * n)
+    os.fsync(fd) if keep else os.close(fd)
+    return fd
+def read(path, n, what):
+    with open(path, "rb") as f:
+        got = f.read()
+        assert got == what * n, (path, n, what, got[:3], len(got))
+for n in (10, 4096, 5000, 300000):
+    f = "/same-%d" % n
+    for what in (b"a", b"b", b"c"):
+        write(here + f, what, n)
+        read(here + f, n, what)
+        read(there + f, n, what)
+        write(there + f, what.upper(), n)
+        read(there + f, n, what.upper())
+        read(here + f, n, what.upper())
+    fd = write(there + f, b"x", n, keep=True) # and while it stays open
+    for what in (b"y", b"z"):
+        read(here + f, n, b"x" if what == b"y" else b"y")
+        os.pwrite(fd, what * n, 0)
+        os.fsync(fd)
+    read(here + f, n, b"z")
+    os.close(fd)
+PY
+    umount "$other"
+    until_ok 20 gone "${started[other]}"
 }
 
 @test "stopping the daemon keeps what was written to open files" {

@@ -329,6 +329,12 @@ TEST(meta_content_commit_takes_only_what_was_granted)
     ck_assert_int_eq(SEND(&g, write_commit, .inode = f.inode, .handle = f.handle, .valid = COMMIT_MTIME, .mtime_ns = 7),
                      0);
     ck_assert_uint_eq(g.q.answer.write_commit.attr.mtime_ns, 7);
+    /* written over what was there: nothing grew, and yet the content is another, for who has kept it */
+    uint64_t version = g.q.answer.write_commit.attr.version;
+    ck_assert_int_eq(SEND(&g, write_commit, .inode = f.inode, .handle = f.handle, .valid = COMMIT_SIZE | COMMIT_MTIME,
+                          .size = 100, .mtime_ns = 8),
+                     0);
+    ck_assert_uint_eq(g.q.answer.write_commit.attr.version, version + 1);
     /* closing twice is fine */
     for (int i = 0; i < 2; i++)
         ck_assert_int_eq(SEND(&g, write_commit, .inode = f.inode, .handle = f.handle, .valid = COMMIT_CLOSE), 0);
