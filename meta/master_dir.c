@@ -96,22 +96,56 @@ static int check_empty(int dir_fd)
     return r;
 }
 
-/* ident comes last: a crash before it leaves a directory that is not formatted. */
-static int format_locked(const char *path, int dir_fd, struct uuid cluster)
+/* Open a directory that is formatted, and read who it is. */
+static int open_formatted(const char *path, int *ret_fd, struct master_ident *ret)
+{
+    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return errno == ENOENT ? -CV_NOT_FORMATTED : -errno;
+    int r = ident_read(dir_fd, ret);
+    if (r == 0)
+        *ret_fd = take_fd(dir_fd);
+    return r;
+}
+
+/* ---- a new one ---- */
+
+/* A directory that is none yet, made if need be, locked and found empty. */
+struct fresh {
+    int dir_fd, lock_fd;
+    char *rows; /* where its database is made */
+};
+
+static void fresh_fini(struct fresh *f)
+{
+    close_fd(f->lock_fd);
+    close_fd(f->dir_fd);
+    free(f->rows);
+}
+
+static int fresh_open(const char *path, struct fresh *f)
 {
     struct master_ident id;
-    int r = ident_read(dir_fd, &id);
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return -errno;
+    f->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (f->dir_fd < 0)
+        return -errno;
+    int r = lock_directory(path, &f->lock_fd);
+    if (r < 0)
+        return r;
+    r = ident_read(f->dir_fd, &id);
     if (r != -CV_NOT_FORMATTED)
         return r < 0 ? r : -CV_ALREADY_FORMATTED;
-    r = check_empty(dir_fd);
+    r = check_empty(f->dir_fd);
     if (r < 0)
         return r;
-    char *rows cleanup(freep) = NULL;
-    if (asprintf(&rows, "%s/%s", path, MASTER_FILE_ROWS NEW) < 0)
-        return -ENOMEM;
-    r = master_store_create(rows, cluster);
-    if (r < 0)
-        return r;
+    return asprintf(&f->rows, "%s/%s", path, MASTER_FILE_ROWS NEW) < 0 ? -ENOMEM : 0;
+}
+
+/* The database is made: it gets its name. ident comes last: a crash before it leaves a directory that is not formatted. */
+static int put_in_place(int dir_fd, struct uuid cluster)
+{
     if (renameat(dir_fd, MASTER_FILE_ROWS NEW, dir_fd, MASTER_FILE_ROWS) < 0 || fsync(dir_fd) < 0)
         return -errno;
     return ident_write(dir_fd, cluster);
@@ -119,64 +153,40 @@ static int format_locked(const char *path, int dir_fd, struct uuid cluster)
 
 int master_dir_format(const char *path, struct uuid cluster)
 {
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
-        return -errno;
-    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir_fd < 0)
-        return -errno;
-    int lock_fd cleanup(closep) = -1;
-    int r = lock_directory(path, &lock_fd);
-    return r < 0 ? r : format_locked(path, dir_fd, cluster);
-}
-
-/* ---- from a backup ---- */
-
-static int restore_locked(const char *path, int dir_fd, struct uuid cluster, const char *backup, struct buf *why,
-                          uint64_t *ret_index)
-{
-    struct master_ident id;
-    int r = ident_read(dir_fd, &id);
-    if (r != -CV_NOT_FORMATTED)
-        return r < 0 ? r : -CV_ALREADY_FORMATTED;
-    r = check_empty(dir_fd);
-    if (r < 0)
-        return r;
-    struct manifest m cleanup(manifest_fini) = {.id = 0};
-    const char *bad = MANIFEST_FILE;
-    char *rows cleanup(freep) = NULL;
-    if (asprintf(&rows, "%s/%s", path, MASTER_FILE_ROWS NEW) < 0)
-        return -ENOMEM;
-    r = manifest_read(backup, &m);
-    if (r == 0 && m.state_version > LINK_STATE_VERSION)
-        r = -CV_FORMAT_TOO_NEW;
+    struct fresh f cleanup(fresh_fini) = {.dir_fd = -1, .lock_fd = -1};
+    int r = fresh_open(path, &f);
     if (r == 0)
-        r = manifest_remove_dir(rows);
-    if (r == 0 && mkdir(rows, 0700) < 0)
-        r = -errno;
-    if (r == 0)
-        r = manifest_copy(backup, rows, &m, NULL, NULL, &bad);
-    if (r < 0)
-        (void)buf_printf(why, "%s/%s: ", backup, bad);
-    if (r == 0)
-        r = master_store_refound(rows, m.cluster, cluster, RESTORE_JUMP, ret_index);
-    if (r == 0 && unlinkat(dir_fd, MASTER_FILE_ROWS NEW "/" MANIFEST_FILE, 0) < 0)
-        r = -errno;
-    if (r == 0 && (renameat(dir_fd, MASTER_FILE_ROWS NEW, dir_fd, MASTER_FILE_ROWS) < 0 || fsync(dir_fd) < 0))
-        r = -errno;
-    return r == 0 ? ident_write(dir_fd, cluster) : r;
+        r = master_store_create(f.rows, cluster);
+    return r == 0 ? put_in_place(f.dir_fd, cluster) : r;
 }
 
 int master_dir_restore(const char *path, struct uuid cluster, const char *backup, struct buf *why, uint64_t *ret_index)
 {
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
-        return -errno;
-    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir_fd < 0)
-        return -errno;
-    int lock_fd cleanup(closep) = -1;
-    int r = lock_directory(path, &lock_fd);
-    return r < 0 ? r : restore_locked(path, dir_fd, cluster, backup, why, ret_index);
+    struct fresh f cleanup(fresh_fini) = {.dir_fd = -1, .lock_fd = -1};
+    struct manifest m cleanup(manifest_fini) = {.id = 0};
+    const char *bad = MANIFEST_FILE;
+    int r = fresh_open(path, &f);
+    if (r < 0)
+        return r;
+    r = manifest_read(backup, &m);
+    if (r == 0 && m.state_version > LINK_STATE_VERSION)
+        r = -CV_FORMAT_TOO_NEW;
+    if (r == 0)
+        r = manifest_remove_dir(f.rows);
+    if (r == 0 && mkdir(f.rows, 0700) < 0)
+        r = -errno;
+    if (r == 0)
+        r = manifest_copy(backup, f.rows, &m, NULL, NULL, &bad);
+    if (r < 0)
+        (void)buf_printf(why, "%s/%s: ", backup, bad);
+    if (r == 0)
+        r = master_store_refound(f.rows, m.cluster, cluster, RESTORE_JUMP, ret_index);
+    if (r == 0 && unlinkat(f.dir_fd, MASTER_FILE_ROWS NEW "/" MANIFEST_FILE, 0) < 0)
+        r = -errno;
+    return r == 0 ? put_in_place(f.dir_fd, cluster) : r;
 }
+
+/* ---- which of its databases is used ---- */
 
 /* A name in the directory, nothing else. */
 static bool name_is_plain(const char *name)
@@ -245,11 +255,9 @@ int master_dir_switch(const char *path, const char *name)
 
 int master_dir_open(const char *path, struct master_dir *ret)
 {
-    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir_fd < 0)
-        return errno == ENOENT ? -CV_NOT_FORMATTED : -errno;
     struct master_ident id;
-    int r = ident_read(dir_fd, &id); /* before the lock file appears where nothing was formatted */
+    int dir_fd cleanup(closep) = -1;
+    int r = open_formatted(path, &dir_fd, &id); /* before the lock file appears where nothing was formatted */
     if (r < 0)
         return r;
     int lock_fd cleanup(closep) = -1;
@@ -295,15 +303,7 @@ static int journal_write(int dir_fd, uint64_t journal)
 {
     char text[18];
     int n = snprintf(text, sizeof(text), "%016" PRIx64 "\n", journal);
-    int fd cleanup(closep) = openat(dir_fd, MASTER_FILE_JOURNAL NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    if (write(fd, text, (size_t)n) != n)
-        return -EIO;
-    return fsync(fd) < 0 || renameat(dir_fd, MASTER_FILE_JOURNAL NEW, dir_fd, MASTER_FILE_JOURNAL) < 0 ||
-                   fsync(dir_fd) < 0
-               ? -errno
-               : 0;
+    return file_write(dir_fd, MASTER_FILE_JOURNAL, text, (size_t)n);
 }
 
 int master_dir_bind(const char *path, uint64_t journal, uint64_t applied)
@@ -358,11 +358,9 @@ static int remove_state(const char *path)
 
 int master_dir_cluster(const char *path, struct uuid *ret)
 {
-    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir_fd < 0)
-        return errno == ENOENT ? -CV_NOT_FORMATTED : -errno;
     struct master_ident id;
-    int r = ident_read(dir_fd, &id);
+    int dir_fd cleanup(closep) = -1;
+    int r = open_formatted(path, &dir_fd, &id);
     if (r == 0)
         *ret = id.cluster;
     return r;
@@ -370,26 +368,17 @@ int master_dir_cluster(const char *path, struct uuid *ret)
 
 int master_dir_rejoin(const char *path)
 {
-    int dir_fd cleanup(closep) = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir_fd < 0)
-        return errno == ENOENT ? -CV_NOT_FORMATTED : -errno;
     struct master_ident id;
-    int r = ident_read(dir_fd, &id);
-    if (r < 0)
-        return r;
-    int lock_fd cleanup(closep) = -1;
-    r = lock_directory(path, &lock_fd);
+    int dir_fd cleanup(closep) = -1, lock_fd cleanup(closep) = -1;
+    char *rows cleanup(freep) = NULL;
+    int r = open_formatted(path, &dir_fd, &id);
+    if (r == 0)
+        r = lock_directory(path, &lock_fd);
     if (r == 0)
         r = remove_state(path);
-    if (r < 0)
-        return r;
-    char *rows cleanup(freep) = NULL;
-    if (asprintf(&rows, "%s/%s", path, MASTER_FILE_ROWS NEW) < 0)
-        return -ENOMEM;
-    r = master_store_create(rows, id.cluster);
-    if (r < 0)
-        return r;
-    if (renameat(dir_fd, MASTER_FILE_ROWS NEW, dir_fd, MASTER_FILE_ROWS) < 0 || fsync(dir_fd) < 0)
-        return -errno;
-    return ident_write(dir_fd, id.cluster);
+    if (r == 0 && asprintf(&rows, "%s/%s", path, MASTER_FILE_ROWS NEW) < 0)
+        r = -ENOMEM;
+    if (r == 0)
+        r = master_store_create(rows, id.cluster);
+    return r == 0 ? put_in_place(dir_fd, id.cluster) : r;
 }
