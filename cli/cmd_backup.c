@@ -170,7 +170,7 @@ int cmd_backup(struct cli *cli, int argc, char **argv)
     if (r == 0 && dry_run)
         return cli_print(cli, describe(to, &m, c.view->masters[c.master].address));
     if (r == 0 && mkdir(to, 0700) < 0 && errno != EEXIST)
-        r = -errno;
+        return cli_fail(cli, -errno, "the directory it shall be in must be there: mkdir -p", "make '%s'", to);
     if (r == 0)
         r = copy(cli, c.directory, to, &m);
     if (r < 0)
@@ -277,6 +277,10 @@ int cmd_restore(struct cli *cli, int argc, char **argv)
         }
     if (argc - optind != 1)
         return cli_usage(cli, "needs the directory of a backup");
+    const char *colon = self ? strrchr(self, ':') : NULL;
+    unsigned long port = colon ? strtoul(colon + 1, NULL, 10) : 0;
+    if (self && (!colon || colon == self || port == 0 || port > 65535))
+        return cli_usage(cli, "--self '%s': expected host:port, where others will reach this host's journal", self);
     struct node_dirs d;
     struct manifest m cleanup(manifest_fini) = {.id = 0};
     int status = check_restore(cli, argv[optind], &d, &m);
@@ -285,6 +289,13 @@ int cmd_restore(struct cli *cli, int argc, char **argv)
     char cluster[UUID_STRING];
     uuid_format(uuid_new(), cluster);
     int r = dry_run ? 0 : found_node(cli, argv[optind], &d, cluster, &m, self);
+    if (r == -ECHILD) {
+        fprintf(stderr,
+                "cv restore: the tool above failed, and what is in '%s' and '%s' is no cluster\n"
+                "  try: mend that, remove both, and type this again\n",
+                d.master, d.journal);
+        return CLI_FAILED;
+    }
     if (r < 0)
         return cli_fail(cli, r, "remove what is in both directories and try again", "restore into '%s' and '%s'",
                         d.master, d.journal);

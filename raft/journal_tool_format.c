@@ -140,6 +140,8 @@ int tool_format(struct tool *t)
     int r = 0;
     if (!join) {
         r = t->single ? single_conf(t, &conf, &format.node) : peers_conf(t, format.cluster, &conf, &format.node);
+        if (r < 0 && t->single)
+            tool_complain(t, "--self '%s': expected host:port, where others will reach it", t->self ? t->self : "");
         if (r < 0)
             return TOOL_USAGE;
         format.conf = encoded;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # cv backup of a running cluster, cv restore of a new one from it, and a member that is added to that: its state can only
 # come by a snapshot.
-# run-bats: 15 s
+# run-bats: 35 s
 
 load lib
 load snapshots
@@ -35,8 +35,15 @@ restore_node() {
     # Refused: not empty; a flipped bit; a file that is not there.
     run -1 cv backup "$PWD/bk"
     has "not empty"
+    run -1 cv backup "$PWD/none/bk"
+    has "must be there: mkdir -p"
     run -1 cv restore "$PWD/bk"
     has "n1/master"
+    run -2 cv restore "$PWD/bk" --self nonsense --set master.dir="$PWD/none" --set journal.dir="$PWD/none2"
+    has "expected host:port"
+    [ ! -e none ]
+    run -2 cv-journal format -d none --cluster new --single --self nonsense
+    has "expected host:port"
     cp -r bk damaged
     sst=$(cd bk && ls -S ./*.sst | head -1)
     printf x | dd of="damaged/$sst" bs=1 seek=100 conv=notrunc status=none
@@ -88,4 +95,94 @@ restore_node() {
     until_ok 20 caught_up 2
     sed -i "s|masters: .*|masters: [127.0.0.1:${mport[1]}, 127.0.0.1:${mport[2]}]|" n1/curvine.yaml
     same_names
+}
+
+level() {
+    [ "$(cv upgrade status -o json | jq .feature_level)" = "$1" ]
+}
+
+hold_back() {
+    echo "  feature_level_max: 1" >>"$1/curvine.yaml" # its last section is the master's
+}
+
+let_go_of() {
+    sed -i /feature_level_max/d "$1/curvine.yaml"
+}
+
+# Node 1 alone, founded from backup $1 in directories $2; options of restore may follow.
+restored_as() {
+    mkdir -p "$2/run"
+    sed "s|$PWD/n1/|$PWD/$2/|; s|masters: .*|masters: [127.0.0.1:${mport[1]}]|" n1/curvine.yaml >"$2/curvine.yaml"
+    cv -c "$2/curvine.yaml" restore "$1" --self 127.0.0.1:"${jport[1]}"
+    export CURVINE_CONFIG=$PWD/$2/curvine.yaml
+    start "j$2" cv-journal
+}
+
+refused() {
+    run -1 timeout 20 cv-master
+    has "is of feature level 2, this program"
+}
+
+@test "the feature level goes with a snapshot, a backup and what is restored; who does not know it does not start on them" {
+    found_masters 3
+    for n in 1 2 3; do
+        hold_back n$n
+    done
+    run_masters 1 2 3
+    until_ok 30 leading
+    make_names a 40
+    level 1
+    cv backup "$PWD/bk1"
+    for n in 1 2 3; do
+        stop m$n
+        let_go_of n$n
+        start m$n cv-master -c n$n/curvine.yaml
+    done
+    until_ok 30 cv upgrade finish
+    level 2
+    cv backup "$PWD/bk2"
+
+    # A new member can have it from a snapshot only.
+    until_ok 30 led_by_others
+    old=$(journal_of 3 .id)
+    stop_master 3
+    rm -r n3/journal n3/master
+    cv-master -c n3/curvine.yaml format --cluster "$cluster"
+    cv-journal join -c n3/curvine.yaml --cluster "$cluster"
+    hold_back n3
+    run_masters 3
+    run timeout 40 cv raft replace "$old" 127.0.0.1:"${jport[3]}" --clients 127.0.0.1:"${mport[3]}" --timeout 30s
+    until_ok 30 grep "is of feature level 2, this program" m3.log
+    until_ok 10 bash -c "! kill -0 ${started[m3]} 2>/dev/null"
+    [ "$(snapshot_of 3 installed)" -ge 1 ]
+    let_go_of n3
+    stop m3 KILL
+    start m3 cv-master -c n3/curvine.yaml
+    until_ok 30 cv raft replace "$old" 127.0.0.1:"${jport[3]}" --clients 127.0.0.1:"${mport[3]}" --timeout 20s
+    until_ok 30 caught_up 3
+    until_ok 20 lead_with 3 "$(journal_of 3 .id)"
+    level 2
+    for n in 1 2 3; do
+        stop_master $n
+    done
+
+    restored_as "$PWD/bk2" r2
+    hold_back r2
+    refused
+    let_go_of r2
+    start mr2 cv-master
+    until_ok 20 level 2
+    stop mr2
+    stop jr2
+    restored_as "$PWD/bk1" r1
+    hold_back r1
+    start mr1 cv-master
+    until_ok 20 level 1
+    until_ok 20 cv fs stat :/a/d000039
+}
+
+led_by_others() {
+    local n
+    n=$(leading) || return 1
+    [ "$n" != 3 ] || { cv raft transfer "$(journal_of 1 .id)" >/dev/null; false; }
 }
