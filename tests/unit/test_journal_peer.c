@@ -4,7 +4,7 @@
  * that says what no journal says. RocksDB: not for the thread sanitizer.
  */
 #include "raft/journal_peer_internal.h"
-#include "tests/unit/journal_log.h"
+#include "tests/unit/journal_voters.h"
 #include "tests/unit/raw_frame.h"
 
 #include <arpa/inet.h>
@@ -12,28 +12,7 @@
 
 #include "base/clock.h"
 
-enum { NODES = 4, WAIT_MS = 30000 };
-
-struct node {
-    uint32_t at;
-    uint16_t port;
-    char dir[200];
-    struct journal_store *store;
-    struct journal_driver *driver;
-    struct journal_peers *peers;
-    bool stopped;
-};
-
-static struct loop *loop;
-static struct node nodes[NODES];
-static uint32_t node_count = 3;
-static struct uuid cluster_of[NODES];
-static uint64_t cache_bytes = 16 << 20;
-
-static uint64_t id_of(uint32_t at)
-{
-    return 100 + at;
-}
+static struct uuid cluster_of[NODES_MAX];
 
 /* ---- life: everything on the loop ---- */
 
@@ -83,15 +62,10 @@ static int start_node(void *arg)
     return 0;
 }
 
-static void part_stopped(void *arg)
-{
-    ((struct node *)arg)->stopped = true;
-}
-
 static int stop_peers(void *arg)
 {
     struct node *n = arg;
-    journal_peers_stop(n->peers, part_stopped, n);
+    journal_peers_stop(n->peers, node_stopped, n);
     return 0;
 }
 
@@ -99,22 +73,8 @@ static int stop_driver(void *arg)
 {
     struct node *n = arg;
     n->stopped = false;
-    journal_driver_stop(n->driver, part_stopped, n);
+    journal_driver_stop(n->driver, node_stopped, n);
     return 0;
-}
-
-static int is_stopped(void *arg)
-{
-    return ((struct node *)arg)->stopped;
-}
-
-static void wait_until(int (*condition)(void *arg), void *arg, const char *what)
-{
-    uint64_t until = clock_ms() + WAIT_MS;
-    while (!loop_call(loop, condition, arg)) {
-        ck_assert_msg(clock_ms() < until, "not in time: %s", what);
-        usleep(2000);
-    }
 }
 
 static int free_node(void *arg)
@@ -204,82 +164,6 @@ static struct node *wait_leader(void)
 {
     wait_until(find_leader, NULL, "a leader");
     return leader_now;
-}
-
-static struct {
-    struct node *node;
-    uint32_t count, size;
-    uint64_t first;
-    int result;
-} proposal;
-
-static int do_propose(void *arg)
-{
-    struct journal_record *records[RAFT_APPEND_ENTRIES_MAX];
-    struct journal_driver *d = proposal.node->driver;
-    const struct journal_view *v = journal_driver_view(d);
-    uint32_t made = 0;
-    proposal.result = 0;
-    for (uint32_t i = 0; i < proposal.count && proposal.result == 0; i++) {
-        proposal.result = journal_ring_alloc(journal_driver_ring(d), proposal.size, &records[i]);
-        if (proposal.result < 0)
-            break;
-        made++;
-        memset(records[i]->data, (int)(v->last + i), proposal.size);
-        records[i]->entry.type = RAFT_BATCH;
-        records[i]->entry.data_crc = crc32c(0, records[i]->data, proposal.size);
-    }
-    if (proposal.result == 0)
-        proposal.result = journal_driver_propose(d, v->term, records, proposal.count, &proposal.first);
-    for (uint32_t i = 0; i < made && proposal.result < 0; i++)
-        journal_ring_unpin(journal_driver_ring(d), records[i]);
-    return 0;
-}
-
-static uint64_t propose(struct node *n, uint32_t count, uint32_t size)
-{
-    uint64_t until = clock_ms() + WAIT_MS;
-    do {
-        proposal.node = n;
-        proposal.count = count;
-        proposal.size = size;
-        (void)loop_call(loop, do_propose, NULL);
-        if (proposal.result == -CV_BUSY)
-            usleep(1000);
-    } while (proposal.result == -CV_BUSY && clock_ms() < until);
-    ck_assert_msg(proposal.result == 0, "propose: %d", proposal.result);
-    return proposal.first + count - 1;
-}
-
-static uint64_t wanted;
-
-static int all_committed(void *arg)
-{
-    for (uint32_t i = 0; i < node_count; i++)
-        if (nodes[i].driver && journal_driver_view(nodes[i].driver)->apply_to < wanted)
-            return 0;
-    return 1;
-}
-
-static void wait_all(uint64_t index)
-{
-    wanted = index;
-    wait_until(all_committed, NULL, "committed everywhere");
-}
-
-static void compare_logs(uint64_t index)
-{
-    uint64_t chain = 0;
-    for (uint32_t i = 0; i < node_count; i++) {
-        struct journal_store *s = open_log(nodes[i].dir);
-        struct journal_read read = {.count = 0};
-        ck_assert_int_eq(journal_store_read(s, index, index, 1, &read), 0);
-        if (i > 0)
-            ck_assert_uint_eq(read.entries[0].chain, chain);
-        chain = read.entries[0].chain;
-        journal_read_fini(&read);
-        s = journal_store_free(s);
-    }
 }
 
 /* The status as text, until the next call. */
@@ -431,7 +315,7 @@ TEST_TIMEOUT(who_was_away_for_long_is_fed_from_disk, 60)
 {
     cache_bytes = 1 << 20;
     start_all(LOOP_AUTO);
-    struct node *l = wait_leader(), *away = &nodes[(l->at + 1) % NODES % 3];
+    struct node *l = wait_leader(), *away = &nodes[(l->at + 1) % 3];
     kill_node(away);
     uint64_t last = 0;
     for (int i = 0; i < 60; i++) {
