@@ -321,6 +321,8 @@ static void write_now(struct cvfs_request *r)
     r->q.file = r->handle->file;
     r->q.offset = in->offset;
     r->q.value = (struct curvine_text){r->b.p, in->size};
+    r->q.flags =
+        in->flags & O_APPEND && !(in->write_flags & CVFS_WRITE_CACHE) ? CURVINE_WRITE_AT_END : CURVINE_WRITE_AT_OFFSET;
     cvfs_submit(r, written);
 }
 

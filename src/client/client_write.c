@@ -515,7 +515,8 @@ static int place_write(struct client_io *io)
     struct curvine_request *q = io->request;
     if (in->flags & LAYOUT_READ_ONLY)
         return -EROFS;
-    uint64_t at = q->file->flags & O_APPEND ? max(in->size_next, (uint64_t)in->size) : q->offset;
+    bool append = q->flags == CURVINE_WRITE_AS_OPENED ? q->file->flags & O_APPEND : q->flags == CURVINE_WRITE_AT_END;
+    uint64_t at = append ? max(in->size_next, (uint64_t)in->size) : q->offset;
     if (at > (uint64_t)INT64_MAX - q->value.n || (at + q->value.n) >> in->shift >= UINT32_MAX)
         return -EFBIG;
     io->position = at;

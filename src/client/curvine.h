@@ -104,7 +104,7 @@ enum curvine_op {
     CURVINE_RELEASE,     /* file: its last write error; the file is gone afterwards. Or, without file: inode, handle */
     /* Content, of an open file. Many may run on one file at once; which of two overlapping writes wins is open. */
     CURVINE_READ, /* file, offset, length, buffer -> result: bytes read, less than length only at the end of the file */
-    CURVINE_WRITE, /* file, offset, value (stays until done) -> result: bytes written; O_APPEND: offset is ignored */
+    CURVINE_WRITE, /* file, offset, value (stays until done), flags (enum curvine_where) -> result: bytes written */
     /* file, flags 1: content only. Everything written so far survives a power cut, size included, and the loss of a minority
      * of the masters. Without file: inode (a directory, 0: none): the same for all changes of names and attributes that were
      * answered to this handle before. CV_ACK_LOST (EIO): a leader that answered before others had it is gone, and it may be
@@ -112,6 +112,14 @@ enum curvine_op {
     CURVINE_FSYNC,
     CURVINE_FLUSH, /* file: everything written so far is seen by others who open it now; reports write errors */
     CURVINE_OP_COUNT
+};
+
+/* Where a WRITE goes. Pages of a mapping go back where they are from, whichever way the file was opened that the kernel took
+ * for it; and fcntl(2) changes O_APPEND of what is open. */
+enum curvine_where {
+    CURVINE_WRITE_AS_OPENED = 0, /* with O_APPEND behind the end, else at offset */
+    CURVINE_WRITE_AT_OFFSET = 1,
+    CURVINE_WRITE_AT_END = 2,
 };
 
 enum curvine_valid {

@@ -103,6 +103,32 @@ random_file() {
     tail -n 100 log | cmp - "$BATS_TEST_TMPDIR/seq"
 }
 
+@test "pages of a mapping go back where they are from, and fcntl changes where a write goes" {
+    python3 - <<'PY'
+import fcntl, mmap, os
+for n in (100, 5000, 300000):
+    with open("a", "wb") as f:
+        f.write(b"o" * n)
+    append = os.open("a", os.O_RDWR | os.O_APPEND) # the kernel may take this one for all mappings
+    plain = os.open("a", os.O_RDWR)
+    for fd in (append, plain):
+        with mmap.mmap(fd, n) as m:
+            m[10:50] = b"M" * 40
+            m.flush()
+    assert os.fstat(plain).st_size == n, os.fstat(plain).st_size
+    assert os.pread(plain, n + 1, 0) == b"o" * 10 + b"M" * 40 + b"o" * (n - 50)
+    fcntl.fcntl(append, fcntl.F_SETFL, 0)
+    fcntl.fcntl(plain, fcntl.F_SETFL, os.O_APPEND)
+    os.pwrite(append, b"A", 0)
+    os.pwrite(plain, b"P", 0) # Linux: to the end, whatever is said
+    assert os.pread(plain, n + 2, 0) == b"A" + b"o" * 9 + b"M" * 40 + b"o" * (n - 50) + b"P"
+    os.close(append)
+    os.close(plain)
+    with open("a", "rb") as f:
+        assert f.read() == b"A" + b"o" * 9 + b"M" * 40 + b"o" * (n - 50) + b"P"
+PY
+}
+
 @test "what is open goes on after its name is gone" {
     exec 7<>f
     echo first >&7

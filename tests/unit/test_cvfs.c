@@ -452,6 +452,44 @@ TEST(writes_come_whole_and_clear_set_id_bits_once)
 
 /* ---- waiting, interrupting, stopping ------------------------------------------------------------------------------------------ */
 
+static uint32_t where;
+
+static bool tells_where(struct curvine_request *q)
+{
+    if (q->op != CURVINE_WRITE)
+        return takes_writes(q);
+    where = q->flags;
+    q->result = (int)q->value.n;
+    return true;
+}
+
+/* The kernel takes any file that is open for writing to bring pages of a mapping back: they belong where they are from. */
+TEST(writes_go_to_the_end_when_their_caller_appends_and_pages_where_they_are_from)
+{
+    static const struct {
+        uint32_t opened, flags, write_flags, where;
+    } writes[] = {
+        {O_RDWR, O_RDWR, 0, CURVINE_WRITE_AT_OFFSET},
+        {O_RDWR | O_APPEND, O_RDWR | O_APPEND, 0, CURVINE_WRITE_AT_END},
+        {O_RDWR | O_APPEND, O_RDWR, 0, CURVINE_WRITE_AT_OFFSET}, /* fcntl(2) took it away */
+        {O_RDWR, O_RDWR | O_APPEND, 0, CURVINE_WRITE_AT_END},
+        {O_RDWR | O_APPEND, 0, CVFS_WRITE_CACHE, CURVINE_WRITE_AT_OFFSET},
+        {O_RDWR | O_APPEND, O_RDWR | O_APPEND, CVFS_WRITE_CACHE, CURVINE_WRITE_AT_OFFSET},
+    };
+    fake.answer = tells_where;
+    start_rig();
+    for (size_t i = 0; i < array_size(writes); i++) {
+        struct fuse_write_in in = {.fh = open_file(writes[i].opened),
+                                   .size = 5,
+                                   .flags = writes[i].flags,
+                                   .write_flags = writes[i].write_flags};
+        ask(FUSE_WRITE, 1234, &in, sizeof(in), "hello", 5);
+        ck_assert_uint_eq(next_reply(), sizeof(struct fuse_write_out));
+        ck_assert_uint_eq(where, writes[i].where);
+    }
+    stop_rig();
+}
+
 TEST(callers_are_held_back_when_all_slots_are_taken)
 {
     fake.answer = NULL;
