@@ -82,7 +82,7 @@ static struct block *next_calm(struct block_store *s, uint32_t calm_max, uint32_
     pthread_mutex_lock(&s->lock);
     for (; *left && !found && !list_empty(&s->opened); --*left) {
         struct block *b = list_entry(list_pop_front(&s->opened), struct block, of_opened);
-        if (!b->open)
+        if (!b->open && !b->watched)
             continue;
         list_push_back(&s->opened, &b->of_opened);
         if (++b->calm < calm_max || b->writers || b->busy || b->lost)

@@ -7,6 +7,10 @@ struct block_change block_change_none(const struct block *b)
         .length = b->length,
         .base_length = b->base_length,
         .room = b->room,
+        .durable = b->durable,
+        .torn = b->torn,
+        .mended = b->mended,
+        .filled = b->filled,
         .version = b->version,
         .base_version = b->base_version,
         .epoch = b->epoch,
@@ -55,6 +59,9 @@ static void put_rows(struct block_store *s, struct block_batch *batch, const str
     after.epoch = x->epoch;
     after.length = x->length;
     after.base_length = x->base_length;
+    after.durable = x->durable;
+    after.mended = x->mended;
+    after.filled = x->filled;
     after.mount = x->mount;
     if (x->file)
         after.file = x->file;
@@ -75,12 +82,23 @@ static void put_rows(struct block_store *s, struct block_batch *batch, const str
         block_file_put_row(s, batch, x->file);
     if (x->cutting)
         block_drop_put_pending(batch, b, x->length);
+    if (x->watch)
+        block_durable_put(s, batch, &after);
     block_add_charge(s, batch, b->mount, delta);
 }
 
 /* Lock held. What readers and fills move meanwhile is left alone. */
 static void install(struct block_store *s, struct block *b, const struct block_change *x)
 {
+    b->cuts += x->length < b->length;
+    b->watched |= x->watch;
+    b->durable = min(x->durable, x->length);
+    if (x->retorn)
+        b->torn = x->torn;
+    b->mended = x->mended;
+    b->filled = x->filled;
+    block_durable_opened(b, x->opened & ~b->present);
+    (void)block_stretches_sub(&b->gaps, x->length, UINT32_MAX);
     b->version = x->version;
     b->base_version = x->base_version;
     b->epoch = x->epoch;
@@ -96,12 +114,12 @@ static void install(struct block_store *s, struct block *b, const struct block_c
     b->checked &= ~(x->opened | x->gone);
     b->doubt &= ~(x->opened | x->gone);
     b->damaged &= ~(x->opened | x->gone);
-    if (x->row) {
-        b->exists = true;
-        b->unsaved = false;
-    }
     if (x->file)
         block_attach(s, b, x->file);
+    b->exists |= x->row;
+    b->unsaved = (b->unsaved && !x->row) || block_unsaved(b);
+    if (b->unsaved && b->file)
+        block_store_unsynced(s, b->file);
     block_note_open(s, b);
 }
 
@@ -135,6 +153,9 @@ int block_change(struct block_store *s, struct block *b, struct block_change *x)
         block_change_unreserve(s, x);
         return -ENOMEM;
     }
+    bool first = !b->watched && (x->watch || x->opened), moved = memcmp(&x->filled, &b->filled, sizeof(x->filled)) != 0;
+    x->watch = first || moved;
+    x->sync |= first || (moved && !x->row); /* more of it; less may come to the disk later */
     pthread_mutex_lock(&s->lock);
     put_rows(s, batch, b, x, delta);
     pthread_mutex_unlock(&s->lock);

@@ -14,12 +14,15 @@
 struct block_change {
     uint64_t opened; /* become open */
     uint64_t gone;   /* become absent */
-    uint32_t length, base_length, room;
+    uint32_t length, base_length, room, durable;
+    struct block_stretches torn, mended, filled;
     uint64_t version, base_version, epoch;
     uint32_t mount;
     bool cutting;   /* the bytes from `length` on become zeros: nobody else writes to the file */
     bool row;       /* the block's own row changes */
     bool all_clean; /* what is here counts as base from now on */
+    bool watch;     /* it is going to be written */
+    bool retorn;    /* torn changes: no writer is in it */
     bool sync;
     struct block_file *file; /* NULL: as it is; else claimed, its row is written too */
     int64_t delta;           /* of the charge, once reserved */

@@ -68,6 +68,14 @@ static void leave_memory(struct block *b, uint64_t chunks)
     block_heat_reset(&b->heat, chunks);
 }
 
+static void forget_written(struct block *b)
+{
+    b->durable = 0;
+    b->cuts++;
+    b->watched = false;
+    b->torn = b->mended = b->filled = b->gaps = (struct block_stretches){0};
+}
+
 /* The rows of chunks, and the block's own when nothing is left. Lock held. */
 static void put_drop(struct block_store *s, struct block_batch *batch, struct block *b, uint64_t chunks, bool last,
                      bool forget)
@@ -87,7 +95,10 @@ static void put_drop(struct block_store *s, struct block_batch *batch, struct bl
     }
     if (!last)
         return;
-    struct block_row_key key = block_key_block(BLOCK_ROW_BLOCK, b->inode, b->index);
+    block_durable_end(batch, b);
+    struct block_row_key key = block_key_block(BLOCK_ROW_TORN, b->inode, b->index);
+    block_batch_delete(batch, &key);
+    key = block_key_block(BLOCK_ROW_BLOCK, b->inode, b->index);
     if (b->epoch && !forget) {
         struct block copy = *b;
         copy.packed = false;
@@ -168,6 +179,7 @@ int block_drop_all(struct block_store *s, struct block *b)
     if (b->exists)
         put_drop(s, batch, b, chunks, true, true);
     leave_memory(b, ~0ull);
+    forget_written(b);
     b->exists = b->packed = b->unsaved = b->pinned = false;
     b->lost = f && f->lost;
     b->epoch = 0;
@@ -202,6 +214,7 @@ int block_forget(struct block_store *s, struct block *b)
         put_drop(s, batch, b, b->present, true, true);
     }
     leave_memory(b, ~0ull);
+    forget_written(b);
     b->exists = b->packed = b->unsaved = b->pinned = false;
     b->lost = b->file && b->file->lost;
     b->epoch = 0;

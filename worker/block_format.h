@@ -21,6 +21,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "worker/block_stretch.h"
+
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rows are copied to disk as they are in memory");
 
 #define BLOCK_FORMAT_VERSION 1
@@ -96,6 +98,8 @@ enum block_row_kind {
     BLOCK_ROW_BLOCK = 'b',    /* inode be64, block be32                 struct block_row_block */
     BLOCK_ROW_CHUNK = 'k',    /* inode be64, block be32, chunk u8       struct block_row_chunk */
     BLOCK_ROW_PENDING = 'p',  /* inode be64, block be32                 struct block_row_pending */
+    BLOCK_ROW_WRITING = 'w',  /* inode be64, block be32                 struct block_row_writing */
+    BLOCK_ROW_TORN = 't',     /* inode be64, block be32                 struct block_row_torn */
     /* Sums: a bare u64 changed by RocksDB's uint64add merge, in the batch whose rows change it. */
     BLOCK_ROW_USED = 'u',  /* directory id be32: bytes charged */
     BLOCK_ROW_MOUNT = 'm', /* mount be32: bytes cached or written of this mount */
@@ -187,6 +191,7 @@ static_assert(sizeof(struct block_row_left) == 26, "disk format");
 enum block_row_flags {
     BLOCK_FLAG_PACKED = 1, /* data is in a segment */
     BLOCK_FLAG_PINNED = 2, /* not evicted */
+    BLOCK_FLAG_TORN = 8,   /* it has a struct block_row_torn */
     BLOCK_FLAG_LOST = 4,   /* written under a grant that was given up: answers -CV_DATA_DAMAGED */
 };
 
@@ -200,7 +205,7 @@ struct block_row_block {
     uint64_t block_version;
     uint64_t base_version; /* what the under file system has; 0: nothing */
     uint64_t epoch;        /* highest write epoch seen; 0: never written here */
-    uint32_t length;       /* bytes of the block that are part of the file, here */
+    uint32_t length;       /* bytes of the block that are part of the file, here; of a dirty one: that are on disk */
     uint32_t base_length;  /* below it a chunk that is absent here has content in the under file system; above, zeros */
     uint64_t file_id;      /* backing file or segment; 0: no data here */
     /* packed only */
@@ -236,6 +241,24 @@ struct block_row_pending {
     uint32_t crc;
 } __attribute__((packed));
 static_assert(sizeof(struct block_row_pending) == 9, "disk format");
+
+/* Written data of this block may be newer than what is on disk: its file may be longer than the row says, and when the
+ * boot is another one by now, that is not to be believed. On disk before the first byte is written. */
+struct block_row_writing {
+    uint8_t version;
+    uint64_t boot;                 /* hash of the boot id */
+    struct block_stretches filled; /* below the row's length, written where nothing was: they may be holes as well */
+    uint32_t crc;
+} __attribute__((packed));
+static_assert(sizeof(struct block_row_writing) == 45, "disk format");
+
+/* Bytes that were acknowledged and then lost in a power cut: they answer -CV_DATA_DAMAGED. */
+struct block_row_torn {
+    uint8_t version;
+    struct block_stretches torn;
+    uint32_t crc;
+} __attribute__((packed));
+static_assert(sizeof(struct block_row_torn) == 37, "disk format");
 
 /* A row that only has to be there. ACTIVE: the next start closes this segment at its length. */
 struct block_row_mark {

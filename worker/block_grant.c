@@ -119,7 +119,7 @@ static int check_grant(const struct block *b, const struct block_grant *g)
         return -CV_STALE_EPOCH;
     if (b->exists && g->key.version == b->version && !block_dirty(b))
         return -CV_STALE_EPOCH; /* the under file system has this version: it is not to change any more */
-    if (b->exists && g->epoch == b->epoch && g->key.version == b->version)
+    if (b->exists && g->epoch == b->epoch && g->key.version == b->version && g->place.length <= b->length)
         return 1;
     /* A cut the master knows nothing of, in a part of the log that was given up: the rest is not zeros, it is gone. */
     if (b->exists && block_dirty(b) && g->epoch / INCARNATION_STEP > b->epoch / INCARNATION_STEP &&
@@ -145,13 +145,13 @@ static struct block_change plan_begin(const struct block *b, const struct block_
 {
     struct block_change x = block_change_none(b);
     uint32_t length = g->place.length;
-    x.row = x.sync = true;
+    x.row = x.sync = x.watch = x.retorn = true;
     x.version = g->key.version;
     x.epoch = g->epoch;
     if (!b->exists || (!block_dirty(b) && b->version != g->base_version)) { /* nothing carries over */
         x.base_version = g->base_version;
         x.base_length = min(g->base_length, length);
-        x.length = length;
+        x.length = x.durable = length;
         x.mount = g->place.mount;
         return x;
     }
@@ -159,8 +159,13 @@ static struct block_change plan_begin(const struct block *b, const struct block_
         x.base_version = b->version;
         x.base_length = b->length;
         x.all_clean = true;
+        x.torn = x.mended = x.filled = (struct block_stretches){0};
+        x.durable = length;
     }
     if (length < b->length) {
+        (void)block_stretches_sub(&x.torn, length, UINT32_MAX);
+        (void)block_stretches_sub(&x.mended, length, UINT32_MAX);
+        (void)block_stretches_sub(&x.filled, length, UINT32_MAX);
         uint32_t whole = block_chunk_count(length);
         x.cutting = true;
         x.gone = whole < 64 ? ~0ull << whole & b->present : 0;
@@ -169,6 +174,11 @@ static struct block_change plan_begin(const struct block *b, const struct block_
         if ((b->open | x.opened) & ~x.gone)
             x.room = block_change_room(b, length);
     } else if (length > b->length) {
+        if (!x.all_clean) { /* acknowledged by us, committed, and gone with the power */
+            block_stretches_force(&x.torn, b->length, length);
+            block_stretches_force(&x.mended, b->length, length);
+            x.durable = b->durable == b->length ? length : b->durable;
+        }
         x.opened = block_change_short_tail(b, b->length);
         if (x.opened)
             x.room = max(b->room,
@@ -306,7 +316,12 @@ static int seal_chunks(struct block_store *s, struct block *b)
         struct block_row_key key = block_key_chunk(b->inode, b->index, (uint8_t)__builtin_ctzll(left));
         block_batch_delete(batch, &key);
     }
-    block_put_row(s, batch, b);
+    pthread_mutex_lock(&s->lock);
+    sealed.durable = b->length;
+    sealed.mended = b->torn;
+    block_put_row(s, batch, &sealed);
+    pthread_mutex_unlock(&s->lock);
+    block_durable_end(batch, b);
     block_add_charge(s, batch, b->mount, delta);
     r = block_store_commit(s, batch, false);
     if (r < 0)
@@ -317,7 +332,10 @@ static int seal_chunks(struct block_store *s, struct block *b)
     b->written &= ~beyond;
     b->checked |= open;
     b->room = 0;
-    b->unsaved = false;
+    b->durable = b->length;
+    b->mended = b->torn;
+    b->filled = (struct block_stretches){0};
+    b->unsaved = b->watched = false;
     s->used += (uint64_t)delta; /* never more than before */
     pthread_mutex_unlock(&s->lock);
     return 0;
@@ -347,7 +365,7 @@ static int take_written(struct block_store *s, const struct block_key *key, uint
 
 static int seal(struct block_store *s, struct block *b)
 {
-    if (!b->open)
+    if (!b->file || !(b->open || b->watched))
         return 0;
     int r = block_file_use(s, b->file);
     if (r < 0)
@@ -416,7 +434,9 @@ int block_write_clean(struct block_store *s, const struct block_key *key, uint64
         x.base_version = b->version;
         x.base_length = b->length;
         x.row = x.all_clean = true;
-        if (b->filling)
+        if (block_stretches_any(&b->torn))
+            r = -CV_DATA_DAMAGED; /* nobody can have all of it */
+        else if (b->filling)
             r = -CV_BUSY; /* a fill of base content: its end comes first */
         f = b->file;
         f->refs++;

@@ -88,6 +88,17 @@ static int carry_chunks(struct healing *h, const struct block_row_key *block, ui
     return r;
 }
 
+static int carry_row(struct healing *h, const struct block_row_key *block, enum block_row_kind kind, void *row,
+                     size_t n)
+{
+    struct block_row_key key = *block;
+    key.p[0] = (uint8_t)kind;
+    int r = block_index_get(h->old, &key, false, row, n);
+    if (r == 0)
+        block_batch_put(h->batch, &key, row, n);
+    return r == -ENOENT ? 0 : r;
+}
+
 /* All rows of the file. Errors: -ENOENT they do not speak of written data (any more); damage. */
 static int carry_file(struct healing *h, uint64_t inode, uint64_t id)
 {
@@ -103,12 +114,18 @@ static int carry_file(struct healing *h, uint64_t inode, uint64_t id)
         r = block_iter_new(h->old, &prefix, NULL, &i);
     while (r >= 0 && i && (r = block_iter_next(i, &key)) == 1) {
         struct block_row_block row;
+        struct block_row_writing writing;
+        struct block_row_torn torn;
         r = block_iter_row(i, &row, sizeof(row));
         if (r < 0 || row.file_id != id)
             continue;
         dirty |= row.block_version != row.base_version;
         block_batch_put(h->batch, &key, &row, sizeof(row));
-        r = carry_chunks(h, &key, row.mount);
+        r = carry_row(h, &key, BLOCK_ROW_WRITING, &writing, sizeof(writing));
+        if (r == 0)
+            r = carry_row(h, &key, BLOCK_ROW_TORN, &torn, sizeof(torn));
+        if (r == 0)
+            r = carry_chunks(h, &key, row.mount);
     }
     if (r == 0 && !dirty && !file.lost)
         r = -ENOENT;

@@ -19,7 +19,8 @@ int block_presence(struct block_store *s, uint64_t inode, uint32_t index, struct
             .version = b->version,
             .file_id = b->file ? b->file->id : 0,
             .length = b->length,
-            .readable = (b->present & ~b->damaged) | block_zero_chunks(b),
+            .readable = ((b->present & ~b->damaged) | block_zero_chunks(b)) & ~block_stretches_chunks(&b->torn),
+            .torn = block_stretches_chunks(&b->torn),
             .sealed = b->present & ~b->open & ~b->damaged,
             .open = b->open,
             .checked = b->checked & b->present & ~b->open & ~b->damaged,
@@ -82,7 +83,12 @@ static uint32_t readable(const struct block *b, uint32_t offset, uint32_t length
 {
     uint64_t zeros = block_zero_chunks(b);
     uint32_t end = offset + min(length, b->length - offset), at = offset;
+    struct block_stretch torn;
     *ret_why = READ_OK;
+    if (block_stretches_find(&b->torn, offset, end, &torn)) {
+        *ret_why = READ_DAMAGED;
+        end = torn.from;
+    }
     while (at < end) {
         uint32_t chunk = at / BLOCK_CHUNK_BYTES;
         *ret_why = judge(b, chunk, zeros, flags);

@@ -185,6 +185,9 @@ static int load_data(struct block_store *s, struct block *b, const struct block_
     pthread_mutex_lock(&s->lock);
     if (r >= 0 && b->exists && f->exists)
         block_attach(s, b, f);
+    b->unsaved = b->file && block_unsaved(b);
+    if (b->unsaved) /* written, and then killed */
+        block_store_unsynced(s, b->file);
     block_file_unhold_locked(s, f);
     pthread_mutex_unlock(&s->lock);
     return r;
@@ -201,6 +204,16 @@ static int load_nothing(struct block_store *s, struct block *b)
     return r == -ENOENT ? 0 : r;
 }
 
+static int load_torn(struct block_store *s, struct block *b)
+{
+    struct block_row_key key = block_key_block(BLOCK_ROW_TORN, b->inode, b->index);
+    struct block_row_torn row;
+    int r = block_index_get(s->index, &key, false, &row, sizeof(row));
+    if (r == 0)
+        b->torn = b->mended = row.torn;
+    return r == -ENOENT ? -CV_BAD_CHECKSUM : r;
+}
+
 static int load(struct block_store *s, struct block *b)
 {
     struct block_row_key key = block_key_block(BLOCK_ROW_BLOCK, b->inode, b->index);
@@ -214,11 +227,14 @@ static int load(struct block_store *s, struct block *b)
     b->version = row.block_version;
     b->base_version = row.base_version;
     b->epoch = row.epoch;
-    b->length = row.length;
+    b->length = b->durable = row.length;
     b->base_length = row.base_length;
     b->mount = row.mount;
     b->packed = row.flags & BLOCK_FLAG_PACKED;
     b->pinned = row.flags & BLOCK_FLAG_PINNED;
+    r = row.flags & BLOCK_FLAG_TORN ? load_torn(s, b) : 0;
+    if (r < 0)
+        return r;
     r = row.file_id ? load_data(s, b, &row) : 0;
     b->lost |= (row.flags & BLOCK_FLAG_LOST) != 0;
     return r;
@@ -226,7 +242,7 @@ static int load(struct block_store *s, struct block *b)
 
 void block_note_open(struct block_store *s, struct block *b)
 {
-    if (b->open && list_empty(&b->of_opened))
+    if ((b->open || b->watched) && list_empty(&b->of_opened))
         list_push_back(&s->opened, &b->of_opened);
 }
 
@@ -339,16 +355,22 @@ void block_put_row(struct block_store *s, struct block_batch *batch, const struc
     struct block_row_key key = block_key_block(BLOCK_ROW_BLOCK, b->inode, b->index);
     assert(!b->packed); /* the one who packs writes that row */
     struct block_row_block row = {
-        .flags = (uint8_t)((b->pinned ? BLOCK_FLAG_PINNED : 0) | (b->lost ? BLOCK_FLAG_LOST : 0)),
+        .flags = (uint8_t)((b->pinned ? BLOCK_FLAG_PINNED : 0) | (b->lost ? BLOCK_FLAG_LOST : 0) |
+                           (block_stretches_any(&b->mended) ? BLOCK_FLAG_TORN : 0)),
         .mount = b->mount,
         .block_version = b->version,
         .base_version = b->base_version,
         .epoch = b->epoch,
-        .length = b->length,
+        .length = block_dirty(b) ? min(b->durable, b->length) : b->length,
         .base_length = b->base_length,
         .file_id = b->file ? b->file->id : 0,
     };
     block_batch_put(batch, &key, &row, sizeof(row));
+    if (block_stretches_any(&b->mended)) { /* else it may stay: it is not looked at */
+        key = block_key_block(BLOCK_ROW_TORN, b->inode, b->index);
+        struct block_row_torn torn = {.torn = b->mended};
+        block_batch_put(batch, &key, &torn, sizeof(torn));
+    }
 }
 
 void block_put_packed_row(struct block_batch *batch, const struct block *b, uint64_t segment, uint32_t offset,

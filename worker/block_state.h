@@ -18,6 +18,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "base/list.h"
@@ -71,14 +72,21 @@ struct block {
     uint64_t damaged;       /* CRC mismatch: of present */
     struct block_heat heat;
     uint32_t index, length, base_length, mount;
-    uint32_t room;         /* open chunks are charged up to here */
-    uint32_t entry_offset; /* packed: in the segment */
-    uint32_t next_offset;  /* where the last read ended */
+    uint32_t room;                 /* open chunks are charged up to here */
+    uint32_t durable;              /* dirty: as the row says: bytes of it that are on disk */
+    uint32_t cuts;                 /* how often it became shorter */
+    struct block_stretches torn;   /* answers -CV_DATA_DAMAGED */
+    struct block_stretches mended; /* torn as its row says: what was written anew is torn until it is on disk */
+    struct block_stretches gaps;   /* some of the stretches nothing was written to yet, of the newest */
+    struct block_stretches filled; /* as in the writing row */
+    uint32_t entry_offset;         /* packed: in the segment */
+    uint32_t next_offset;          /* where the last read ended */
     uint32_t refs, readers, writers;
     uint32_t calm; /* calls of block_store_seal_calm() since the last write */
     bool exists;   /* has a row */
     bool loading, busy, packed, pinned, lost;
-    bool unsaved; /* length is newer than the row's */
+    bool unsaved; /* length or torn are newer than the row's */
+    bool watched; /* has its writing row: may be written */
     bool recent;  /* used since unloading last looked */
 };
 
@@ -253,6 +261,37 @@ static inline int64_t block_packed_bytes(uint32_t length)
 {
     return (int64_t)((sizeof(struct block_entry_head) + length + BLOCK_SEGMENT_ALIGN - 1) / BLOCK_SEGMENT_ALIGN *
                      BLOCK_SEGMENT_ALIGN);
+}
+
+/* ---- how far written blocks are on disk (block_durable.c) ---- */
+
+/* fdatasync the file and write down how long its written blocks are on disk. Returns 0; *ret_all false: blocks that are
+ * being changed come another time (never when patient: then it waits for them). In use, lock not held, BLOCKING. */
+int block_durable_save(struct block_store *s, struct block_file *f, bool patient, bool *ret_all);
+
+/* Something is written to the block from now on; or all of it is sealed, or gone. */
+void block_durable_put(struct block_store *s, struct block_batch *batch, const struct block *b);
+void block_durable_end(struct block_batch *batch, const struct block *b);
+
+/* Gaps: what nothing was written to yet, below the length that is on disk. A write into one that is lost would be taken for a
+ * hole: so the writing row says first that it is going to be filled. Lock held.
+ * note: a write of [from, to) begins; false: it has to be prepared. fill: prepare it; false: a sync has to come first.
+ * opened: chunks of which nothing was here. */
+bool block_durable_note(struct block *b, uint32_t from, uint32_t to);
+bool block_durable_fill(const struct block *b, uint32_t from, uint32_t to, struct block_stretches *filled);
+void block_durable_opened(struct block *b, uint64_t chunks);
+
+/* At start, before and after block_drop_recover(): after another boot files end where what is known to be on disk does;
+ * after the same one (a kill) what was written and not synced is synced with the next mark. */
+int block_durable_recover(struct block_store *s);
+int block_durable_resume(struct block_store *s);
+
+/* Is the row behind what is in memory? */
+static inline bool block_unsaved(const struct block *b)
+{
+    return b->exists && b->version != b->base_version &&
+           (b->durable < b->length || block_stretches_any(&b->filled) ||
+            memcmp(&b->torn, &b->mended, sizeof(b->torn)) != 0);
 }
 
 /* ---- files (block_file.c) ---- */

@@ -226,41 +226,6 @@ static void add_doubt(struct block_row_dir *row, uint64_t first, uint64_t last)
     row->doubt[at].last = last;
 }
 
-/* Blocks of f whose length is newer than their row. Those that are busy come another time. */
-static int save_lengths(struct block_store *s, struct block_file *f, bool *ret_all)
-{
-    struct block_batch *batch cleanup(block_batch_free_p) = block_batch_new();
-    struct block *saved[64];
-    int n = 0;
-    if (!batch)
-        return -ENOMEM;
-    *ret_all = true;
-    pthread_mutex_lock(&s->lock);
-    list_for_each (e, &f->blocks) {
-        struct block *b = list_entry(e, struct block, of_file);
-        if (!b->unsaved)
-            continue;
-        if (n == 64 || !block_try_claim(s, b)) {
-            *ret_all = false;
-            continue;
-        }
-        b->refs++;
-        b->unsaved = false;
-        block_put_row(s, batch, b);
-        saved[n++] = b;
-    }
-    pthread_mutex_unlock(&s->lock);
-    int r = n ? block_store_commit(s, batch, false) : 0;
-    pthread_mutex_lock(&s->lock);
-    for (int i = 0; i < n; i++) {
-        saved[i]->unsaved |= r < 0;
-        block_unclaim(s, saved[i]);
-        block_unhold_locked(s, saved[i]);
-    }
-    pthread_mutex_unlock(&s->lock);
-    return r;
-}
-
 static int sync_file(struct block_store *s, struct block_file *f)
 {
     bool all = true;
@@ -268,11 +233,9 @@ static int sync_file(struct block_store *s, struct block_file *f)
     if (r == -ENOENT)
         return 0; /* gone meanwhile, or found missing when somebody reads */
     if (r == 0) {
-        r = block_file_sync(s, f);
+        r = block_durable_save(s, f, false, &all);
         block_file_unuse(s, f);
     }
-    if (r == 0)
-        r = save_lengths(s, f, &all);
     if (!all) {
         pthread_mutex_lock(&s->lock);
         block_store_unsynced(s, f);
@@ -504,7 +467,11 @@ static int open_index(struct block_store *s)
     if (r == 0)
         r = block_segment_recover(s);
     if (r == 0)
+        r = block_durable_recover(s);
+    if (r == 0)
         r = block_drop_recover(s);
+    if (r == 0)
+        r = block_durable_resume(s);
     return r;
 }
 

@@ -169,6 +169,7 @@ struct block_presence {
     uint64_t sealed, open, filling;
     uint64_t checked; /* of sealed: verified, or made, since the block became resident */
     uint64_t damaged; /* written data whose CRC does not match: reads answer -CV_DATA_DAMAGED */
+    uint64_t torn; /* with bytes that were lost in a power cut: these bytes answer -CV_DATA_DAMAGED; not in readable */
     bool dirty, packed, pinned;
 };
 
@@ -196,9 +197,9 @@ struct block_read {
 };
 
 /* Find length bytes from offset within the block. Sub-chunk readers get chunks verified once a residency.
- * A read at or beyond the block's length gets length 0. Fast.
+ * A read at or beyond the block's length gets length 0; one that reaches into what a power cut tore ends before it. Fast.
  * Errors: -ENODATA the first chunk is absent in this version: fill it; -CV_NOT_PREPARED: block_read_prepare();
- * -CV_DATA_DAMAGED written data whose CRC does not match. */
+ * -CV_DATA_DAMAGED written data whose CRC does not match, or that was lost in a power cut. */
 int block_read_begin(struct block_store *s, const struct block_key *key, uint32_t offset, uint32_t length,
                      unsigned flags, struct block_read *ret);
 void block_read_end(struct block_store *s, struct block_read *r);
@@ -292,7 +293,9 @@ struct block_grant {
 };
 
 /* First contact under an epoch, repeated calls do nothing. On disk when it returns. Cached content of the
- * base version (or of the version written before) carries over. BLOCKING.
+ * base version (or of the version written before) carries over. When place.length is more than is here of a dirty block, a
+ * power cut took it: that stretch answers -CV_DATA_DAMAGED from now on, until it is cut off or written from its start or to
+ * its end. BLOCKING.
  * Errors: -CV_STALE_EPOCH a higher epoch or version was here; -CV_BUSY being filled; -CV_NO_SPACE. */
 int block_write_begin(struct block_store *s, const struct block_grant *g);
 
@@ -306,7 +309,8 @@ struct block_write {
 
 /* Write n bytes at offset within the block: where to. Fast when the chunks are open already. The block's length
  * grows as needed; space is reserved. End with block_write_end().
- * Errors: -CV_STALE_EPOCH; -CV_NOT_PREPARED: block_write_prepare(); -CV_NO_SPACE; -EINVAL beyond the block. */
+ * Errors: -CV_STALE_EPOCH; -CV_NOT_PREPARED: block_write_prepare(); -CV_NO_SPACE; -EINVAL beyond the block;
+ * -CV_DATA_DAMAGED it begins and ends within what a power cut tore. */
 int block_write_start(struct block_store *s, const struct block_key *key, uint64_t epoch, uint32_t offset, uint32_t n,
                       struct block_write *ret);
 void block_write_end(struct block_store *s, struct block_write *w, int result);

@@ -5,6 +5,8 @@
  */
 #include "worker/block_change.h"
 
+#define SYNC_TRIES 8
+
 /* ---- the fast path ---- */
 
 /* May [offset, end) be written now? Lock held. */
@@ -17,7 +19,7 @@ static int check_write(const struct block *b, const struct block_key *key, uint6
         return -CV_STALE_EPOCH; /* of this epoch nothing was begun here, or it is over */
     if (end <= offset || !b->file || end > 1u << b->file->shift)
         return -EINVAL;
-    return 0;
+    return block_stretches_surround(&b->torn, offset, end) ? -CV_DATA_DAMAGED : 0;
 }
 
 /* The chunk the block ends in must not be in the making while the block grows past it. */
@@ -35,7 +37,8 @@ static uint64_t chunks_of(uint32_t offset, uint32_t end)
 static bool ready(const struct block *b, uint32_t offset, uint32_t end)
 {
     uint64_t chunks = chunks_of(offset, end), tail = growing_past(b, end);
-    if (b->busy || b->file->busy || b->file->fd < 0 || (b->open & chunks) != chunks || b->damaged & chunks)
+    if (b->busy || b->file->busy || b->file->fd < 0 || !b->watched || (b->open & chunks) != chunks ||
+        b->damaged & chunks)
         return false;
     return end <= b->length || (end <= b->room && !(tail & b->filling) && !(tail & b->present & ~b->open));
 }
@@ -49,7 +52,7 @@ int block_write_start(struct block_store *s, const struct block_key *key, uint64
     int r = s->failed ? -CV_STOPPING : !b || b->loading ? -CV_NOT_PREPARED : 0;
     if (r == 0)
         r = check_write(b, key, epoch, offset, end);
-    if (r == 0 && !ready(b, offset, end))
+    if (r == 0 && (!ready(b, offset, end) || !block_durable_note(b, offset, end)))
         r = -CV_NOT_PREPARED;
     if (r == 0) {
         if (end > b->length) {
@@ -82,6 +85,9 @@ void block_write_end(struct block_store *s, struct block_write *w, int result)
     pthread_mutex_lock(&s->lock);
     assert(w->block->writers > 0 && w->file->writers > 0);
     w->block->writers--;
+    if (result >= 0)
+        w->block->unsaved |= block_stretches_sub(&w->block->torn, w->offset, w->offset + w->length);
+    block_store_unsynced(s, w->file); /* again: it may have been synced since it started */
     if (--w->file->writers == 0 || w->block->writers == 0)
         pthread_cond_broadcast(&s->changed);
     block_file_unuse_locked(s, w->file);
@@ -95,7 +101,7 @@ void block_write_end(struct block_store *s, struct block_write *w, int result)
 
 /* ---- opening chunks ---- */
 
-/* What a write of [offset, end) needs. Lock held. Errors: -ENODATA content of the base is missing. */
+/* What a write of [offset, end) needs. Lock held. Errors: -ENODATA content of the base is missing; -EAGAIN a sync first. */
 static int plan(const struct block *b, uint32_t offset, uint32_t end, struct block_change *x)
 {
     *x = block_change_none(b);
@@ -119,7 +125,8 @@ static int plan(const struct block *b, uint32_t offset, uint32_t end, struct blo
         x->room = max(b->room, block_change_room(b, min((last + 1) * BLOCK_CHUNK_BYTES, length)));
     }
     x->sync = (x->opened & b->present) != 0;
-    return 0;
+    x->watch = true;
+    return block_durable_fill(b, offset, end, &x->filled) ? 0 : -EAGAIN;
 }
 
 /* Claim the block when no fill is in the way of a write of [offset, end). */
@@ -176,6 +183,8 @@ int block_write(struct block_store *s, const struct block_key *key, uint64_t epo
     int r;
     for (int tries = 0; (r = block_write_start(s, key, epoch, offset, n, &w)) == -CV_NOT_PREPARED; tries++) {
         r = block_write_prepare(s, key, epoch, offset, n);
+        if (r == -EAGAIN)
+            r = block_write_sync(s, key->inode);
         if (r < 0 || tries == 64)
             return r < 0 ? r : -CV_BUSY;
     }
@@ -188,34 +197,14 @@ int block_write(struct block_store *s, const struct block_key *key, uint64_t epo
 
 /* ---- to the disk ---- */
 
-/* Rows with the lengths blocks have grown to. */
-static int save_lengths(struct block_store *s, struct block_file *f)
+/* Again what was cut meanwhile, under another epoch. */
+static int save_all(struct block_store *s, struct block_file *f)
 {
-    for (;;) {
-        struct block *b = NULL;
-        pthread_mutex_lock(&s->lock);
-        list_for_each (e, &f->blocks) {
-            struct block *it = list_entry(e, struct block, of_file);
-            if (it->unsaved) {
-                b = it;
-                b->refs++;
-                block_claim(s, b);
-                break;
-            }
-        }
-        struct block_change x;
-        if (b) {
-            x = block_change_none(b);
-            x.row = true;
-        }
-        pthread_mutex_unlock(&s->lock);
-        if (!b)
-            return 0;
-        int r = b->file == f ? block_change(s, b, &x) : 0;
-        block_give_back(s, b);
-        if (r < 0)
-            return r;
-    }
+    bool all = false;
+    int r = 0;
+    for (int tries = 0; r == 0 && !all && tries < SYNC_TRIES; tries++)
+        r = block_durable_save(s, f, true, &all);
+    return r;
 }
 
 int block_write_sync(struct block_store *s, uint64_t inode)
@@ -229,11 +218,9 @@ int block_write_sync(struct block_store *s, uint64_t inode)
     if (f->exists) {
         r = block_file_use(s, f);
         if (r == 0) {
-            r = block_file_sync(s, f);
+            r = save_all(s, f);
             block_file_unuse(s, f);
         }
-        if (r == 0)
-            r = save_lengths(s, f);
         if (r == 0) {
             r = block_index_sync(s->index);
             r = r < 0 ? block_store_fail(s, r, "sync of the index") : block_store_mark(s, false);

@@ -67,7 +67,7 @@ int worker_block_missing(struct worker_core *c, const struct rec_block *b, uint6
     }
     if (p.damaged & chunks)
         return -CV_DATA_DAMAGED;
-    *ret = chunks & based & ~p.readable;
+    *ret = chunks & based & ~p.readable & ~p.torn;
     return 0;
 }
 

@@ -111,7 +111,7 @@ static int list_work(struct worker_request *q)
             .length = p.length,
             .readable = p.readable,
             .cached_bytes = bytes_of(p.sealed | p.open, p.length),
-            .flags = flags_of(&info) | (p.open ? BLOCK_OPEN : 0) | (p.damaged ? BLOCK_DAMAGED : 0),
+            .flags = flags_of(&info) | (p.open ? BLOCK_OPEN : 0) | (p.damaged | p.torn ? BLOCK_DAMAGED : 0),
         };
         r = rec_block_state_append(&list, &one);
         a.next = info.index + 1;

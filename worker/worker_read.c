@@ -203,7 +203,7 @@ static int overlay_work(struct worker_request *q)
         int r = q->block.epoch ? block_read(q->net->core->store, &key, at, q->buffer + (at - q->offset), end - at) : 0;
         if (r < 0 && r != -ENODATA)
             return r;
-        at = end;
+        at = r > 0 ? at + (uint32_t)r : end; /* one that ends early does so before what is damaged */
     }
     q->buffer_crc = crc32c(0, q->buffer, q->length);
     return 0;
@@ -294,20 +294,6 @@ static void find(struct worker_request *q)
     worker_request_work(q, find_work, go_on);
 }
 
-/* Everything is readable, so a stretch that is cut short ends with the block here: zeros follow (a file grown by others,
- * lengths that a power cut took back before they were synced). */
-static bool ends_here(struct worker_request *q)
-{
-    if (q->block.epoch == 0)
-        return false;
-    uint64_t missing;
-    int r = worker_block_missing(q->net->core, &q->block, worker_chunks(q->offset, q->length), &missing);
-    struct block_presence p;
-    if (r < 0 || missing || block_presence(q->net->core->store, q->block.inode, q->block.index, &p) < 0)
-        return false;
-    return p.version == q->block.version && q->offset + q->read.length == max(p.length, q->offset);
-}
-
 static void read_on(struct worker_request *q)
 {
     struct worker_core *c = q->net->core;
@@ -328,9 +314,13 @@ static void read_on(struct worker_request *q)
         return fail(q, r);
     if (q->read.length == q->length)
         return units ? send_units(q) : copy(q);
-    if (ends_here(q))
-        return copy(q);
+    /* Why no more? Not readable yet, longer than what is here (contact says what became of the rest), or torn. */
+    uint32_t at = q->offset + q->read.length;
     end_read(q);
+    r = block_read_begin(c->store, &key, at, 1, BLOCK_READ_UNCHECKED, &q->read);
+    end_read(q);
+    if (r == -CV_DATA_DAMAGED)
+        return fail(q, r);
     find(q);
 }
 

@@ -194,7 +194,10 @@ static void on_fetched(struct client_fetch *f, int result)
     if (result < 0 || c->stale)
         chunk_free(c);
     in->ios++;
-    if (result < 0)
+    if (result == -CV_DATA_DAMAGED) /* some of it: each looks for its own */
+        list_for_each (e, &waiting)
+            list_entry(e, struct client_io, link)->exact = true;
+    if (result < 0 && result != -CV_DATA_DAMAGED)
         client_io_wake_error(&waiting, result);
     else
         client_io_wake(&waiting);

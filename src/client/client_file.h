@@ -149,6 +149,7 @@ struct client_io {
     uint16_t turns;
     uint8_t state;
     bool expired, marked;
+    bool exact; /* READ: nothing with it that was not asked for: some of that is damaged */
     int error;
     struct client_sync *sync;
 };

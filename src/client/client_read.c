@@ -364,7 +364,8 @@ static bool read_miss(struct client_io *io, struct client_seg *s)
     }
     if (b)
         b->remote_until_ns = clock_ns() + NS_PER_S;
-    struct client_chunk *c = f->window ? client_chunk_get(in, s->block, s->offset, io->deadline_ns) : NULL;
+    struct client_chunk *c =
+        f->window && !io->exact ? client_chunk_get(in, s->block, s->offset, io->deadline_ns) : NULL;
     if (c && !c->ready) {
         client_ahead_run(f, io->position);
         client_io_wait(io, &c->waiting, read_go);

@@ -17,6 +17,10 @@ synced() { # LOG N
     [ "$(grep -c '^S' "$1" 2>/dev/null)" -gt "$2" ]
 }
 
+many_closed() { # LOG N
+    [ "$(grep -c '^C' "$1" 2>/dev/null)" -gt "$2" ]
+}
+
 pids() {
     "$1/cv" local status --dir "$cluster" -o json | jq -r '.[].pid // empty'
 }
@@ -54,6 +58,31 @@ cut_and_look() { # BIN N
         "$1/cv" umount "$PWD/mnt"
     done
     "$1/cv" local down --dir "$cluster"
+}
+
+@test "power cut behind a close without fsync: the bytes are there, or reading them fails; zeros never" {
+    need_power
+    power_disk disk 1G
+    cluster=$BATS_TEST_TMPDIR/disk/c
+    local i pid daemons
+    for ((i = 1; i <= CUTS; i++)); do
+        begin "$CV_BIN"
+        mapfile -t daemons < <(pids "$CV_BIN")
+        start writer "$CV_ROOT/tests/tools/content-oracle" write "mnt/closed$i" "closed.$i"
+        until_ok 60 many_closed "closed.$i" $((10 + RANDOM % 15))
+        power_cut disk writer
+        kill -9 "${daemons[@]}"
+        for pid in "${daemons[@]}"; do
+            until_ok 20 gone "$pid"
+        done
+        stop writer KILL
+        umount -l mnt
+        power_back disk
+        begin "$CV_BIN"
+        timeout 300 "$CV_ROOT/tests/tools/content-oracle" closed "mnt/closed$i" "closed.$i"
+        "$CV_BIN/cv" umount "$PWD/mnt"
+    done
+    "$CV_BIN/cv" local down --dir "$cluster"
 }
 
 @test "power cut under writers on a mount: what was synced is there" {

@@ -12,8 +12,9 @@
  * ORACLE lies on another file system. BOOT is a number that stands for the boot id. Status 1: something is lost or wrong.
  *
  * Written inodes have pages that carry (inode, page, stamp) and content that follows from it; stamps rise. A line "B inode
- * stamp" says that a run writes stamps above this one, "S inode stamp" that those up to this one were synced, "E inode
- * epoch" that an epoch was begun. Which pages were written with which stamp follows from the seed of the stamp. Filled inodes are right or absent, read
+ * stamp" says that a run writes stamps above this one, "S inode stamp" that those up to this one were synced, "C inode stamp"
+ * that they were committed to the master without a sync (their length is asked for; what is lost of it is damaged, never
+ * zeros), "Z inode 0" that the inode is cut to nothing, "E inode epoch" that an epoch was begun. Which pages were written with which stamp follows from the seed of the stamp. Filled inodes are right or absent, read
  * without their CRCs, as a client reads an exported file.
  */
 #include <fcntl.h>
@@ -91,7 +92,7 @@ static struct block_place place_of_filled(uint64_t inode)
 #define RUNS 64
 
 struct oracle {
-    uint64_t synced[INODES + 1], epoch[INODES + 1], filled_version[FILLED + 1];
+    uint64_t synced[INODES + 1], committed[INODES + 1], epoch[INODES + 1], filled_version[FILLED + 1];
     struct {
         uint64_t above, upto; /* stamps of one run that were synced */
     } runs[INODES + 1][RUNS];
@@ -106,18 +107,44 @@ static void read_oracle(const char *path, struct oracle *o)
     unsigned long long inode, value;
     while (f && fscanf(f, " %c %llu %llu", &what, &inode, &value) == 3) {
         if (inode <= INODES && (what == 'S' || what == 'B')) {
-            o->synced[inode] = value;
+            o->synced[inode] = o->committed[inode] = value;
             if (what == 'B' && o->count[inode] < RUNS)
                 o->runs[inode][o->count[inode]++].above = value;
             if (o->count[inode])
                 o->runs[inode][o->count[inode] - 1].upto = value;
-        } else if (what == 'E' && inode <= INODES)
+        } else if (what == 'C' && inode <= INODES)
+            o->committed[inode] = value;
+        else if (what == 'Z' && inode <= INODES)
+            o->count[inode] = 0;
+        else if (what == 'E' && inode <= INODES)
             o->epoch[inode] = value;
         else if (what == 'F' && inode <= FILLED)
             o->filled_version[inode] = value;
     }
     if (f)
         fclose(f);
+}
+
+/* The newest stamp of each page that was synced, and how many pages that makes; and that was committed. */
+static void replay(const struct oracle *o, uint64_t inode, uint64_t synced[PAGES], uint32_t *ret_synced,
+                   bool committed[PAGES], uint32_t *ret_committed)
+{
+    *ret_synced = *ret_committed = 0;
+    for (int i = 0; i < o->count[inode]; i++) {
+        uint64_t upto = o->runs[inode][i].upto, last = i + 1 == o->count[inode] ? o->committed[inode] : upto;
+        for (uint64_t t = o->runs[inode][i].above + INODES; t <= max(upto, last); t += INODES) {
+            uint32_t first, count;
+            pages_of(t, &first, &count);
+            for (uint32_t p = first; p < first + count; p++) {
+                committed[p] = true;
+                if (t <= upto)
+                    synced[p] = t;
+            }
+            *ret_committed = max(*ret_committed, first + count);
+            if (t <= upto)
+                *ret_synced = max(*ret_synced, first + count);
+        }
+    }
 }
 
 static void say(int fd, char what, uint64_t inode, uint64_t value)
@@ -184,10 +211,16 @@ static int run(const char *dir, const char *oracle_path, const char *boot, uint6
     struct prng random = {seed};
     uint64_t stamp[INODES + 1], epoch[INODES + 1];
     for (uint64_t i = 1; i <= INODES; i++) {
+        uint64_t least[PAGES] = {0};
+        bool there[PAGES] = {false};
+        uint32_t pages, all;
+        if (i % 2)
+            say(fd, 'Z', i, 0);
+        replay(&o, i, least, &pages, there, &all);
         struct block_grant g = {
             .key = {.inode = i, .version = o.epoch[i] + 1},
             .epoch = o.epoch[i] + 1,
-            .place = {.block_bytes = 4 << 20, .length = o.epoch[i] ? PAGES * PAGE : 0, .mount = 2},
+            .place = {.block_bytes = 4 << 20, .length = i % 2 ? 0 : pages * PAGE, .mount = 2},
         };
         must(block_write_begin(s, &g), "begin");
         say(fd, 'E', i, g.epoch);
@@ -223,6 +256,8 @@ static int run(const char *dir, const char *oracle_path, const char *boot, uint6
         default:
             stamp[i] += INODES;
             write_stamp(s, &k, epoch[i], stamp[i]);
+            if (prng_below(&random, 2) == 0)
+                say(fd, 'C', i, stamp[i]);
             break;
         }
         if (n == UINT64_MAX)
@@ -232,7 +267,7 @@ static int run(const char *dir, const char *oracle_path, const char *boot, uint6
 
 /* ---- check ---- */
 
-static int bad;
+static int bad, torn;
 
 #define wrong(...)                                                                                                     \
     do {                                                                                                               \
@@ -244,24 +279,32 @@ static int bad;
 
 static void check_written(struct block_store *s, const struct oracle *o, uint64_t inode)
 {
-    /* The last synced stamp of each page: replay the stamps up to it. */
     uint64_t least[PAGES] = {0};
-    for (int i = 0; i < o->count[inode]; i++)
-        for (uint64_t t = o->runs[inode][i].above + INODES; t <= o->runs[inode][i].upto; t += INODES) {
-            uint32_t first, count;
-            pages_of(t, &first, &count);
-            for (uint32_t p = first; p < first + count; p++)
-                least[p] = t;
-        }
+    bool there[PAGES] = {false};
+    uint32_t synced, committed;
+    replay(o, inode, least, &synced, there, &committed);
     struct block_key k = {.inode = inode, .version = o->epoch[inode]};
     struct block_grant old = {.key = k, .epoch = o->epoch[inode] - 1, .place = {.block_bytes = 4 << 20}};
     if (old.epoch && block_write_begin(s, &old) != -CV_STALE_EPOCH)
         wrong("inode %llu: epoch %llu was accepted again", (unsigned long long)inode, (unsigned long long)old.epoch);
-    for (uint32_t p = 0; p < PAGES; p++) {
+    struct block_grant now = {
+        .key = k, .epoch = o->epoch[inode], .place = {.block_bytes = 4 << 20, .length = committed * PAGE}};
+    int begun = block_write_begin(s, &now);
+    if (begun < 0)
+        wrong("inode %llu: contact: %s", (unsigned long long)inode, cv_error_name(begun));
+    for (uint32_t p = 0; p < committed; p++) {
         struct page got = {0}, want;
         int r = block_read(s, &k, p * PAGE, &got, PAGE);
+        if (r == -CV_DATA_DAMAGED && !least[p]) {
+            torn++;
+            continue;
+        }
         if (r < 0) {
             wrong("inode %llu page %u: %s", (unsigned long long)inode, p, cv_error_name(r));
+            continue;
+        }
+        if (got.stamp == 0 && there[p] && p >= synced) {
+            wrong("inode %llu page %u: zeros, but it was committed", (unsigned long long)inode, p);
             continue;
         }
         if (got.stamp < least[p]) {
@@ -326,8 +369,8 @@ static int check(const char *dir, const char *oracle_path, const char *boot)
         for (uint64_t v = o.filled_version[i]; v && v + 2 > o.filled_version[i]; v--)
             seen += check_filled(s, i, v);
     block_store_status(s, &st);
-    printf("%d pages of filled files there, %llu chunks found damaged, %d wrong\n", seen,
-           (unsigned long long)st.damaged_chunks, bad);
+    printf("%d pages of filled files there, %llu chunks found damaged, %d pages torn, %d wrong\n", seen,
+           (unsigned long long)st.damaged_chunks, torn, bad);
     block_store_free(s);
     return bad ? 1 : 0;
 }

@@ -126,11 +126,12 @@ TEST(block_write_cuts_to_the_valid_length_and_what_follows_is_zeros)
     char got[4096], zeros[4096] = {0};
     ck_assert_int_eq(block_read(s, &k, MIB + 1000, got, 100), 0);
     ck_assert_uint_eq(test_disk_bytes(), MIB + 4096);
-    g = grant_of(5, 0, 3, 2, 4 * MIB); /* longer again: zeros, not the old bytes, and not the base */
+    g = grant_of(5, 0, 3, 2, MIB + 1000); /* longer again: zeros, not the old bytes, and not the base */
     g.base_version = 1;
-    g.base_length = 4 * MIB;
+    g.base_length = MIB + 1000;
     ck_ok(block_write_begin(s, &g));
-    for (uint32_t at = MIB + 1000; at < 4 * MIB; at += sizeof(got)) {
+    ck_ok(write_pattern(s, k3, 2, 4 * MIB - 1, 1));
+    for (uint32_t at = MIB + 1000; at < 4 * MIB - sizeof(got); at += sizeof(got)) {
         int n = block_read(s, &k3, at, got, sizeof(got));
         ck_assert_int_gt(n, 0);
         ck_assert_mem_eq(got, zeros, (size_t)n);

@@ -195,6 +195,32 @@ TEST(worker_says_that_written_data_is_lost)
     rig_end(&g);
 }
 
+/* As after a power cut: 1000 bytes are here of 5000 that were acknowledged. */
+TEST(worker_says_which_part_of_written_data_is_lost)
+{
+    struct rig g;
+    struct peer p;
+    rig_begin(&g, "256MiB", "");
+    peer_begin(&p, g.socket, 0);
+    struct rec_block b = written_block(7, 20, 0);
+    ck_ok(put(&p, &b, 0, 1000, 1));
+    b.valid_length = 5000;
+    ck_ok(put(&p, &b, 5000, 1000, 1)); /* what is written behind it does not hide it */
+    b.valid_length = 6000;
+    ck_assert_int_eq(get_checked(&p, &b, 0, 1000, 1), 1000);
+    ck_error(get(&p, &b, 0, 6000, 0, NULL, NULL), -CV_DATA_DAMAGED);
+    ck_error(get(&p, &b, 1000, 4000, 0, NULL, NULL), -CV_DATA_DAMAGED);
+    ck_assert_int_eq(get_checked(&p, &b, 5000, 1000, 1), 1000);
+    ck_error(put(&p, &b, 2000, 1000, 1), -CV_DATA_DAMAGED);
+    struct opened o = open_block(&p, &b, 0);
+    ck_assert(o.result == -ENODATA || !(o.m.readable & 1)); /* nor in the descriptor */
+    close_fd(o.fd);
+    ck_ok(put(&p, &b, 0, 5000, 1));
+    ck_assert_int_eq(get_checked(&p, &b, 0, 6000, 1), 6000);
+    peer_end(&p);
+    rig_end(&g);
+}
+
 /* A few bytes in the middle of a file that was not cached: the chunk is fetched, the rest stays where it is. */
 TEST(worker_fetches_the_base_under_a_write)
 {
