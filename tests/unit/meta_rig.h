@@ -402,3 +402,14 @@ static int UNUSED look(struct rig *g, uint64_t parent, const char *name)
 {
     return SEND(g, lookup, .parent = parent, .name = text_of(name));
 }
+
+static void UNUSED rig_purge_all(struct rig *g)
+{
+    struct meta_request q;
+    meta_request_init(&q);
+    while (meta_next_inner(g->m, &q)) {
+        rig_run(g, &q);
+        meta_request_reset(&q);
+    }
+    meta_request_fini(&q);
+}
