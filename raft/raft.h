@@ -143,8 +143,9 @@ enum raft_message_type {
 };
 
 enum raft_heartbeat_flag {
-    RAFT_HEARTBEAT_CAN_LEAD = 1, /* the application is attached, near enough and able to lead */
-    RAFT_HEARTBEAT_LOG_FULL = 2, /* this node's log reached its byte cap: see RAFT_IN_APP */
+    RAFT_HEARTBEAT_CAN_LEAD = 1,  /* the application is attached, near enough and able to lead */
+    RAFT_HEARTBEAT_LOG_FULL = 2,  /* this node's log reached its byte cap: see RAFT_IN_APP */
+    RAFT_HEARTBEAT_RELUCTANT = 4, /* able, but should not if another one is: a disk is nearly full */
 };
 
 /* One message; fields by type in raft_message.def. */
@@ -309,10 +310,11 @@ struct raft_input {
 
         /* The application's watermarks, whenever they change: applied, flushed (survives a crash; the log up to here
          * is not needed by this node), can_lead (a leader with false hands over at once; a follower waits one more
-         * timeout before it campaigns), log_full (the log's bytes reached their cap: do not wait for silent members). */
+         * timeout before it campaigns), reluctant (it can lead, and should only if nobody else can: the same, but handed
+         * over only to who is not), log_full (the log's bytes reached their cap: do not wait for silent members). */
         struct {
             uint64_t applied, flushed;
-            bool can_lead, log_full;
+            bool can_lead, reluctant, log_full;
         } app;
 
         /* The driver is about to delete entries below first (its decision by bytes; at most output.compact_to + 1).

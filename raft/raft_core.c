@@ -389,6 +389,7 @@ static int on_app(struct raft *r, const struct raft_input *in)
     r->applied = applied;
     r->flushed = min(in->app.flushed, applied);
     r->can_lead = in->app.can_lead;
+    r->reluctant = in->app.reluctant;
     r->log_full = in->app.log_full;
     return 0;
 }

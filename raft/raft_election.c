@@ -122,8 +122,8 @@ void raft_election_tick(struct raft *r)
         return; /* our vote is on its way to the disk */
     if (!alone && r->now_ms < r->election_ms)
         return;
-    if (!alone && !(self && self->journal_only) && !r->can_lead && !r->waited_extra) {
-        /* Let somebody whose application is able go first, but never forbid it: we may hold the only copy. */
+    if (!alone && !(self && self->journal_only) && (!r->can_lead || r->reluctant) && !r->waited_extra) {
+        /* Let somebody whose application is able and willing go first, but never forbid it: we may hold the only copy. */
         r->election_ms = r->now_ms + r->options.election_ms;
         r->waited_extra = true;
         return;

@@ -129,8 +129,9 @@ void raft_on_heartbeat(struct raft *r, const struct raft_message *m)
     reply->heartbeat_reply.accepted = r->accepted;
     reply->heartbeat_reply.match = min(r->accepted, r->log.durable);
     reply->heartbeat_reply.flushed = r->flushed;
-    reply->heartbeat_reply.flags =
-        (r->can_lead ? RAFT_HEARTBEAT_CAN_LEAD : 0) | (r->log_full ? RAFT_HEARTBEAT_LOG_FULL : 0);
+    reply->heartbeat_reply.flags = (r->can_lead ? RAFT_HEARTBEAT_CAN_LEAD : 0) |
+                                   (r->reluctant ? RAFT_HEARTBEAT_RELUCTANT : 0) |
+                                   (r->log_full ? RAFT_HEARTBEAT_LOG_FULL : 0);
 }
 
 /* What its log holds of ours tells whether messages were lost. */
@@ -177,6 +178,7 @@ void raft_on_heartbeat_reply(struct raft *r, struct raft_peer *p, const struct r
     p->acked_round = min(h->round, r->round);
     p->flushed = h->flushed;
     p->can_lead = h->flags & RAFT_HEARTBEAT_CAN_LEAD;
+    p->reluctant = h->flags & RAFT_HEARTBEAT_RELUCTANT;
     p->log_full = h->flags & RAFT_HEARTBEAT_LOG_FULL;
     if (!MUTANT(lost_ack_stays_lost))
         raft_peer_acked(r, p, h->match);

@@ -60,7 +60,7 @@ struct raft_peer {
     uint64_t moved_ms; /* when accepted or match last grew, or sending began */
     uint32_t window;   /* REPLICATE: entries sent and not acknowledged, at most */
     bool probing;      /* PROBE: its one message is under way */
-    bool can_lead, log_full;
+    bool can_lead, reluctant, log_full;
     uint64_t heard_ms;    /* last answer in this term, 0 never */
     uint64_t acked_round; /* newest heartbeat round it answered */
     uint64_t flushed;
@@ -136,7 +136,7 @@ struct raft {
 
     /* Application, compaction, snapshots. */
     uint64_t applied, flushed;
-    bool can_lead, log_full;
+    bool can_lead, reluctant, log_full;
     uint64_t floor; /* no full member needs the log up to here: what journal-only members compact by */
     uint64_t receiving_index, receiving_term; /* a snapshot is being fetched; 0 none */
     bool left_behind;

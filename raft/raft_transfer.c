@@ -11,23 +11,35 @@
 
 #include <errno.h>
 
-/* The full voter to ask first: able, then furthest, then by priority. able: only those whose application can lead. */
-static struct raft_peer *best_successor(struct raft *r, bool able)
+enum fitness { UNABLE, RELUCTANT, ABLE };
+
+static enum fitness fitness(bool can_lead, bool reluctant)
+{
+    return !can_lead ? UNABLE : reluctant ? RELUCTANT : ABLE;
+}
+
+/* The full voter to ask first: fittest, then furthest, then by priority. Only those that are so fit at least. */
+static struct raft_peer *best_successor(struct raft *r, enum fitness least)
 {
     const struct raft_conf *conf = raft_conf_current(r);
     struct raft_peer *best = NULL;
     const struct raft_member *best_member = NULL;
+    enum fitness best_fit = UNABLE;
     for (uint32_t i = 0; i < conf->count; i++) {
         const struct raft_member *m = &conf->members[i];
         struct raft_peer *p = raft_peer_find(r, m->id);
-        if (!p || !raft_votes(m) || m->journal_only || !raft_peer_heard(r, p) || (able && !p->can_lead))
+        if (!p || !raft_votes(m) || m->journal_only || !raft_peer_heard(r, p))
             continue;
-        bool better = !best || p->can_lead > best->can_lead ||
-                      (p->can_lead == best->can_lead &&
+        enum fitness fit = fitness(p->can_lead, p->reluctant);
+        if (fit < least)
+            continue;
+        bool better = !best || fit > best_fit ||
+                      (fit == best_fit &&
                        (p->match > best->match || (p->match == best->match && m->priority > best_member->priority)));
         if (better) {
             best = p;
             best_member = m;
+            best_fit = fit;
         }
     }
     return best;
@@ -56,7 +68,7 @@ int raft_on_transfer(struct raft *r, uint64_t to)
         if (!raft_peer_heard(r, p))
             return -CV_UNREACHABLE;
     } else {
-        p = best_successor(r, false);
+        p = best_successor(r, UNABLE);
         if (!p)
             return -CV_UNREACHABLE;
     }
@@ -72,8 +84,9 @@ void raft_transfer_tick(struct raft *r)
     }
     /* A leader that should not be one: never with one voter, there is nobody else. */
     const struct raft_member *self = raft_self(r);
-    bool unfit = self && raft_conf_voters(raft_conf_current(r)) > 1 &&
-                 ((self->journal_only && !MUTANT(journal_leader_stays)) || (!self->journal_only && !r->can_lead));
+    enum fitness own = self && self->journal_only ? UNABLE : fitness(r->can_lead, r->reluctant);
+    bool unfit = self && raft_conf_voters(raft_conf_current(r)) > 1 && own < ABLE &&
+                 !(self->journal_only && MUTANT(journal_leader_stays));
     if (!unfit) {
         r->handover_since_ms = 0;
         return;
@@ -82,7 +95,7 @@ void raft_transfer_tick(struct raft *r)
         r->handover_since_ms = r->now_ms;
     if (r->transfer_to || r->now_ms < r->handover_after_ms)
         return;
-    const struct raft_peer *p = best_successor(r, true);
+    const struct raft_peer *p = best_successor(r, own + 1);
     if (p)
         begin(r, p->id);
 }
@@ -106,7 +119,7 @@ void raft_leader_transfer(struct raft *r)
 
 void raft_transfer_parting(struct raft *r)
 {
-    const struct raft_peer *p = best_successor(r, false);
+    const struct raft_peer *p = best_successor(r, UNABLE);
     if (p && p->match >= r->commit)
         send_timeout_now(r, p->id);
 }

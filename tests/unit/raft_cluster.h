@@ -64,7 +64,7 @@ struct node {
     uint32_t held_count;
 
     uint64_t applied;
-    bool can_lead;
+    bool can_lead, reluctant;
     struct raft_read reads[64]; /* answered, oldest first */
     uint32_t read_count;
     uint64_t wanted[NODES_MAX + 1]; /* by peer: min_index asked for, 0 none */
@@ -421,9 +421,11 @@ static inline int try_boot(struct cluster *c, uint64_t id)
 static inline void tell_app(struct cluster *c, uint64_t id)
 {
     struct node *n = node_of(c, id);
-    step(c, id,
-         (struct raft_input){.type = RAFT_IN_APP,
-                             .app = {.applied = n->applied, .flushed = n->applied, .can_lead = n->can_lead}});
+    step(
+        c, id,
+        (struct raft_input){
+            .type = RAFT_IN_APP,
+            .app = {.applied = n->applied, .flushed = n->applied, .can_lead = n->can_lead, .reluctant = n->reluctant}});
 }
 
 static inline void boot(struct cluster *c, uint64_t id)

@@ -392,6 +392,50 @@ TEST(raft_a_leader_whose_application_cannot_lead_hands_over)
     cluster_stop(&c);
 }
 
+static void make(uint64_t id, bool can_lead, bool reluctant)
+{
+    node_of(&c, id)->can_lead = can_lead;
+    node_of(&c, id)->reluctant = reluctant;
+    tell_app(&c, id);
+}
+
+TEST(raft_a_reluctant_leader_hands_over_to_who_is_not_and_to_nobody_else)
+{
+    cluster_start(&c, 3);
+    cluster_elect(&c, 1);
+    run_ms(&c, 100);
+    make(2, true, true);
+    run_ms(&c, 100);
+    make(1, true, true);
+    run_ms(&c, 100);
+    ck_assert_uint_eq(leader_of(&c), 3);
+    uint64_t term = node_of(&c, 3)->out.term;
+    make(3, true, true); /* all are: no to and fro */
+    run_ms(&c, 10000);
+    ck_assert_uint_eq(leader_of(&c), 3);
+    ck_assert_uint_eq(node_of(&c, 3)->out.term, term);
+    ck_assert_uint_ne(propose(&c, 3), 0);
+    make(2, true, false);
+    run_ms(&c, 300);
+    ck_assert_uint_eq(leader_of(&c), 2);
+    cluster_stop(&c);
+}
+
+TEST(raft_a_leader_that_cannot_lead_hands_over_to_the_reluctant_when_nobody_is_willing)
+{
+    cluster_start(&c, 3);
+    cluster_elect(&c, 1);
+    make(2, false, false);
+    make(3, true, true);
+    run_ms(&c, 100);
+    make(1, false, false);
+    run_ms(&c, 100);
+    ck_assert_uint_eq(leader_of(&c), 3);
+    run_ms(&c, 5000);
+    ck_assert_uint_eq(leader_of(&c), 3); /* nobody is better */
+    cluster_stop(&c);
+}
+
 TEST(raft_a_node_that_cannot_lead_campaigns_later_but_campaigns)
 {
     cluster_start(&c, 3);
