@@ -21,6 +21,7 @@
 #include "bin/sections.h"
 #include "conf/daemon.h"
 #include "conf/dir_lock.h"
+#include "meta/master_abort.h"
 #include "meta/master_dir.h"
 #include "meta/master_keeper.h"
 
@@ -201,6 +202,7 @@ int main(int argc, char **argv)
         .failed = has_failed,
         .arg = d,
     };
+    master_abort_explain(o->dir);
     struct master_keeper *m cleanup(master_keeper_free_p) = NULL;
     int r = master_keeper_new(&config, &m);
     if (r < 0)

@@ -83,18 +83,29 @@ void master_core_note_disk(struct master_core *c, enum master_disk disk, bool lo
     uint32_t before = c->disks_low, now = low ? before | disk : before & ~(uint32_t)disk;
     if (now == before)
         return;
-    master_core_write_lock(c);
     c->disks_low = now;
-    meta_set_full(c->meta, now != 0);
-    master_core_unlock(c);
     if (low)
-        log_warn(
-            -ENOSPC,
-            "the file system of %s is nearly full: nothing new is made, names can be removed; free space on it, or "
-            "lower disk_reserve_bytes",
-            whose);
+        log_warn(-ENOSPC,
+                 "the file system of %s is nearly full: another master leads, if one can; free space on it, or lower "
+                 "disk_reserve_bytes",
+                 whose);
     else
         log_info("the file system of %s has room again", whose);
+}
+
+void master_core_refuse_new(struct master_core *c, bool refuse)
+{
+    if (c->refuses_new == refuse)
+        return;
+    master_core_write_lock(c);
+    c->refuses_new = refuse;
+    meta_set_full(c->meta, refuse);
+    master_core_unlock(c);
+    if (refuse)
+        log_warn(-ENOSPC,
+                 "nothing new is made, names can be removed: a disk is nearly full, and no other master can lead");
+    else
+        log_info("new names are made again");
 }
 
 void master_core_fini(struct master_core *c)

@@ -47,7 +47,10 @@ struct master_core {
     _Atomic uint64_t led_since_ns;   /* when `leading` began */
     _Atomic uint64_t node;           /* our journal's id */
     _Atomic uint64_t leader;         /* node that leads as far as the journal knows; 0: nobody */
-    _Atomic uint32_t disks_low;      /* enum master_disk: whose file system is nearly full; then nothing new is made */
+    _Atomic uint32_t disks_low;      /* enum master_disk: whose file system is nearly full; then another should lead */
+    _Atomic bool disk_held;          /* ours is so full that nothing is written to it */
+    _Atomic bool refuses_new;        /* and when no other can: nothing new is made */
+    _Atomic uint64_t disk_free;      /* bytes of ours */
     _Atomic uint32_t incarnation;    /* of the cluster */
 
     /* [R] [W] Where clients find `leader`, as the journal knows it; empty: not known. In which term. */
@@ -81,8 +84,9 @@ void master_core_set_leader(struct master_core *c, uint64_t leader, uint64_t ter
 /* Any thread: who leads, as it is told to who asked the wrong master. address: room for the text ret points to. */
 void master_core_leader(struct master_core *c, char address[MASTER_ADDRESS_SIZE], struct msg_leader_answer *ret);
 
-/* The scribe: note whether a disk is nearly full, and say it when that changes. */
+/* The scribe: note whether a disk is nearly full; whether new names are refused for it. Said when it changes. */
 void master_core_note_disk(struct master_core *c, enum master_disk disk, bool low);
+void master_core_refuse_new(struct master_core *c, bool refuse);
 
 /* Any thread: do we lead, as far as we know? Requests are executed then; what may be answered: master_core_certain(). */
 static inline bool master_core_leads(const struct master_core *c)

@@ -114,6 +114,7 @@ static int make_threads(struct master *m)
         .state = m->dir.state,
         .failed = m->config.failed,
         .install = m->config.install,
+        .no_room = m->config.no_room,
         .arg = m->config.arg,
     };
     r = master_scribe_new(&m->core, &so, &m->scribe);

@@ -23,6 +23,8 @@ struct master_config {
     void *arg;
     /* Any thread: another state was put in the place of ours: free this master and make it anew (meta/master_keeper.h). */
     void (*install)(void *arg);
+    /* Any thread: its disk is full: the same, when there is room. NULL: failed(). */
+    void (*no_room)(void *arg);
 };
 
 /* Open everything; logs what is wrong. Free with master_free(). */

@@ -4,6 +4,9 @@
  * one), nothing in memory is of use any more: the master is stopped, freed, and made again on the new state, while the
  * process and its ports for people live on. Only a follower gets there, so no client loses a leader by it.
  *
+ * The same when the database ran out of room: its master hands over and stops, and is made anew on the same state as soon as
+ * there is room; nor does a master that finds none at its start give up. It follows warm, then.
+ *
  * A thread of its own does that; questions asked meanwhile are answered "not ready".
  */
 #pragma once

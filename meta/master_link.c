@@ -142,11 +142,16 @@ void master_link_role_seen(struct master_link *l, uint64_t term)
         send_message(l, MSG_link_role_seen, &m);
 }
 
-void master_link_applied(struct master_link *l, uint64_t applied, uint64_t flushed, bool can_lead)
+void master_link_applied(struct master_link *l, uint64_t applied, uint64_t flushed, enum link_unfit unfit)
 {
     assert_on_loop(l->loop);
-    /* Who cannot lead stops, and has ended its lease before. */
-    struct msg_link_applied m = {.applied = applied, .flushed = flushed, .can_lead = can_lead, .lease_back = !can_lead};
+    struct msg_link_applied m = {
+        .applied = applied,
+        .flushed = flushed,
+        .can_lead = unfit == LINK_FIT,
+        .lease_back = unfit == LINK_UNFIT_STOPS,
+        .unfit = (uint8_t)unfit,
+    };
     if (l->state == LINK_UP)
         send_message(l, MSG_link_applied, &m);
 }

@@ -89,7 +89,8 @@ int master_link_propose(struct master_link *l, const struct master_proposal *p);
 
 /* Tell the journal (when not up: nothing happens, attaching says it again). */
 void master_link_role_seen(struct master_link *l, uint64_t term);
-void master_link_applied(struct master_link *l, uint64_t applied, uint64_t flushed, bool can_lead);
+/* unfit: why this master should not lead. With LINK_UNFIT_STOPS its lease is over before. */
+void master_link_applied(struct master_link *l, uint64_t applied, uint64_t flushed, enum link_unfit unfit);
 /* Any other message of ours; nothing happens when not up. */
 void master_link_send(struct master_link *l, uint16_t type, const void *message);
 /* Errors: -CV_CLOSED not up; -CV_BUSY too much is queued; -ENOMEM. */

@@ -106,7 +106,7 @@ static int run_one(struct net_request *q, uint64_t now)
     if (r == 0)
         return reads ? 0 : EXECUTE;
     if (r == -CV_NOT_LISTED)
-        return c->disks_low ? -ENOSPC : LIST; /* names that come in take room, too */
+        return c->refuses_new ? -ENOSPC : LIST; /* names that come in take room, too */
     return FETCH;
 }
 

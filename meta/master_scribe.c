@@ -8,7 +8,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <sys/statvfs.h>
 
 #include "base/random.h"
 #include "meta/master_scribe_internal.h"
@@ -22,7 +21,7 @@
 /* [W] Hand the delta to the writer when there is enough of it, or it is old, or all of it is wanted. */
 static void seal_if_due(struct master_scribe *s, bool all)
 {
-    if (!master_writer_is_idle(s->writer))
+    if (!master_writer_is_idle(s->writer) || s->broken)
         return;
     struct meta_delta_load load = meta_delta_load(s->core->meta);
     uint64_t now = loop_now(s->loop);
@@ -33,7 +32,8 @@ static void seal_if_due(struct master_scribe *s, bool all)
     if (!all && load.bytes < s->options->flush_bytes && load.operations < s->options->flush_ops &&
         now - s->last_seal_ns < s->options->flush_interval_ms * NS_PER_MS)
         return;
-    struct meta_delta *d = meta_delta_seal(s->core->meta);
+    scribe_look_at_disk(s);
+    struct meta_delta *d = scribe_may_write(s) ? meta_delta_seal(s->core->meta) : NULL;
     if (!d)
         return;
     s->last_seal_ns = now;
@@ -56,6 +56,23 @@ static void on_flushed(void *arg)
     struct master_scribe *s = arg;
     scribe_tell_applied(s);
     scribe_admin_flushed(s);
+    scribe_ask_for_turn(s);
+}
+
+/* What is committed stays in memory and in the journal; nothing more is proposed or answered by a lease from here. */
+static void on_no_room(void *arg, int error)
+{
+    struct master_scribe *s = arg;
+    s->broken = error;
+    log_error(error,
+              "write the metadata database in %s: another master leads, this one opens it anew when there is room",
+              s->options->dir);
+    atomic_store(&s->core->lease_until_ns, 0);
+    scribe_tell_applied(s);
+    if (s->o.no_room)
+        s->o.no_room(s->o.arg);
+    else
+        s->o.failed(s->o.arg, error);
     scribe_ask_for_turn(s);
 }
 
@@ -101,6 +118,9 @@ static void turn_run(struct loop_hook *hook)
     scribe_post(s, s->serves_anew); /* who asked for a leader waits, too */
     s->serves_anew = false;
     s->in_flight = s->batches.count;
+    if (s->disk_untold)
+        scribe_tell_applied(s);
+    s->disk_untold = false;
     scribe_snapshot_step(s);
     if (more)
         scribe_ask_for_turn(s);
@@ -115,20 +135,10 @@ static void window_fired(struct loop_timer *timer)
     scribe_ask_for_turn(s);
 }
 
-/* The database takes a full disk badly (some builds of it abort): refuse what is new while there is still room for what was
- * promised. */
-static void look_at_disk(struct master_scribe *s)
-{
-    struct statvfs fs;
-    if (statvfs(s->options->dir, &fs) == 0)
-        master_core_note_disk(s->core, MASTER_DISK_OWN,
-                              (uint64_t)fs.f_bavail * fs.f_frsize < s->options->disk_reserve_bytes);
-}
-
 static void tick_fired(struct loop_timer *timer)
 {
     struct master_scribe *s = container_of(timer, struct master_scribe, tick);
-    look_at_disk(s);
+    scribe_look_at_disk(s);
     scribe_inner_tick(s);
     scribe_ask_for_turn(s);
     uint64_t ms = min((uint64_t)TICK_MS, s->options->flush_interval_ms);
@@ -201,7 +211,8 @@ int master_scribe_new(struct master_core *core, const struct master_scribe_optio
     r = master_link_new(s->loop, &l, &s->link);
     if (r < 0)
         return r;
-    s->writer_events = (struct master_writer_events){.arg = s, .written = on_written, .flushed = on_flushed};
+    s->writer_events =
+        (struct master_writer_events){.arg = s, .written = on_written, .flushed = on_flushed, .no_room = on_no_room};
     r = master_writer_new(s->loop, core->store, &s->writer_events, &s->writer);
     if (r < 0)
         return r;
@@ -240,6 +251,7 @@ static int start_on_loop(void *arg)
 {
     struct master_scribe *s = arg;
     s->last_seal_ns = clock_ns();
+    scribe_look_at_disk(s);
     loop_timer_start(s->loop, &s->tick, clock_ns());
     return master_link_start(s->link);
 }
@@ -310,11 +322,11 @@ static void stop_step(struct master_scribe *s)
         return;
     if (s->batches.count && !s->grace_over)
         return;
-    bool more = meta_delta_load(s->core->meta).rows > 0 && !s->batches.count;
+    bool more = meta_delta_load(s->core->meta).rows > 0 && !s->batches.count && scribe_may_write(s);
     if (!master_writer_is_idle(s->writer) || more)
         return; /* written() and flushed() ask for the next turn */
     s->link_stopped = true;
-    master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), false);
+    master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), LINK_UNFIT_STOPS);
     master_link_stop(s->link, link_stopped, s);
 }
 
@@ -341,7 +353,7 @@ static int stop_on_loop(void *arg)
     /* A leader that cannot lead hands over at once, and does not wait for the lease that ends here: answers that were found
      * before go, others ask a majority. */
     atomic_store(&s->core->lease_until_ns, 0);
-    master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), false);
+    master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), LINK_UNFIT_STOPS);
     scribe_ask_for_turn(s);
     return 0;
 }

@@ -51,6 +51,9 @@ struct master_scribe_options {
     void (*failed)(void *arg, int error);
     /* On the scribe's thread: the directory was switched to another state. Stop this master and open it again. */
     void (*install)(void *arg);
+    /* On the scribe's thread: the database took no more, its disk is full (said already). Stop this master, and open it again when
+     * there is room. NULL: failed(). */
+    void (*no_room)(void *arg);
     void *arg;
 };
 

@@ -5,6 +5,7 @@
  *
  *      master_scribe.c           the turn, the delta, life
  *      master_scribe_link.c      what the link tells: roles, entries, commits
+ *      master_scribe_disk.c      the file system of the database: how full, and what that means
  *      master_scribe_role.c      leading: beginning, taking back, is it still us
  *      master_scribe_inner.c     what the master asks of itself      master_scribe_admin.c     what administrators ask
  *      master_scribe_snapshot.c  checkpoints, states to switch to    master_scribe_backup.c    (of the journal; backups)
@@ -73,6 +74,9 @@ struct master_scribe {
     uint64_t start_index;                 /* of our leadership: execute only on top of it */
     uint64_t elected_ns, elected_behind;  /* when the role came, and how many entries were missing then */
     bool applied_untold;                  /* the journal waits for link_applied: see scribe_tell_applied() */
+    uint64_t applied_told;                /* what it was told last */
+    bool disk_untold;                     /* how full the disk is has to be told */
+    int broken;                           /* the writer gave up with this: we are about to be made anew */
     uint64_t sequence;                    /* of the last proposal since role_seen */
     uint64_t commit_index, durable_index; /* as told by the journal */
     uint64_t filling_since_ns;            /* 0: the batch being filled is empty */
@@ -190,6 +194,14 @@ void scribe_on_snapshot_request(void *arg, const struct msg_link_snapshot_reques
 void scribe_on_install(void *arg, const struct msg_link_install *m);
 bool scribe_snapshot_wants_flush(const struct master_scribe *s);
 void scribe_snapshot_step(struct master_scribe *s);
+
+/* --- master_scribe_disk.c */
+/* How full is it? disk_untold: the journal has to hear of it. */
+void scribe_look_at_disk(struct master_scribe *s);
+/* May the writer be given something, and checkpoints be made? */
+bool scribe_may_write(const struct master_scribe *s);
+/* Why we should not lead. */
+enum link_unfit scribe_unfit(const struct master_scribe *s);
 
 /* --- master_scribe_role.c */
 void scribe_role_init(struct master_scribe *s);

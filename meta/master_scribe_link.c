@@ -17,7 +17,7 @@ static void on_attaching(void *arg, struct msg_link_attach *attach)
     struct master_scribe *s = arg;
     attach->applied = s->applied;
     attach->flushed = master_store_flushed(s->core->store);
-    attach->can_lead = !s->stopping;
+    attach->can_lead = scribe_unfit(s) == LINK_FIT;
     attach->directory = text_of(s->o.dir);
     attach->state = text_of(s->o.state);
 }
@@ -50,6 +50,7 @@ static int on_attached(void *arg, const struct msg_link_welcome *w)
     s->state = SCRIBE_FOLLOWING;
     s->role = 0;
     s->applied_untold = false;
+    s->applied_told = s->applied;
     s->term = s->commit_index = s->durable_index = 0;
     s->batches.credit_bytes = s->batches.credit_entries = 0;
     s->core->incarnation = w->incarnation;
@@ -64,25 +65,29 @@ static int on_attached(void *arg, const struct msg_link_welcome *w)
     s->attached++;
     log_info("attached to the journal: term %llu, applied %llu of %llu", (unsigned long long)w->term,
              (unsigned long long)s->applied, (unsigned long long)w->commit);
+    if (scribe_unfit(s) != LINK_FIT)
+        scribe_tell_applied(s); /* and why */
     return 0;
 }
 
 static void lead_if_caught_up(struct master_scribe *s)
 {
-    if (s->role == LINK_LEADER && scribe_state(s) == SCRIBE_FOLLOWING && s->applied >= s->start_index && !s->stopping)
+    if (s->role == LINK_LEADER && scribe_state(s) == SCRIBE_FOLLOWING && s->applied >= s->start_index &&
+        scribe_unfit(s) != LINK_UNFIT_STOPS)
         scribe_lead(s);
 }
 
 static void on_role(void *arg, const struct msg_link_role *m)
 {
     struct master_scribe *s = arg;
+    uint64_t lease_ns = scribe_unfit(s) == LINK_UNFIT_STOPS ? 0 : m->lease_until_ns; /* it was given back */
     master_core_set_leader(s->core, m->leader, m->term, m->leader_address);
     if (m->term == s->term && m->role == s->role) {
-        s->core->lease_until_ns = s->stopping ? 0 : m->lease_until_ns;
+        s->core->lease_until_ns = lease_ns;
         return;
     }
     scribe_step_down(s, false);
-    s->core->lease_until_ns = s->stopping ? 0 : m->lease_until_ns; /* not before the lead of another term is over */
+    s->core->lease_until_ns = lease_ns; /* not before the lead of another term is over */
     s->term = m->term;
     s->role = m->role;
     s->start_index = m->start_index;
@@ -139,13 +144,15 @@ static void on_committed(void *arg, uint64_t index, uint64_t term)
 }
 
 /* While the writer is far behind, nothing is acknowledged: the journal stops feeding us, so memory has a bound. A leader
- * in waiting takes what there is: it comes from memory, and the cluster waits for it. */
+ * in waiting takes what there is: it comes from memory, and the cluster waits for it. Whether we can lead is told always. */
 void scribe_tell_applied(struct master_scribe *s)
 {
     bool late = meta_delta_load(s->core->meta).bytes > SCRIBE_DELTA_STALL * s->options->flush_bytes;
     s->applied_untold = late && s->role != LINK_LEADER && !s->stopping;
     if (!s->applied_untold)
-        master_link_applied(s->link, s->applied, master_store_flushed(s->core->store), !s->stopping);
+        s->applied_told = s->applied;
+    uint64_t flushed = min(master_store_flushed(s->core->store), s->applied_told);
+    master_link_applied(s->link, s->applied_told, flushed, scribe_unfit(s));
 }
 
 /* Who has another state than the leader had must not lead, nor answer, nor be copied: it stops, for good. */
@@ -254,7 +261,8 @@ static void on_credit(void *arg, const struct msg_link_credit *credit)
     struct master_scribe *s = arg;
     s->batches.credit_bytes = credit->bytes;
     s->batches.credit_entries = credit->entries;
-    master_core_note_disk(s->core, MASTER_DISK_JOURNAL, credit->disk_low);
+    master_core_note_disk(s->core, MASTER_DISK_JOURNAL, credit->disk_low & LINK_DISK_JOURNAL);
+    master_core_refuse_new(s->core, credit->disk_low & LINK_DISK_REFUSE);
     scribe_ask_for_turn(s);
 }
 

@@ -74,7 +74,7 @@ void scribe_on_snapshot_request(void *arg, const struct msg_link_snapshot_reques
 {
     struct master_scribe *s = arg;
     struct scribe_snapshot *n = &s->snapshot;
-    if (n->state != SNAPSHOT_IDLE || s->stopping || !s->o.dir) {
+    if (n->state != SNAPSHOT_IDLE || s->stopping || !s->o.dir || !scribe_may_write(s)) {
         struct msg_link_snapshot_ready busy = {.context = m->context, .error = CV_BUSY};
         master_link_send(s->link, MSG_link_snapshot_ready, &busy);
         return;

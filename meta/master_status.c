@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "meta/master_status.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -28,6 +29,20 @@ static uint32_t add_node(struct buf *list, const struct rec_node_info *node)
     return rec_node_info_append(list, node) == 0;
 }
 
+/* Which disk, and what that means now. */
+static struct text full_disk(const struct master_core *c)
+{
+    bool own = c->disks_low & MASTER_DISK_OWN;
+    if (c->refuses_new)
+        return own ? TEXT("less than master.disk_reserve_bytes are free: nothing new is made")
+                   : TEXT("its journal has less than journal.disk_reserve_bytes free: nothing new is made");
+    if (c->disk_held)
+        return TEXT("no room: its database is not written, another master should lead");
+    return !c->disks_low ? TEXT("")
+           : own         ? TEXT("less than master.disk_reserve_bytes are free: another master should lead")
+                         : TEXT("its journal has less than journal.disk_reserve_bytes free: another one should lead");
+}
+
 static uint32_t add_self(const struct master_status *s, const struct master_scribe_status *scribe, struct buf *list)
 {
     const struct rec_node_info node = {
@@ -35,11 +50,7 @@ static uint32_t add_self(const struct master_status *s, const struct master_scri
         .role = TEXT("master"),
         .address = text_of(s->address),
         .state = s->core->disks_low ? TEXT("disk full") : text_of(scribe->state),
-        .detail = s->core->disks_low & MASTER_DISK_OWN
-                      ? TEXT("less than master.disk_reserve_bytes are free: nothing new is made")
-                  : s->core->disks_low
-                      ? TEXT("its journal has less than journal.disk_reserve_bytes free: nothing new is made")
-                      : TEXT(""),
+        .detail = full_disk(s->core),
         .version = TEXT(CV_VERSION),
         .started_ns = s->started_wall_ns,
     };
@@ -169,6 +180,10 @@ void master_status_gauges(void *arg, void *gauges)
     g->database_file_bytes = (int64_t)store.file_bytes;
     g->database_files = (int64_t)store.files;
     g->database_flushes = (int64_t)store.flushes;
+    g->disk_free_bytes = (int64_t)s->core->disk_free;
+    g->disk_low = s->core->disks_low != 0;
+    g->disk_held = s->core->disk_held;
+    g->refuses_new = s->core->refuses_new;
 }
 
 /* A master that follows is ready too: it is what takes over. */
@@ -185,6 +200,10 @@ int master_status_ready(const struct master_status *s, char *why, size_t why_siz
     if (!s->core->leader) {
         snprintf(why, why_size, "no leader is known");
         return -CV_NOT_LEADER;
+    }
+    if (s->core->disk_held) {
+        snprintf(why, why_size, "no room in %s: the database is not written", s->options->dir);
+        return -ENOSPC;
     }
     if (strcmp(scribe.state, "following") != 0 || s->core->leader == s->core->node) {
         snprintf(why, why_size, "not serving yet, applied %" PRIu64 " of %" PRIu64, scribe.applied, scribe.committed);

@@ -9,7 +9,7 @@
  *
  * At every moment, and after a crash at any moment, the database holds exactly the state of some applied index: either
  * a whole batch is there or nothing of it. What RocksDB is told for that (WAL off, atomic flush) is checked at open.
- * A write or flush that fails is fatal for the caller: stop the process, the journal has the rest.
+ * After a write or flush that failed the database takes nothing any more: close it; the journal has the rest.
  *
  * Reads: any thread. Writes and flushes: one thread.
  */

@@ -18,8 +18,10 @@ struct master_writer {
     const struct master_writer_events *events;
     pthread_t thread;
     bool idle;        /* the loop's */
+    bool gave_up;     /* the loop's */
+    int error;        /* the thread's, then the loop's: no_room */
     unsigned flushes; /* the thread's */
-    struct loop_job written_job, flushed_job;
+    struct loop_job written_job, flushed_job, no_room_job;
 
     pthread_mutex_t lock; /* guards the following */
     pthread_cond_t changed;
@@ -45,6 +47,13 @@ static void flushed_run(struct loop_job *job)
     w->events->flushed(w->events->arg);
 }
 
+static void no_room_run(struct loop_job *job)
+{
+    struct master_writer *w = container_of(job, struct master_writer, no_room_job);
+    w->idle = w->gave_up = true;
+    w->events->no_room(w->events->arg, w->error);
+}
+
 static int write_delta(struct master_writer *w, struct meta_delta *d)
 {
     int r = meta_delta_sort(d);
@@ -65,23 +74,39 @@ static int write_delta(struct master_writer *w, struct meta_delta *d)
     return master_store_write(w->store, b, meta_delta_applied(d));
 }
 
-static void write_and_flush(struct master_writer *w, struct meta_delta *d)
+/* Readers find the rows in the database from now on; wait until they do. Frees the delta. */
+static void acknowledge(struct master_writer *w, struct meta_delta *d)
 {
-    int r = write_delta(w, d);
-    if (r < 0)
-        log_fatal(r, "write committed rows to the metadata database");
-    loop_post(w->loop, &w->written_job);
-    r = master_store_flush(w->store);
-    if (r < 0)
-        log_fatal(r, "flush the metadata database");
     pthread_mutex_lock(&w->lock);
     while (!w->acknowledged)
         pthread_cond_wait(&w->changed, &w->lock);
-    w->delta = NULL;
     pthread_mutex_unlock(&w->lock);
     meta_delta_free(d);
-    loop_post(w->loop, &w->flushed_job);
-    if (++w->flushes % TIDY_EVERY == 0)
+}
+
+/* Nothing that comes behind could be trusted, and RocksDB itself may end the process at any moment from here. */
+static int check_error(int r)
+{
+    if (r < 0 && r != -ENOSPC)
+        log_fatal(r, "write the metadata database: stopping, the journal has what is missing; look at the disk, and "
+                     "start again");
+    return r;
+}
+
+static void write_and_flush(struct master_writer *w, struct meta_delta *d)
+{
+    int r = check_error(write_delta(w, d));
+    if (r == 0) {
+        loop_post(w->loop, &w->written_job);
+        r = check_error(master_store_flush(w->store));
+        acknowledge(w, d);
+    } /* else it is the core's, sealed: rows in it are read from there */
+    pthread_mutex_lock(&w->lock);
+    w->delta = NULL;
+    pthread_mutex_unlock(&w->lock);
+    w->error = r;
+    loop_post(w->loop, r == 0 ? &w->flushed_job : &w->no_room_job);
+    if (r == 0 && ++w->flushes % TIDY_EVERY == 0)
         master_store_tidy(w->store);
 }
 
@@ -112,6 +137,7 @@ int master_writer_new(struct loop *loop, struct master_store *store, const struc
     *w = (struct master_writer){.loop = loop, .store = store, .events = events, .idle = true};
     w->written_job.run = written_run;
     w->flushed_job.run = flushed_run;
+    w->no_room_job.run = no_room_run;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
     int r = -pthread_create(&w->thread, NULL, writer_main, w);
@@ -130,7 +156,7 @@ bool master_writer_is_idle(const struct master_writer *w)
 
 void master_writer_give(struct master_writer *w, struct meta_delta *delta)
 {
-    assert(w->idle);
+    assert(w->idle && !w->gave_up);
     w->idle = false;
     pthread_mutex_lock(&w->lock);
     w->delta = delta;

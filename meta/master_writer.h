@@ -6,7 +6,8 @@
  *      scribe: master_writer_give(delta) --> sort, write --> written() on the scribe's loop: readers find the rows there
  *                                            flush       --> flushed() on the scribe's loop: the log may forget them
  *
- * An error of the database is fatal: it is said and the process ends; the journal has everything behind what is flushed.
+ * An error of the database is fatal: it is said and the process ends; the journal has everything behind what is flushed. But for
+ * a full disk: then the writer gives up, and its owner begins anew with the database when there is room.
  */
 #pragma once
 
@@ -25,6 +26,9 @@ struct master_writer_events {
     void (*written)(void *arg, struct meta_delta *delta);
     /* On the loop, after written(): the database is safe up to the log index master_store_flushed(). The writer is idle. */
     void (*flushed)(void *arg);
+    /* On the loop, in place of flushed(), and of written() if that was not called: there is no room. The writer is idle, and may
+     * be given nothing any more. */
+    void (*no_room)(void *arg, int error);
 };
 
 /* Start the thread. events is borrowed. Errors: -ENOMEM, -EAGAIN. */

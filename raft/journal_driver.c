@@ -218,7 +218,11 @@ static int step_app(struct journal_driver *d)
 {
     struct raft_input in = {
         .type = RAFT_IN_APP,
-        .app = {.applied = d->applied, .flushed = d->flushed, .can_lead = d->can_lead, .log_full = d->log_full},
+        .app = {.applied = d->applied,
+                .flushed = d->flushed,
+                .can_lead = d->can_lead,
+                .reluctant = d->reluctant,
+                .log_full = d->log_full},
     };
     return driver_step(d, &in, NULL);
 }
@@ -280,6 +284,11 @@ int journal_driver_propose(struct journal_driver *d, uint64_t term, struct journ
     if (r == 0)
         *ret_first = d->view.last - count + 1;
     return r;
+}
+
+void journal_driver_reluctant(struct journal_driver *d, bool reluctant)
+{
+    d->reluctant = reluctant;
 }
 
 int journal_driver_applied(struct journal_driver *d, uint64_t applied, uint64_t flushed, bool can_lead)

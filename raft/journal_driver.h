@@ -105,6 +105,9 @@ int journal_driver_term(const struct journal_driver *d, uint64_t index, uint64_t
 int journal_driver_propose(struct journal_driver *d, uint64_t term, struct journal_record *const *records,
                            uint32_t count, uint64_t *ret_first);
 
+/* It can lead, and should only if nobody else can, or no longer so: the core is told with the next watermarks. */
+void journal_driver_reluctant(struct journal_driver *d, bool reluctant);
+
 /* The application's watermarks. Errors: -CV_LOG_DAMAGED applied is not in our log, or flushed above it. */
 int journal_driver_applied(struct journal_driver *d, uint64_t applied, uint64_t flushed, bool can_lead);
 

@@ -38,7 +38,7 @@ struct journal_driver {
     struct journal_install *installing; /* for the next write of the core: see journal_driver_install() */
     uint64_t loaded;                    /* last entry of ours that was on disk at the start, and still is */
     uint64_t applied, flushed;
-    bool attached, can_lead, log_full, compacting;
+    bool attached, can_lead, reluctant, log_full, compacting;
     uint32_t warned; /* warnings that were logged */
 
     struct pool writes;    /* struct journal_write */

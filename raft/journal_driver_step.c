@@ -26,12 +26,14 @@ void driver_look_around(struct journal_driver *d)
         journal_ring_resize(d->ring, voters > 1 ? all : all / 4); /* with one only its own master reads */
     }
     uint64_t disk_free = d->writer ? journal_writer_disk_free(d->writer) : UINT64_MAX;
-    bool low = disk_free < d->options.disk_reserve_bytes;
+    /* An eighth more ends it: what is deleted now and then must not make leadership go to and fro. */
+    uint64_t reserve = d->options.disk_reserve_bytes;
+    bool low = disk_free < reserve + (d->view.disk_low ? reserve / 8 : 0);
     if (low != d->view.disk_low)
         log_warn(0,
-                 low ? "less than %" PRIu64 " MiB are free on the log's file system: the master refuses what is new"
-                     : "%" PRIu64 " MiB are free on the log's file system again",
-                 d->options.disk_reserve_bytes >> 20);
+                 low ? "less than %" PRIu64 " MiB are free on the log's file system: another node should lead"
+                     : "more than %" PRIu64 " MiB are free on the log's file system again",
+                 reserve >> 20);
     d->view.disk_low = low;
     d->view.disk_full = disk_free < min(d->options.disk_reserve_bytes / 4, (uint64_t)DISK_FULL);
 }

@@ -96,6 +96,7 @@ static int check_attach(struct journal_link *l, const struct msg_link_attach *m,
                          m->applied, v->first);
         return -CV_LOG_DAMAGED;
     }
+    journal_driver_reluctant(l->driver, false); /* it will say so */
     int r = journal_driver_applied(l->driver, m->applied, min(m->flushed, m->applied), m->can_lead);
     if (r == -CV_LOG_DAMAGED)
         (void)buf_printf(why,

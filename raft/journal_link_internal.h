@@ -52,8 +52,9 @@ struct link_session {
     /* What it was told of the role. */
     uint64_t role_term, role_leader, lease_until_ns, start_index;
     uint8_t role;
-    bool credited, disk_low; /* link_credit was sent, and what it said of the disk */
-    uint32_t roles_unseen;   /* link_role sent and not answered */
+    bool credited;         /* link_credit was sent */
+    uint8_t disk_told;     /* and what it said of disks: enum link_disk_flag */
+    uint32_t roles_unseen; /* link_role sent and not answered */
 
     /* Proposals: taken, not yet in the log. */
     uint64_t next_sequence;
@@ -83,7 +84,8 @@ struct link_session {
     uint64_t window; /* bytes of them */
     uint64_t applied, flushed;
     bool can_lead;      /* says the master */
-    bool core_can_lead; /* and what the core was told: false only when no lease is left */
+    uint8_t unfit;      /* and why it cannot: enum link_unfit */
+    bool core_can_lead; /* and should, as the core was told: false only when no lease is left */
     bool install_told;  /* that it has to use another state, see journal_link_installed() */
 };
 
@@ -134,7 +136,7 @@ struct journal_link {
     uint64_t lease_told_ns;   /* the latest that any master was told */
     uint64_t lease_over_term; /* no leases any more in this term */
     struct link_wish wish;
-    uint64_t low_since_ns; /* the disk is nearly full; 0: it is not */
+    uint64_t low_since_ns; /* since when we lead with a disk that is nearly full; 0: we do not */
     bool letting_go;       /* the master is gone: the core learns of it when no lease is left */
 
     bool stopping;
@@ -196,6 +198,9 @@ int link_tell_app(struct journal_link *l);
 void link_lease_gone(struct journal_link *l, bool dead);
 void link_lease_back(struct journal_link *l);
 void link_look_at_leases(struct journal_link *l);
+
+/* Is our disk nearly full, or the master's? Then another node should lead, if one can. */
+bool link_disk_is_low(const struct journal_link *l);
 
 /* ---- journal_link_admin.c ---- */
 void link_on_read(struct journal_link *l, uint64_t context);

@@ -3,7 +3,7 @@
  * The role with its lease, as the master is told, and how leases end. The master answers reads by itself until the lease
  * it was told runs out, and it learns of a shorter one only when it comes to that message. So whatever ends this leader's
  * promise to be the only one (a transfer, its own demotion or removal, a stop, leadership given away because the master is
- * silent, or was disconnected by us, or because the disk is nearly full) reaches the core only when no lease that was ever
+ * silent, or was disconnected by us, or because a disk is nearly full) reaches the core only when no lease that was ever
  * told can be in use (6.4.1): from the first wish on the master is told none in this term, and the wish waits until those
  * it has are over, T_min at most. Meanwhile it leads on, and asks a majority for each read.
  *
@@ -144,20 +144,33 @@ static void look_at_wish(struct journal_link *l)
 
 /* ---- the master is gone, silent, or says that it cannot lead ---- */
 
-/* With its disk nearly full a node takes no proposals: then another should lead. */
+bool link_disk_is_low(const struct journal_link *l)
+{
+    return journal_driver_view(l->driver)->disk_low || l->session.unfit == LINK_UNFIT_DISK;
+}
+
+static bool is_able(const struct journal_link *l)
+{
+    const struct link_session *s = &l->session;
+    return !s->silent && (s->can_lead || s->unfit == LINK_UNFIT_DISK);
+}
+
+/* With one of its disks nearly full a node will soon have to refuse, or to stand: then another should lead. */
 static bool should_lead(const struct journal_link *l)
 {
-    const struct journal_view *v = journal_driver_view(l->driver);
-    return l->session.can_lead && !l->session.silent && !(v->disk_low && v->voters > 1);
+    return is_able(l) && !(link_disk_is_low(l) && journal_driver_view(l->driver)->voters > 1);
 }
 
 int link_tell_app(struct journal_link *l)
 {
     struct link_session *s = &l->session;
-    bool can_lead = should_lead(l);
-    if (can_lead || link_lease_end(l))
-        s->core_can_lead = can_lead;
-    return journal_driver_applied(l->driver, s->applied, s->flushed, s->core_can_lead);
+    bool fit = should_lead(l);
+    if (fit || link_lease_end(l))
+        s->core_can_lead = fit;
+    /* Because of a disk it only should not. */
+    bool reluctant = !s->core_can_lead && is_able(l);
+    journal_driver_reluctant(l->driver, reluctant);
+    return journal_driver_applied(l->driver, s->applied, s->flushed, s->core_can_lead || reluctant);
 }
 
 void link_lease_gone(struct journal_link *l, bool dead)

@@ -190,28 +190,30 @@ void link_propose_hook(struct loop_hook *hook)
     link_propose_pending(container_of(hook, struct journal_link, propose));
 }
 
-/* Is the disk so full that the master has to refuse what is new? With other voters not at once: one with room takes the
- * lead meanwhile (should_lead() in journal_link_lease.c), and no client hears of it. */
-static bool has_no_room(struct journal_link *l)
+/* What full disks mean to the master. With other voters nothing is refused at once: one with room takes the lead meanwhile
+ * (should_lead() in journal_link_lease.c), and no client hears of it. Whoever still leads after that is the only one who can. */
+static uint8_t disk_flags(struct journal_link *l)
 {
     const struct journal_view *v = journal_driver_view(l->driver);
     uint64_t now = loop_now(l->options.loop);
-    if (!v->disk_low)
+    bool low = link_disk_is_low(l), leads = v->role == RAFT_LEADER;
+    if (!low || !leads)
         l->low_since_ns = 0;
     else if (!l->low_since_ns)
         l->low_since_ns = now;
-    return v->disk_low && (v->voters <= 1 || now - l->low_since_ns >= LINK_HAND_OVER_MS * NS_PER_MS);
+    bool only = leads && (v->voters <= 1 || now - l->low_since_ns >= LINK_HAND_OVER_MS * NS_PER_MS);
+    return (low && only ? LINK_DISK_REFUSE : 0) | (v->disk_low ? LINK_DISK_JOURNAL : 0);
 }
 
-/* Once, and when the disk gets full or is so no longer. */
+/* Once, and when disks get full or are so no longer. */
 void link_tell_credit(struct journal_link *l)
 {
     struct link_session *s = &l->session;
-    bool low = has_no_room(l);
-    if (s->credited && s->disk_low == low)
+    uint8_t flags = disk_flags(l);
+    if (s->credited && s->disk_told == flags)
         return;
     s->credited = true;
-    s->disk_low = low;
-    struct msg_link_credit m = {.bytes = l->options.credit_bytes, .entries = LINK_CREDIT_ENTRIES, .disk_low = low};
+    s->disk_told = flags;
+    struct msg_link_credit m = {.bytes = l->options.credit_bytes, .entries = LINK_CREDIT_ENTRIES, .disk_low = flags};
     link_send(l, MSG_link_credit, &m);
 }

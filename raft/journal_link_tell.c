@@ -5,6 +5,7 @@
  * file thread. Not more than LINK_ENTRIES_WINDOW bytes are on their way, so a slow master fills no queue of ours.
  */
 #include <assert.h>
+#include <errno.h>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -229,6 +230,16 @@ void link_tell(struct journal_link *l)
     tell_durable(l);
 }
 
+static void note_unfit(struct journal_link *l, uint8_t unfit)
+{
+    struct link_session *s = &l->session;
+    if (s->unfit == LINK_UNFIT_DISK && unfit == LINK_FIT)
+        log_info("the file system of the master's database has room again: it can lead");
+    else if (s->unfit != LINK_UNFIT_DISK && unfit == LINK_UNFIT_DISK)
+        log_warn(-ENOSPC, "the file system of the master's database is nearly full: another one should lead");
+    s->unfit = unfit;
+}
+
 void link_on_applied(struct journal_link *l, const struct msg_link_applied *m)
 {
     struct link_session *s = &l->session;
@@ -239,6 +250,7 @@ void link_on_applied(struct journal_link *l, const struct msg_link_applied *m)
     s->applied = m->applied;
     s->flushed = m->flushed;
     s->can_lead = m->can_lead;
+    note_unfit(l, m->unfit);
     if (m->lease_back)
         link_lease_back(l);
     while (s->frame_count && s->frames[s->frame_head % LINK_FRAMES_MAX].last <= m->applied) {
@@ -249,6 +261,8 @@ void link_on_applied(struct journal_link *l, const struct msg_link_applied *m)
     int r = link_tell_app(l);
     if (r < 0 && r != -CV_STOPPING)
         link_drop_master(l, r, "applied what is not in the log");
-    else
-        link_tell(l);
+    if (r < 0 || !link_has_master(l))
+        return;
+    link_tell_credit(l);
+    link_tell(l);
 }

@@ -33,6 +33,7 @@ struct link_client {
     /* What the journal said, kept by link_client_take(). */
     struct msg_link_welcome welcome;
     struct msg_link_role role;
+    uint8_t disk;                /* enum link_disk_flag */
     uint64_t durable, committed; /* told: own entries and others' */
     uint64_t credit_bytes;
     uint32_t credit_entries;
@@ -171,6 +172,7 @@ static inline int link_client_take(struct link_client *c, const struct link_fram
         r = msg_link_credit_decode(b, n, &credit);
         c->credit_bytes = credit.bytes;
         c->credit_entries = credit.entries;
+        c->disk = credit.disk_low;
         break;
     case MSG_link_durable:
         r = msg_link_durable_decode(b, n, &durable);

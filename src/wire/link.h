@@ -17,6 +17,19 @@ enum link_entry_type {
     LINK_BARRIER = 6,
 };
 
+/* Why a master says that it cannot lead: link_applied.unfit. */
+enum link_unfit {
+    LINK_FIT = 0,
+    LINK_UNFIT_STOPS = 1, /* it stops, or begins anew; its lease is over */
+    LINK_UNFIT_DISK = 2,  /* the file system of its database is nearly full: it can, and will when nobody else can */
+};
+
+/* link_credit.disk_low: what full disks mean to the master. */
+enum link_disk_flag {
+    LINK_DISK_REFUSE = 1,  /* nobody with room can lead: refuse what only adds */
+    LINK_DISK_JOURNAL = 2, /* the journal's own is nearly full */
+};
+
 /* link_admin.flags, also raft_admin's. */
 enum link_admin_flag {
     LINK_ADMIN_JOURNAL_ONLY = 1, /* add: a vote without a namespace beside it */

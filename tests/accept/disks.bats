@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
-# Disks that fill up, and disks whose fsync fails, under one of three journals and 40 clients: the others go on, no client
-# sees an error, nothing acknowledged is lost (tests/tools/linear.h). A journal never says that it has what its disk refused.
+# Disks that fill up, and disks whose fsync fails, under one of three journals, or of three masters, and 40 clients: the others
+# go on, no client sees an error, nothing acknowledged is lost (tests/tools/linear.h). A journal never says that it has what its
+# disk refused.
 #
 # A disk with errors: ext4 on a loop device whose file lies, full of holes, in a small tmpfs. Fill that, and what the kernel
 # writes back into a hole fails: fsync answers EIO, as of a medium that is worn out. (No device mapper is needed for it.)
@@ -10,6 +11,7 @@ load wired
 
 setup() {
     JOURNAL_OPTIONS="disk_reserve_bytes: 64MiB"
+    MASTER_OPTIONS=$'disk_reserve_bytes: 64MiB\n  flush_interval_ms: 500ms'
     wired_begin disks
 }
 
@@ -21,12 +23,12 @@ teardown() {
     done
 }
 
-# A tmpfs for the journal of each node.
+# A tmpfs for the journal, or master, of each node.
 small_disks() {
     local n
     for n in 1 2 3; do
-        mkdir -p "$NODES/n$n/journal"
-        mount -t tmpfs -o size=400M none "$NODES/n$n/journal" || skip "needs tmpfs"
+        mkdir -p "$NODES/n$n/$1"
+        mount -t tmpfs -o size=400M none "$NODES/n$n/$1" || skip "needs tmpfs"
     done
 }
 
@@ -50,7 +52,7 @@ up_again() {
 }
 
 @test "the disk of the leader's journal fills up: another leads, it comes back with room" {
-    small_disks
+    small_disks journal
     wired_format
     wired_start 1 2 3
     until_ok 20 whole
@@ -72,7 +74,7 @@ up_again() {
 }
 
 @test "the disk of a follower's journal fills up: nobody notices, it comes back with room" {
-    small_disks
+    small_disks journal
     wired_format
     wired_start 1 2 3
     until_ok 20 whole
@@ -95,17 +97,156 @@ up_again() {
     load_end
 }
 
+# ---- the disk of a master ----
+
+# The state of master N: leading, following ...; whether it lacks nothing.
+master_is() {
+    at_node "$1" curl -s -m 1 http://127.0.0.1:9001/status | jq -r .status.state
+}
+
+works() {
+    [[ $(master_is "$1") == @(leading|following) ]] && [ "$(gauge "$1" disk_low)" = 0 ]
+}
+
+gauge() {
+    at_node "$1" curl -s -m 1 http://127.0.0.1:9001/metrics | awk -v name="curvine_master_$2" '$1 == name { print $2 }'
+}
+
+gauge_is() {
+    [ "$(gauge "$1" "$2")" = "$3" ]
+}
+
+cv_at() {
+    cv-wire "$WIRE" exec "$CLIENTS" cv -c "$NODES/n1/node.yaml" "$@"
+}
+
+@test "the disk of the leader's master fills up: another leads, it comes back with room" {
+    small_disks master
+    wired_format
+    wired_start 1 2 3
+    until_ok 20 whole
+    load_begin
+    for rest in 40 0 40 0; do
+        old=$(until_ok 20 leader >/dev/null && leader)
+        mark "leader's master: $rest MiB" heal
+        fill "$NODES/n$old/master" $rest
+        until_ok 20 another_than "$old"
+        progress_from
+        until_ok 10 goes_on 500
+        mark "CONT room" heal
+        rm "$NODES/n$old/master/ballast"
+        alive "m$old"
+        until_ok 30 whole
+        until_ok 10 works "$old"
+    done
+    load_end
+}
+
+@test "masters run out of room by turns: leadership goes on once for each, not to and fro" {
+    small_disks master
+    wired_format
+    wired_start 1 2 3
+    until_ok 20 whole
+    load_begin
+    first=$(term) before=
+    for turn in 1 2 3 4 5 6; do
+        old=$(until_ok 20 leader >/dev/null && leader)
+        mark "by turns" heal
+        fill "$NODES/n$old/master" 40
+        until_ok 20 another_than "$old"
+        mark "CONT by turns" heal
+        [ -z "$before" ] || rm "$NODES/n$before/master/ballast"
+        [ -z "$before" ] || until_ok 10 works "$before"
+        before=$old
+    done
+    progress_from
+    until_ok 10 goes_on 500
+    echo "# 6 turns, $(($(term) - first)) terms" >&3
+    [ $(($(term) - first)) -le 8 ]
+    load_end
+}
+
+@test "the disks of all masters are nearly full: one leads on, refuses what is new after a while, and takes what removes" {
+    small_disks master
+    wired_format
+    wired_start 1 2 3
+    until_ok 20 whole
+    cv_at fs mkdir :/a
+    for n in 1 2 3; do
+        fill "$NODES/n$n/master" 40
+    done
+    until_ok 30 refuses_new
+    old=$(leader) first=$(term)
+    run -0 cv_at fs ls :/
+    run -0 cv_at fs rm -r :/a
+    run -1 cv_at fs mkdir :/b
+    has ENOSPC
+    run -3 cv_at cluster status
+    has "DEGRADED: a disk is nearly full"
+    has "master.disk_reserve_bytes"
+    sleep 3 # it would go to and fro by now
+    [ "$(leader) $(term)" = "$old $first" ]
+    # One has room again: it leads, and all is as it was.
+    read -r a b < <(others "$old")
+    rm "$NODES/n$a/master/ballast"
+    until_ok 10 cv_at fs mkdir :/b
+    [ "$(leader)" = "$a" ]
+    rm "$NODES/n$b/master/ballast" "$NODES/n$old/master/ballast"
+    for n in 1 2 3; do
+        until_ok 10 works $n
+    done
+}
+
+refuses_new() {
+    ! cv_at fs mkdir :/new 2>refused || { cv_at fs rm -r :/new; return 1; }
+    grep -q ENOSPC refused
+}
+
+@test "the disk of a follower's master fills up: nobody notices but who looks, it comes back with room" {
+    small_disks master
+    wired_format
+    wired_start 1 2 3
+    until_ok 20 whole
+    load_begin
+    for rest in 40 0; do
+        old=$(until_ok 20 leader >/dev/null && leader)
+        before="$old $(term)"
+        read -r a b < <(others "$old")
+        mark "follower's master: $rest MiB" heal
+        fill "$NODES/n$a/master" $rest
+        until_ok 10 noticed "$a"
+        progress_from
+        until_ok 10 goes_on 2000
+        [ "$(leader) $(term)" = "$before" ]
+        run -3 cv_at cluster status
+        echo "$output" >status.$rest
+        has DEGRADED
+        mark "CONT room" heal
+        rm "$NODES/n$a/master/ballast"
+        alive "m$a"
+        until_ok 30 whole
+        until_ok 20 works "$a"
+    done
+    load_end
+}
+
+# Says its log, and its metrics as long as it is there to be asked.
+noticed() {
+    grep -q "nearly full" "m$1.log" && { gauge_is "$1" disk_low 1 || grep -q "waits for room" "m$1.log"; }
+}
+
 # ---- EIO ----
 
+# holed_disks journal|master [OPTIONS]. Of a file's data ext4 says ENOSPC then, of its own journal EIO: data=journal.
 holed_disks() {
     local n
     losetup -f >/dev/null 2>&1 || skip "needs loop devices"
     for n in 1 2 3; do
-        mkdir -p "disk$n" "$NODES/n$n/journal"
+        mkdir -p "disk$n" "$NODES/n$n/$1"
         mount -t tmpfs -o size=200M none "disk$n" || skip "needs tmpfs"
         truncate -s 1G "disk$n/image"
         mkfs.ext4 -q "disk$n/image"
-        mount -o loop "disk$n/image" "$NODES/n$n/journal"
+        mount -o "loop,${2:-defaults}" "disk$n/image" "$NODES/n$n/$1"
     done
 }
 
@@ -152,7 +293,7 @@ eio() {
 }
 
 @test "fsync fails under the leader's journal: it stops with the reason, says nothing it has not, and the others go on" {
-    holed_disks
+    holed_disks journal
     wired_format
     wired_start 1 2 3
     until_ok 20 whole
@@ -164,7 +305,7 @@ eio() {
 }
 
 @test "fsync fails under a follower's journal: it stops with the reason, says nothing it has not, and nobody notices" {
-    holed_disks
+    holed_disks journal
     wired_format
     wired_start 1 2 3
     until_ok 20 whole
@@ -173,5 +314,55 @@ eio() {
     read -r a b < <(others "$old")
     mark "follower's disk fails" heal
     eio "$a" follower
+    load_end
+}
+
+# Of a master: it ends with the reason, and follows warm when the medium is repaired.
+eio_master() {
+    local n=$1
+    dd if=/dev/zero of="disk$n/ballast" bs=1M 2>/dev/null || true
+    until_ok 60 gone "${started[m$n]}" # or it goes on with a disk that fails
+    stop "m$n" || true
+    echo "# $2: $(tail -n 1 "m$n.log")" >&3
+    # Some builds of RocksDB end the process before anybody hears of the error.
+    grep -qE "write the metadata database: stopping.*\(EIO\)|RocksDB ended the process.* disk fails" "m$n.log"
+    [ "$stopped" != 0 ]
+    progress_from
+    until_ok 10 goes_on 500
+    alive "j$n" # its vote, and its copy of the log, are there
+    rm "disk$n/ballast"
+    until_ok 10 umount "$NODES/n$n/master"
+    e2fsck -fy "disk$n/image" >fsck.log 2>&1 || [ $? -le 2 ]
+    mount -o loop "disk$n/image" "$NODES/n$n/master"
+    mark "CONT repaired" heal
+    start "m$n" cv-wire "$WIRE" exec "$n" cv-master --config "$NODES/n$n/node.yaml"
+    until_ok 30 works "$n"
+    until_ok 30 whole
+}
+
+@test "fsync fails under the leader's master: it stops with the reason, another leads, it comes back after the repair" {
+    holed_disks master data=journal
+    wired_format
+    wired_start 1 2 3
+    until_ok 20 whole
+    load_begin
+    old=$(until_ok 20 leader >/dev/null && leader)
+    mark "leader's master fails" heal
+    eio_master "$old" leader
+    load_end
+}
+
+@test "fsync fails under a follower's master: it stops with the reason, nobody notices, it comes back after the repair" {
+    holed_disks master data=journal
+    wired_format
+    wired_start 1 2 3
+    until_ok 20 whole
+    load_begin
+    old=$(until_ok 20 leader >/dev/null && leader)
+    before="$old $(term)"
+    read -r a b < <(others "$old")
+    mark "follower's master fails" heal
+    eio_master "$a" follower
+    [ "$(leader) $(term)" = "$before" ]
     load_end
 }

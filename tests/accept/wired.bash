@@ -2,7 +2,7 @@
 # clients in two more. Behind ../bats/lib and ../bats/wire.
 #
 #   wired_begin NAME         directory of the test, a short one for the nodes in $NODES; skips where there is no wire
-#   wired_format             make the nodes; before that, $NODES/nN/journal may be a file system of its own
+#   wired_format             make the nodes; before that, $NODES/nN/journal and master may be file systems of their own
 #   wired_start NODE...      start them; until the cluster is whole: until_ok 20 whole
 #   wired_end
 #   load_begin [FIRST [NODE [CLIENTS [READERS]]]]   40 clients (tests/tools/cv_failover.c) on node $CLIENTS (4), of which so
@@ -48,6 +48,7 @@ wired_begin() {
 	  listen: 10.77.0.$n
 	  http_port: 9001
 	  memory_bytes: 256MiB
+	  ${MASTER_OPTIONS:-threads: 0}
 	END
     done
 }

@@ -248,7 +248,7 @@ kill_loop() {
         start journal cv-journal --set journal.disk_reserve_bytes=$([ $whose = journal ] && echo $low || echo 0)
         start master cv-master --set master.disk_reserve_bytes=$([ $whose = master ] && echo $low || echo 0)
         until_ok 10 ready
-        until_ok 10 grep -q "nearly full: nothing new is made" master.log
+        until_ok 10 grep -q "nothing new is made" master.log
         run -1 cv fs mkdir :/c
         has "ENOSPC"
         run -3 cv cluster status

@@ -365,6 +365,10 @@ int journal_driver_applied(struct journal_driver *d, uint64_t applied, uint64_t 
     return applied > max(n->out.apply_to, n->disk.live.last) || flushed > applied ? -CV_LOG_DAMAGED : 0;
 }
 
+void journal_driver_reluctant(struct journal_driver *d, bool reluctant)
+{
+}
+
 void journal_driver_attached(struct journal_driver *d, bool attached)
 {
     if (!attached)

@@ -53,7 +53,8 @@ struct fake_journal {
     _Atomic uint32_t reads; /* asked; those not answered are the last `reads - reads_answered` of the contexts */
     uint32_t reads_answered;
     _Atomic uint64_t proposals, ops, health, applied, flushed, attaches, bytes;
-    _Atomic int can_lead, lease_back;
+    _Atomic int can_lead, lease_back, unfit;
+    uint8_t disk;             /* told with the credit: enum link_disk_flag */
     _Atomic uint32_t largest; /* operations of a batch */
 };
 
@@ -123,6 +124,12 @@ static void fj_tell_role(struct fake_journal *j)
     fj_send(j, MSG_link_role, &m);
 }
 
+static void fj_tell_credit(struct fake_journal *j)
+{
+    struct msg_link_credit m = {.bytes = 4 << 20, .entries = 64, .disk_low = j->disk};
+    fj_send(j, MSG_link_credit, &m);
+}
+
 static void fj_attach(struct fake_journal *j, struct rpc_conn *c, const struct msg_link_attach *a)
 {
     if (j->master)
@@ -151,8 +158,7 @@ static void fj_attach(struct fake_journal *j, struct rpc_conn *c, const struct m
     if (!j->hold)
         j->commit = j->last;
     fj_tell_role(j);
-    struct msg_link_credit credit = {.bytes = 4 << 20, .entries = 64};
-    fj_send(j, MSG_link_credit, &credit);
+    fj_tell_credit(j);
     fj_tell(j);
 }
 
@@ -229,6 +235,7 @@ static void fj_frame(struct rpc_conn *c, const struct rpc_frame *f, void *user)
         j->flushed = applied.flushed;
         j->can_lead = applied.can_lead;
         j->lease_back = applied.lease_back;
+        j->unfit = applied.unfit;
     }
 }
 
@@ -306,6 +313,20 @@ static int fj_do_hold(void *arg)
 static void __attribute__((unused)) fake_journal_hold(struct fake_journal *j, bool hold)
 {
     loop_call(j->loop, fj_do_hold, &(struct fj_order){j, hold});
+}
+
+static int fj_do_disk(void *arg)
+{
+    struct fj_order *o = arg;
+    o->j->disk = (uint8_t)o->a;
+    fj_tell_credit(o->j);
+    return 0;
+}
+
+/* Say what full disks mean: enum link_disk_flag. */
+static void __attribute__((unused)) fake_journal_disk(struct fake_journal *j, uint8_t flags)
+{
+    loop_call(j->loop, fj_do_disk, &(struct fj_order){j, flags});
 }
 
 static int fj_do_disconnect(void *arg)
