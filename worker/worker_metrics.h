@@ -13,6 +13,7 @@
     OP(block_fill)                                                                                                     \
     OP(block_write)                                                                                                    \
     OP(block_sync)                                                                                                     \
+    OP(block_memory)                                                                                                   \
     OP(presence)                                                                                                       \
     OP(block_list)                                                                                                     \
     OP(free)

@@ -36,6 +36,7 @@ static void request_drop(struct worker_request *q)
 {
     struct worker_net *n = q->net;
     rpc_buffer_free(q->buffer);
+    worker_memory_unref(q->memory);
     buf_fini(&q->out);
     if (n->spare_count >= SPARE_MAX) {
         free(q);
@@ -156,7 +157,7 @@ static void on_request(struct rpc_request *rpc, void *user)
         return rpc_answer(rpc, -ENOMEM, 0, NULL, NULL);
     q->rpc = rpc;
     q->op = op;
-    q->session = (uintptr_t)rpc_peer_user(rpc->peer);
+    q->session = ((const struct worker_peer *)rpc_peer_user(rpc->peer))->session;
     switch (op) {
     case WORKER_OP_block_read: return worker_read_begin(q);
     case WORKER_OP_block_open: return worker_open_begin(q);
@@ -164,6 +165,7 @@ static void on_request(struct rpc_request *rpc, void *user)
     case WORKER_OP_block_fill: return worker_fill_begin(q);
     case WORKER_OP_block_write: return worker_write_begin(q);
     case WORKER_OP_block_sync: return worker_sync_begin(q);
+    case WORKER_OP_block_memory: return worker_memory_begin(q);
     case WORKER_OP_presence: return worker_presence_begin(q);
     case WORKER_OP_block_list: return worker_list_begin(q);
     case WORKER_OP_free: return worker_free_begin(q);
@@ -171,12 +173,22 @@ static void on_request(struct rpc_request *rpc, void *user)
     }
 }
 
-/* What is kept of a connection is the session it speaks for. */
 static int on_hello(struct rpc_peer *peer, const struct msg_hello *hello, struct msg_hello_answer *answer, void *user)
 {
-    static_assert(sizeof(uintptr_t) >= sizeof(hello->session), "a session fits the peer's user pointer");
-    rpc_peer_set_user(peer, (void *)(uintptr_t)hello->session); /* NOLINT(performance-no-int-to-ptr) */
+    struct worker_peer *p = calloc(1, sizeof(*p));
+    if (!p)
+        return -ENOMEM;
+    p->session = hello->session;
+    rpc_peer_set_user(peer, p);
     return 0;
+}
+
+/* Requests of it that are under way keep the memory they read from. */
+static void on_gone(struct rpc_peer *peer, void *user)
+{
+    struct worker_peer *p = rpc_peer_user(peer);
+    worker_memory_unref(p->memory);
+    free(p);
 }
 
 int worker_net_init(struct worker_net *n, uint32_t number, struct worker_core *core, enum loop_backend backend)
@@ -202,6 +214,7 @@ int worker_net_init(struct worker_net *n, uint32_t number, struct worker_core *c
         .limits = {.send_high = 2 * FRAME_DATA_MAX, .send_max = 64 * FRAME_DATA_MAX, .metrics = n->rpc_metrics},
         .request = on_request,
         .hello = on_hello,
+        .gone = on_gone,
         .user = n,
     };
     memcpy(so.self.cluster, core->cluster.b, UUID_SIZE);

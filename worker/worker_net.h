@@ -17,6 +17,7 @@
 #include "wire/data_flags.h"
 #include "worker/worker_core.h"
 #include "worker/worker_fill.h"
+#include "worker/worker_memory.h"
 
 #define WORKER_READ_MAX  FRAME_DATA_MAX
 #define WORKER_SMALL_MAX BLOCK_UNIT_BYTES /* up to this, content is copied into the answer */
@@ -34,6 +35,12 @@ struct worker_net {
     char name[16];
     bool listens, stopped;
     uint8_t scratch[WORKER_SMALL_MAX];
+};
+
+/* What is kept of a connection: rpc_peer_user(). */
+struct worker_peer {
+    uint64_t session;             /* it speaks for */
+    struct worker_memory *memory; /* NULL: it has none */
 };
 
 struct worker_request {
@@ -58,6 +65,8 @@ struct worker_request {
     uint64_t session;      /* of the connection */
     uint64_t have;         /* open */
     uint32_t crc;          /* write */
+    const uint8_t *data;   /* write: behind the message, or in memory */
+    struct worker_memory *memory;
 
     /* What was found. */
     uint64_t missing; /* chunks to be fetched before it can go on */
@@ -124,6 +133,7 @@ void worker_release_begin(struct worker_request *q);
 void worker_fill_begin(struct worker_request *q);
 void worker_write_begin(struct worker_request *q);
 void worker_sync_begin(struct worker_request *q);
+void worker_memory_begin(struct worker_request *q);
 void worker_presence_begin(struct worker_request *q);
 void worker_list_begin(struct worker_request *q);
 void worker_free_begin(struct worker_request *q);

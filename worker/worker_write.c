@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * block_fill, block_write, block_sync: what changes the store for a client, on file threads. A write goes from the receive
- * buffer to the file. One that changes part of a chunk whose base content is not here has it fetched first.
+ * block_fill, block_write, block_sync: what changes the store for a client, on file threads. A write goes to the file from the
+ * receive buffer, or from memory shared with a client of this host. One that changes part of a chunk whose base content is not
+ * here has it fetched first.
  */
 #include <errno.h>
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/cleanup.h"
 #include "worker/worker_net.h"
 
 static void end(struct worker_request *q, int r)
@@ -45,7 +47,7 @@ static int write_work(struct worker_request *q)
 {
     struct worker_core *c = q->net->core;
     struct block_key key = worker_block_key(&q->block);
-    const void *p = q->rpc->data;
+    const void *p = q->data;
     if (q->tries == 0 && crc32c(0, p, q->length) != q->crc)
         return -CV_BAD_CHECKSUM;
     int r = shorter_here(q) ? -CV_STALE_EPOCH : block_write(c->store, &key, q->block.epoch, q->offset, p, q->length);
@@ -79,6 +81,23 @@ static void write_again(struct worker_request *q, int r)
         worker_request_work(q, write_work, written);
 }
 
+/* Where the data is. */
+static int find_data(struct worker_request *q, const struct msg_block_write *m)
+{
+    const struct worker_peer *peer = rpc_peer_user(q->rpc->peer);
+    q->data = q->rpc->data;
+    q->length = q->rpc->header.data_len;
+    if (!m->shared_length)
+        return 0;
+    if (!peer->memory || m->shared_length > peer->memory->bytes ||
+        m->shared_offset > peer->memory->bytes - m->shared_length)
+        return -EINVAL;
+    q->memory = worker_memory_ref(peer->memory);
+    q->data = q->memory->p + m->shared_offset;
+    q->length = m->shared_length;
+    return 0;
+}
+
 void worker_write_begin(struct worker_request *q)
 {
     struct msg_block_write m;
@@ -86,16 +105,46 @@ void worker_write_begin(struct worker_request *q)
     if (r == 0) {
         q->block = m.block;
         q->offset = m.offset;
-        q->length = q->rpc->header.data_len;
         q->crc = m.crc;
-        r = worker_block_check(q);
+        r = find_data(q, &m);
     }
+    if (r == 0)
+        r = worker_block_check(q);
     if (r == 0 && (q->block.epoch == 0 || q->length == 0 || q->offset >= q->block.block_bytes ||
                    q->length > q->block.block_bytes - q->offset))
         r = -EINVAL;
     if (r < 0)
         return end(q, r);
     worker_request_work(q, write_work, written);
+}
+
+/* ---- memory shared with the client ------------------------------------------------------------------------------ */
+
+static void memory_sent(struct rpc_release *release)
+{
+    struct worker_request *q = container_of(release, struct worker_request, release);
+    q->export.fd = close_fd(q->export.fd);
+    worker_request_done(q, 0);
+}
+
+void worker_memory_begin(struct worker_request *q)
+{
+    struct worker_peer *peer = rpc_peer_user(q->rpc->peer);
+    struct msg_block_memory m;
+    struct net_credentials who;
+    struct worker_memory *memory;
+    int r = msg_block_memory_decode(q->rpc->body, q->rpc->header.body_len, &m);
+    if (r == 0)
+        r = rpc_peer_credentials(q->rpc->peer, &who); /* -ENOTSUP: not a unix socket */
+    if (r == 0)
+        r = worker_memory_new(m.bytes, &memory, &q->export.fd);
+    if (r < 0)
+        return end(q, r);
+    worker_memory_unref(peer->memory);
+    peer->memory = memory;
+    struct msg_block_memory_answer a = {.bytes = memory->bytes};
+    q->release.run = memory_sent;
+    rpc_answer_fds(q->rpc, 0, msg_block_memory_answer_desc(), &a, &q->export.fd, 1, &q->release);
 }
 
 /* ---- to the disk ------------------------------------------------------------------------------------------------ */

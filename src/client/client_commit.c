@@ -617,7 +617,8 @@ static void on_tick(struct loop_timer *timer)
     if (c->backing_count)
         client_backings_sweep(cv, false);
     client_workers_probe(cv);
-    if (c->inode_count || c->backing_count)
+    bool warm = client_shared_tick(cv);
+    if (c->inode_count || c->backing_count || warm)
         loop_timer_start(cv->loop, &c->tick, now + CLIENT_TICK_MS * NS_PER_MS);
 }
 

@@ -10,6 +10,7 @@
  *      client_fetch.c   blocks of other hosts: reads with checksums and fail-over; the cache of what was read ahead
  *      client_read.c    READ, pieces
  *      client_write.c   WRITE: grants, pieces on their way to the replicas
+ *      client_shared.c  memory shared with workers of this host, through which pieces go
  *      client_reopen.c  handles for a new leader
  *      client_commit.c  what was written becomes known: write_commit, FLUSH, FSYNC, RELEASE, truncation
  *
@@ -80,6 +81,9 @@ struct client_worker {
     struct buf released;             /* files to say block_release of; the first `releasing` bytes are being said */
     uint32_t releasing;
     struct rpc_call release;
+    struct client_shared *shared; /* of the connection to its unix socket; NULL: none (yet) */
+    struct rpc_call memory_call;
+    uint64_t memory_again_ns; /* not asked for before */
 };
 
 /* ---- what the handle has of content: struct curvine.content ---- */
@@ -409,6 +413,23 @@ void client_ahead_post(struct curvine_file *f);
 void client_ahead_job(struct loop_job *job);
 /* On the loop: begin to fetch what is not there of the window from here on. */
 void client_ahead_run(struct curvine_file *f, uint64_t from);
+
+/* ---- memory shared with workers of this host ---- */
+
+/* A part of it for one piece; no memory: none. */
+struct client_shared_slot {
+    struct client_shared *memory;
+    uint32_t number;
+};
+/* True: n bytes may go by the slot on this connection. False: they go behind the message. */
+bool client_shared_take(struct client_worker *w, struct rpc_client *conn, uint32_t n, struct client_shared_slot *ret);
+/* Put them there. Returns their CRC32C. ret_offset: as the message says it. */
+uint32_t client_shared_fill(const struct client_shared_slot *slot, const uint8_t *data, uint32_t n,
+                            uint32_t *ret_offset);
+/* The call has ended. answered: by the worker, so nobody reads the slot any more. Does nothing when none was taken. */
+void client_shared_give_back(struct client_worker *w, struct client_shared_slot *slot, bool answered);
+void client_shared_leave(struct client_worker *w); /* the connection is over, or will be */
+bool client_shared_tick(struct curvine *cv);       /* true: idle ones are still to be emptied */
 
 /* ---- writing, telling ---- */
 void client_write(struct client_io *io);

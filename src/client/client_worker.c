@@ -38,6 +38,7 @@ struct client_worker *client_worker_find(struct curvine *cv, uint64_t id)
 
 static void worker_free(struct client_worker *w)
 {
+    client_shared_leave(w);
     free(w->address);
     free(w->socket);
     buf_fini(&w->released);
@@ -90,6 +91,8 @@ static int take_worker(struct curvine *cv, const struct rec_worker *r)
     if (!w || set_address(&w->address, &w->tcp, r->address) < 0 ||
         set_address(&w->socket, &w->unix_socket, r->socket) < 0)
         return -ENOMEM;
+    if (!w->unix_socket)
+        client_shared_leave(w);
     w->local = r->socket.n && r->boot.n && text_equal(r->boot, text_of(c->boot));
     w->in = r->in;
     w->up = r->up;
@@ -161,8 +164,10 @@ static void on_socket_state(struct rpc_client *c, int error, const struct msg_he
                             void *user)
 {
     struct client_worker *w = user;
-    if (error < 0)
+    if (error < 0) {
         w->socket_failed_until_ns = clock_ns() + SOCKET_AGAIN_MS * NS_PER_MS;
+        client_shared_leave(w);
+    }
 }
 
 static struct rpc_client *make_client(struct client_worker *w, const char *address, bool local)
@@ -206,6 +211,7 @@ void client_workers_let_go(struct curvine *cv)
         struct client_worker *w = c->workers[i];
         w->released.n = 0; /* they go with the session */
         w->releasing = 0;
+        client_shared_leave(w);
         if (w->unix_socket)
             rpc_client_close(take(w->unix_socket), NULL, NULL);
     }

@@ -32,7 +32,8 @@ struct client_piece;
 struct piece_send {
     struct rpc_call rpc;
     struct client_piece *piece;
-    uint64_t worker;
+    struct client_worker *worker;
+    struct client_shared_slot slot; /* where the worker reads it */
 };
 
 struct client_piece {
@@ -43,7 +44,7 @@ struct client_piece {
     const uint8_t *data;
     uint32_t block, offset, n, crc;
     enum piece_state state;
-    bool regranted;
+    bool regranted, summed; /* summed: crc is that of the data */
     unsigned outstanding, rounds;
     int result;
     uint64_t deadline_ns, version, epoch;
@@ -318,24 +319,53 @@ static void on_sent(struct rpc_call *call, int result, const struct rpc_frame *f
     struct piece_send *s = container_of(call, struct piece_send, rpc);
     struct client_piece *p = s->piece;
     struct msg_block_write_answer m;
+    client_shared_give_back(s->worker, &s->slot, f != NULL);
     if (result == 0)
         result = msg_block_write_answer_decode(f->body, f->header.body_len, &m);
     if (result == 0)
-        result = touch(p->in, s->worker, m.boot);
+        result = touch(p->in, s->worker->id, m.boot);
     if (result < 0 && (!p->result || result == -CV_STALE_EPOCH))
         p->result = result;
     if (--p->outstanding == 0)
         piece_answered(p);
 }
 
+/* To one replica: by memory shared with it, or behind the message. */
+static int send_to(struct client_piece *p, struct piece_send *s, struct client_worker *w, uint64_t deadline_ns)
+{
+    struct rpc_client *conn = w ? client_worker_conn(w, false) : NULL;
+    if (!conn)
+        return -CV_NO_WORKER;
+    struct msg_block_write m = {.offset = p->offset};
+    client_block_desc(p->in, p->block, &m.block);
+    s->piece = p;
+    s->worker = w;
+    s->rpc.done = on_sent;
+    if (client_shared_take(w, conn, p->n, &s->slot)) {
+        m.crc = client_shared_fill(&s->slot, p->data, p->n, &m.shared_offset);
+        m.shared_length = p->n;
+        p->outstanding++;
+        rpc_client_call(conn, &s->rpc, MSG_block_write, msg_block_write_desc(), &m, deadline_ns);
+        return 0;
+    }
+    if (!p->summed)
+        p->crc = crc32c(0, p->data, p->n);
+    p->summed = true;
+    m.crc = p->crc;
+    struct buf body = {0};
+    int r = msg_block_write_encode(&m, &body);
+    if (r == 0) {
+        p->outstanding++;
+        rpc_client_call_body(conn, &s->rpc, MSG_block_write, 0, body.p, (uint32_t)body.n, p->data, p->n, deadline_ns);
+    }
+    buf_fini(&body);
+    return r;
+}
+
 static void send_piece(struct client_piece *p, const struct client_extent *e)
 {
     struct client_inode *in = p->in;
     struct curvine *cv = in->cv;
-    struct msg_block_write m = {.offset = p->offset, .crc = p->crc};
-    struct buf body = {0};
-    client_block_desc(in, p->block, &m.block);
-    int r = msg_block_write_encode(&m, &body);
     p->state = PIECE_SENT;
     p->version = e->version;
     p->epoch = e->epoch;
@@ -343,24 +373,12 @@ static void send_piece(struct client_piece *p, const struct client_extent *e)
     p->outstanding = 1;
     cv->content->write_bytes += p->n;
     uint64_t now = clock_ns(), left = p->deadline_ns > now ? p->deadline_ns - now : 0;
-    for (unsigned i = 0; i < e->replica_count && r == 0; i++) {
-        struct client_worker *w = client_worker_find(cv, e->replicas[i]);
-        struct rpc_client *conn = w ? client_worker_conn(w, false) : NULL;
-        struct piece_send *s = &p->sends[i];
-        s->piece = p;
-        s->worker = e->replicas[i];
-        if (!conn) {
-            p->result = -CV_NO_WORKER;
-            continue;
-        }
-        p->outstanding++;
-        s->rpc.done = on_sent;
-        rpc_client_call_body(conn, &s->rpc, MSG_block_write, 0, body.p, (uint32_t)body.n, p->data, p->n,
-                             min(p->deadline_ns, now + max(left / 2, NS_PER_S)));
+    uint64_t until = min(p->deadline_ns, now + max(left / 2, NS_PER_S));
+    for (unsigned i = 0; i < e->replica_count; i++) {
+        int r = send_to(p, &p->sends[i], client_worker_find(cv, e->replicas[i]), until);
+        if (r < 0)
+            p->result = r;
     }
-    if (r < 0)
-        p->result = r;
-    buf_fini(&body);
     client_chunks_drop(in, p->block, p->offset, p->n);
     bool sequential = p->io && p->io->end >= in->size_next && p->offset >= client_block_bytes(in) / 2;
     const struct client_extent *next = sequential ? client_extent_find(in, p->block + 1) : NULL;
@@ -421,7 +439,6 @@ static struct client_piece *piece_new(struct client_inode *in, struct client_io 
     p->n =
         (uint32_t)min(n, (uint64_t)min(CLIENT_IO_MAX - p->offset % CLIENT_IO_MAX, client_block_bytes(in) - p->offset));
     p->data = data;
-    p->crc = crc32c(0, data, p->n);
     p->deadline_ns = deadline_ns;
     loop_timer_init(&p->timer, on_piece_timer);
     list_push_back(&in->pieces, &p->link);

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -57,6 +58,8 @@ struct rig_block {
     uint32_t valid;
 };
 
+#define RIG_MEMORIES 8
+
 struct rig;
 struct rig_worker {
     struct rig *rig;
@@ -72,6 +75,12 @@ struct rig_worker {
     _Atomic bool dead;
     _Atomic uint64_t opened_by; /* session of the last block_open */
     _Atomic uint64_t boot;      /* of its host; 0: it does not say */
+    _Atomic bool lends;         /* memory, for what is written */
+    _Atomic int memories, shared_writes;
+    uint8_t *memory[RIG_MEMORIES]; /* the last one is that of new writes */
+    _Atomic bool hold_write;       /* the next one waits for rig_write_go() */
+    struct rpc_request *_Atomic held_write;
+    uint8_t *held_memory;
 };
 
 struct rig {
@@ -222,19 +231,59 @@ static inline void rig_open(struct rig_worker *w, struct rpc_request *q)
         rpc_answer_fds(q, 0, msg_block_open_answer_desc(), &a, &w->fds[m.block.inode - RIG_FIRST_INODE], 1, NULL);
 }
 
-static inline void rig_write(struct rig_worker *w, struct rpc_request *q)
+static inline void rig_memory(struct rig_worker *w, struct rpc_request *q)
+{
+    struct msg_block_memory m;
+    ck_assert_int_eq(msg_block_memory_decode(q->body, q->header.body_len, &m), 0);
+    if (!w->lends || w->memories == RIG_MEMORIES) {
+        rpc_answer(q, -CV_UNKNOWN_MESSAGE, 0, NULL, NULL); /* as an older one does */
+        return;
+    }
+    static int fd;
+    fd = memfd_create("rig", MFD_CLOEXEC);
+    ck_assert_int_eq(ftruncate(fd, m.bytes), 0);
+    w->memory[w->memories] = mmap(NULL, m.bytes, PROT_READ, MAP_SHARED, fd, 0);
+    ck_assert_ptr_ne(w->memory[w->memories], MAP_FAILED);
+    w->memories++;
+    struct msg_block_memory_answer a = {.bytes = m.bytes};
+    rpc_answer_fds(q, 0, msg_block_memory_answer_desc(), &a, &fd, 1, NULL);
+}
+
+static inline void rig_write_from(struct rig_worker *w, struct rpc_request *q, const uint8_t *memory)
 {
     struct msg_block_write m;
     ck_assert_int_eq(msg_block_write_decode(q->body, q->header.body_len, &m), 0);
-    ck_assert_uint_eq(crc32c(0, q->data, q->header.data_len), m.crc);
+    const uint8_t *data = m.shared_length ? memory + m.shared_offset : q->data;
+    uint32_t n = m.shared_length ? m.shared_length : q->header.data_len;
+    w->shared_writes += m.shared_length > 0;
+    ck_assert_uint_eq(crc32c(0, data, n), m.crc);
     ck_assert_uint_gt(m.block.epoch, 0);
     int r = rig_contact(w, &m.block);
     if (r == 0)
-        ck_assert_int_eq(pwrite(w->fds[m.block.inode - RIG_FIRST_INODE], q->data, q->header.data_len,
+        ck_assert_int_eq(pwrite(w->fds[m.block.inode - RIG_FIRST_INODE], data, n,
                                 (off_t)((uint64_t)m.block.index * RIG_BLOCK + m.offset)),
-                         q->header.data_len);
+                         n);
     struct msg_block_write_answer a = {.boot = atomic_load(&w->boot)};
     rpc_answer(q, r, 0, r < 0 ? NULL : msg_block_write_answer_desc(), r < 0 ? NULL : &a);
+}
+
+static inline void rig_write(struct rig_worker *w, struct rpc_request *q)
+{
+    uint8_t *memory = w->memories ? w->memory[w->memories - 1] : NULL;
+    if (atomic_exchange(&w->hold_write, false)) {
+        w->held_memory = memory;
+        w->held_write = q;
+    } else {
+        rig_write_from(w, q, memory);
+    }
+}
+
+/* As late as it likes: what it is to write is still what it was told. */
+static inline int rig_write_go(void *arg)
+{
+    struct rig_worker *w = arg;
+    rig_write_from(w, atomic_exchange(&w->held_write, NULL), w->held_memory);
+    return 0;
 }
 
 static inline void rig_sync(struct rig_worker *w, struct rpc_request *q)
@@ -275,6 +324,7 @@ static inline void rig_worker_request(struct rpc_request *q, void *user)
     case MSG_block_fill: rig_fill_request(w, q); return;
     case MSG_block_write: rig_write(w, q); return;
     case MSG_block_sync: rig_sync(w, q); return;
+    case MSG_block_memory: rig_memory(w, q); return;
     default: rpc_answer(q, -CV_UNKNOWN_MESSAGE, 0, NULL, NULL);
     }
 }

@@ -324,3 +324,87 @@ TEST_TIMEOUT(threads_write_and_read_one_file, 60)
         rig_stop(&rig);
     }
 }
+
+/* ---- memory shared with a worker of this host --------------------------------------------------------------------------- */
+
+#define SHARED_BYTES (2 * RIG_BLOCK)
+
+static void write_pattern(struct curvine_file *f, uint8_t seed)
+{
+    static uint8_t bytes[SHARED_BYTES], back[SHARED_BYTES];
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i * 7 + i / 251 + seed);
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    ck_assert_int_eq(curvine_fsync(f), 0);
+    ck_assert_int_eq(curvine_pread(f, back, sizeof(back), 0), sizeof(back));
+    ck_assert_int_eq(memcmp(bytes, back, sizeof(back)), 0);
+}
+
+/* The first write asks for it and does not wait; of later ones some may. */
+static void until_shared(struct curvine_file *f)
+{
+    uint64_t until = clock_ns() + 10 * NS_PER_S;
+    for (int before = rig.workers[0].shared_writes; rig.workers[0].shared_writes == before;) {
+        ck_assert_uint_lt(clock_ns(), until);
+        write_pattern(f, 1);
+    }
+}
+
+TEST(what_is_written_to_a_worker_of_this_host_goes_by_shared_memory)
+{
+    rig_start(&rig, 1, 1, true);
+    rig.workers[0].lends = true;
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    until_shared(f);
+    for (uint8_t i = 0; i < 20; i++)
+        write_pattern(f, i);
+    ck_assert_int_eq(rig.workers[0].memories, 1);
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+TEST(shared_memory_of_a_connection_that_broke_is_asked_for_anew)
+{
+    rig_start(&rig, 1, 1, true);
+    rig.workers[0].lends = true;
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    for (int i = 1; i <= 3; i++) {
+        until_shared(f);
+        ck_assert_int_eq(rig.workers[0].memories, i);
+        rig.workers[0].error[MSG_block_write & 0x3f] = -CV_CLOSED;
+        rig.workers[0].trouble[MSG_block_write & 0x3f] = 1;
+        write_pattern(f, 2);
+    }
+    ck_assert_int_eq(curvine_file_close(f), 0);
+    curvine_close(cv);
+    rig_stop(&rig);
+}
+
+/* A worker that is late reads what it was told to write, not what was written since. */
+TEST(shared_memory_of_a_write_that_was_given_up_is_not_used_again)
+{
+    static uint8_t bytes[100000];
+    rig_start(&rig, 1, 1, true);
+    rig.workers[0].lends = true;
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR), *other = rig_open_file(cv, 1, O_RDWR);
+    until_shared(f);
+    memset(bytes, 0x33, sizeof(bytes));
+    rig.workers[0].hold_write = true;
+    struct curvine_request w = {
+        .op = CURVINE_WRITE, .file = f, .value = {(char *)bytes, sizeof(bytes)}, .timeout_ms = 300};
+    ck_assert_int_lt(curvine_run(cv, &w), 0);
+    ck_assert_ptr_nonnull(rig.workers[0].held_write);
+    for (uint8_t i = 0; i < 5; i++)
+        write_pattern(other, i);
+    until_shared(other);
+    ck_assert_int_eq(rig.workers[0].memories, 2);
+    loop_call(rig.loop, rig_write_go, &rig.workers[0]); /* checks the checksum */
+    ck_assert_int_eq(curvine_file_close(other), 0);
+    (void)curvine_file_close(f);
+    curvine_close(cv);
+    rig_stop(&rig);
+}

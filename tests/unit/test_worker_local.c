@@ -5,6 +5,8 @@
  */
 #include "tests/unit/worker_test.h"
 
+#include <sys/mman.h>
+
 TEST(worker_gives_descriptors_to_local_clients)
 {
     struct rig g;
@@ -195,5 +197,102 @@ TEST(worker_drops_what_is_nobodys)
     ck_assert_uint_eq(presence(&p, 7).blocks, 1);
     ck_assert_uint_eq(presence(&p, 8).blocks, 0);
     peer_end(&p);
+    rig_end(&g);
+}
+
+/* ---- memory for what is written -------------------------------------------------------------------------------------------- */
+
+struct lent {
+    int result;
+    uint8_t *p;
+    uint32_t n;
+};
+
+static struct lent lend(struct peer *p, uint32_t bytes)
+{
+    struct msg_block_memory q = {.bytes = bytes};
+    struct answer a = ask(p, MSG_block_memory, msg_block_memory_desc(), &q, NULL, 0);
+    struct lent m = {.result = a.result, .n = bytes};
+    if (a.result == 0) {
+        ck_assert_int_ge(a.fd, 0);
+        ck_assert_int_lt(ftruncate(a.fd, 4096), 0); /* sealed: it cannot be taken away under the worker */
+        m.p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, a.fd, 0);
+        ck_assert_ptr_ne(m.p, MAP_FAILED);
+    }
+    answer_free(&a);
+    return m;
+}
+
+/* [offset, offset + n) of the block, from at in the memory on. */
+static int put_shared(struct peer *p, const struct lent *m, const struct rec_block *b, uint32_t offset, uint32_t at,
+                      uint32_t n, uint64_t version)
+{
+    struct msg_block_write q = {.block = *b, .offset = offset, .shared_offset = at, .shared_length = n};
+    if (m && (uint64_t)at + n <= m->n) {
+        pattern(b->inode, version, offset, m->p + at, n);
+        q.crc = crc32c(0, m->p + at, n);
+    }
+    struct answer a = ask(p, MSG_block_write, msg_block_write_desc(), &q, NULL, 0);
+    answer_free(&a);
+    return a.result;
+}
+
+TEST(worker_writes_from_memory_it_shares_with_a_client)
+{
+    struct rig g;
+    struct peer p, far;
+    rig_begin(&g, "256MiB", "");
+    peer_begin(&p, g.socket, SESSION);
+    peer_begin(&far, g.address, SESSION);
+    struct rec_block b = written_block(9, 50, 0);
+    ck_error(put_shared(&p, NULL, &b, 0, 0, 4096, 50), -EINVAL); /* it has none */
+    ck_error(lend(&far, MIB).result, -ENOTSUP);
+    ck_error(lend(&p, MIB - 1).result, -EINVAL);
+    ck_error(lend(&p, 65 * MIB).result, -EINVAL);
+    struct lent m = lend(&p, 2 * MIB);
+    ck_ok(m.result);
+    ck_ok(put_shared(&p, &m, &b, 0, MIB, MIB, 50));
+    ck_ok(put_shared(&p, &m, &b, MIB, 12345, 300000, 50));
+    ck_error(put_shared(&p, &m, &b, 0, 2 * MIB - 4095, 4096, 50), -EINVAL);
+    ck_error(put_shared(&p, &m, &b, 0, UINT32_MAX, 2, 50), -EINVAL);
+    ck_error(put_shared(&p, &m, &b, 0, 1, UINT32_MAX, 50), -EINVAL);
+    struct msg_block_write wrong = {.block = b, .shared_length = 4096, .crc = 1};
+    struct answer a = ask(&p, MSG_block_write, msg_block_write_desc(), &wrong, NULL, 0);
+    ck_error(a.result, -CV_BAD_CHECKSUM);
+    answer_free(&a);
+    struct lent other = lend(&p, MIB); /* takes the place of the first */
+    ck_ok(other.result);
+    ck_error(put_shared(&p, &m, &b, 0, MIB, MIB, 50), -EINVAL);
+    ck_ok(put_shared(&p, &other, &b, MIB + 300000, 0, 1000, 50));
+    struct rec_block done = written_block(9, 50, MIB + 301000);
+    ck_assert_int_eq(get_checked(&far, &done, 0, MIB + 301000, 50), MIB + 301000);
+    munmap(m.p, m.n);
+    munmap(other.p, other.n);
+    peer_end(&p);
+    peer_end(&far);
+    rig_end(&g);
+}
+
+TEST(worker_lends_no_more_memory_than_it_may)
+{
+    struct rig g;
+    struct peer p[17];
+    struct lent m[17];
+    rig_begin(&g, "256MiB", "");
+    for (int i = 0; i < 17; i++) {
+        peer_begin(&p[i], g.socket, SESSION);
+        m[i] = lend(&p[i], 64 * MIB);
+        ck_assert_int_eq(m[i].result, i < 16 ? 0 : -CV_BUSY);
+    }
+    peer_end(&p[0]);
+    uint64_t until = clock_ns() + 10 * NS_PER_S;
+    while ((m[16] = lend(&p[16], 64 * MIB)).result == -CV_BUSY) /* until it has seen that the first is gone */
+        ck_assert_uint_lt(clock_ns(), until);
+    ck_ok(m[16].result);
+    for (int i = 0; i < 17; i++) {
+        munmap(m[i].p, m[i].n);
+        if (i > 0)
+            peer_end(&p[i]);
+    }
     rig_end(&g);
 }
