@@ -35,23 +35,32 @@ cxxflags := -std=c++17 -I. -Isrc -pthread -MMD -MP -Wall -Wextra -Wno-unused-par
 ldflags := -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,--as-needed
 
 # Each module is one static archive; its folder's module.mk lists sources and pkg-config packages.
-modules := base io wire place conf rpc client ufs raft journal meta master block worker cvfs cli
+modules := base io wire place rocks conf rpc client ufs raft journal meta master block worker cvfs cli
 include $(wildcard src/*/module.mk raft/module.mk meta/module.mk worker/module.mk fuse/module.mk cli/module.mk)
 
 # In link order: a module uses only those behind it.
-link_order := cli cvfs worker block master meta journal raft client ufs place rpc conf wire io base
+link_order := cli cvfs worker block master meta journal raft client ufs place rocks rpc conf wire io base
 libs       := $(foreach m,$(link_order),$(if $($(m)_src),$(O)/lib/libcv_$(m).a))
-pkgs       := $(sort $(foreach m,$(modules),$($(m)_pkgs)))
+# Red Hat's RocksDB has nothing for pkg-config. ROCKSDB=DIR: another one than the system's, in DIR/include and DIR/lib.
+ROCKSDB    ?=
+rocks      := $(if $(ROCKSDB)$(shell pkg-config --exists rocksdb || echo none),$(or $(ROCKSDB),/usr))
+pkgs       := $(sort $(filter-out $(if $(rocks),rocksdb),$(foreach m,$(modules),$($(m)_pkgs))))
 
 pkg_cflags = $(if $(1),$(shell pkg-config --cflags $(1) | sed 's/-I/-isystem /g'))
 pkg_libs   = $(if $(1),$(shell pkg-config --libs $(1)))
 # Asked for once, when something is built: "make help" and "make deps" work on a machine that has nothing yet.
 needs_pkgs := $(if $(filter-out help deps quickstart check format clean deb rpm lab lab-deps lab-smoke fresh,$(or $(MAKECMDGOALS),all)),yes)
 # (the Check library: for unit tests only)
-all_cflags := $(if $(needs_pkgs),$(call pkg_cflags,$(pkgs) $(shell pkg-config --exists check && echo check)))
-$(if $(needs_pkgs),$(if $(shell pkg-config --exists 'rocksdb < 7.8' && echo old),\
-    $(error RocksDB $(shell pkg-config --modversion rocksdb) is too old: 7.8 is the oldest that has what is needed (packaging/deps.list))))
-all_libs   := $(if $(needs_pkgs),$(call pkg_libs,$(pkgs)) -lstdc++)
+all_cflags := $(if $(needs_pkgs),$(if $(ROCKSDB),-isystem $(ROCKSDB)/include) $(call pkg_cflags,$(pkgs) $(shell pkg-config --exists check && echo check)))
+all_libs   := $(if $(needs_pkgs),$(if $(ROCKSDB),-L$(ROCKSDB)/lib -Wl$(comma)-rpath$(comma)$(ROCKSDB)/lib) $(if $(rocks),-lrocksdb) $(call pkg_libs,$(pkgs)) -lstdc++)
+# Before 7 its C interface lacks some of what is used: src/rocks.
+rocks_version := $(if $(needs_pkgs),$(shell printf '\043include <rocksdb/version.h>\nversion ROCKSDB_MAJOR ROCKSDB_MINOR' | \
+    $(CXX) $(all_cflags) -E -P -x c++ - 2> /dev/null | awk '$$1 == "version" { print $$2 * 100 + $$3 }'))
+ifneq ($(needs_pkgs),)
+$(if $(rocks_version),,$(error no RocksDB: make deps))
+$(if $(shell [ $(rocks_version) -ge 626 ] || echo old),$(error RocksDB is too old: 6.26 is the oldest that has what is needed (packaging/deps.list)))
+all_cflags += $(if $(shell [ $(rocks_version) -ge 700 ] || echo old),-DCV_ROCKS_OLD)
+endif
 
 objs = $(patsubst %.cc,$(O)/obj/%.o,$(patsubst %.c,$(O)/obj/%.o,$(1)))
 

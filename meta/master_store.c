@@ -10,7 +10,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <rocksdb/c.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -21,6 +20,7 @@
 #include "meta/master_flush.h"
 #include "meta/master_format.h"
 #include "meta/master_tidy.h"
+#include "rocks/rocks_c.h"
 
 /* RocksDB's own: families by our enum. The small rows live in the family that every database has. */
 static const char *const family_names[META_FAMILY_COUNT] = {

@@ -6,8 +6,9 @@
  */
 #pragma once
 
-#include <rocksdb/c.h>
 #include <stddef.h>
+
+#include "rocks/rocks_c.h"
 
 enum {
     TIDY_SMALL_BYTES = 1 << 20, /* a file below this is small */

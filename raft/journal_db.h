@@ -9,12 +9,12 @@
  */
 #pragma once
 
-#include <rocksdb/c.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/text.h"
 #include "raft/journal_format.h"
+#include "rocks/rocks_c.h"
 
 enum journal_db_mode {
     JOURNAL_DB_CREATE, /* make it if it is not there */

@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <rocksdb/c.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include "base/random.h"
 #include "meta/master_core.h"
 #include "meta/master_store.h"
+#include "rocks/rocks_c.h"
 #include "tests/unit/unit.h"
 
 static const struct uuid CLUSTER = {{1, 2, 3}};
