@@ -236,6 +236,7 @@ static int find_masters(struct curvine *cv, const char *masters)
         .found = on_found,
         .lost = on_lost,
         .missed = on_missed,
+        .late = client_late_answer,
         .user = cv,
     };
     return rpc_leader_new(cv->loop, &o, addresses, count, &cv->leader, NULL);

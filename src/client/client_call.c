@@ -100,6 +100,11 @@ static void pause_call(struct client_call *call)
     loop_timer_start(cv->loop, &call->timer, min(clock_ns() + pause_ms * NS_PER_MS, call->deadline_ns));
 }
 
+static bool opens(const struct curvine_request *q)
+{
+    return q->op == CURVINE_OPEN || q->op == CURVINE_CREATE;
+}
+
 /* ---- answers -------------------------------------------------------------------------------------------------------------- */
 
 static void take_answer(struct client_call *call, int result, const struct rpc_frame *f)
@@ -117,6 +122,8 @@ static void take_answer(struct client_call *call, int result, const struct rpc_f
         result = call->op->decode(q, f->body, f->header.body_len);
     if (result == 0 && !call->answer)
         result = client_answered(call, f->body, f->header.body_len);
+    if (result < 0 && opens(q) && q->handle) /* it is open, but not here */
+        client_handle_back(call->cv, q->attr.inode, q->handle);
     finish(call, result);
 }
 
@@ -194,6 +201,7 @@ static void start(struct client_call *call)
     loop_timer_stop(cv->loop, &call->timer);
     list_push_back(&cv->in_flight, &call->link);
     call->rpc.done = on_answer;
+    call->rpc.late = !call->answer && opens(call->request);
     call->sent_ns = clock_ns();
     call->changes = cv->changes;
     rpc_client_call_body(rpc_leader_client(cv->leader), &call->rpc, call->op->type, cv->index_seen, call->body.p,
@@ -280,10 +288,13 @@ void curvine_submit(struct curvine *cv, struct curvine_request *q)
             q->inode = q->file->inode->inode;
             q->handle = q->file->handle;
         }
-    } else if (q->op == CURVINE_OPEN || q->op == CURVINE_CREATE)
+    } else if (opens(q)) {
         q->file = NULL;
+        q->handle = 0;
+    }
     struct client_call *call = call_init(cv, q, client_op_of(q->op));
-    /* Opening changes nothing but by O_TRUNC; a handle that nobody learned of goes with its session. */
+    /* Opening changes nothing but by O_TRUNC. A handle that nobody waits for any more is given back when the answer comes; one
+     * whose answer is lost with the connection goes with its session. */
     call->once = call->op && call->op->mutation && (q->op != CURVINE_OPEN || q->flags & O_TRUNC);
     call->result = encode(call, q);
     loop_post(cv->loop, &call->job);

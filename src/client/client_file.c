@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -120,6 +121,37 @@ int client_answered(struct client_call *call, const void *body, uint32_t n)
     for (uint32_t i = 0; i < q->entry_count; i++)
         client_attr_patch(cv, (struct curvine_attr *)(uintptr_t)&q->entries[i].attr, q->index);
     return 0;
+}
+
+/* ---- handles nobody has --------------------------------------------------------------------------------------------------------- */
+
+static void on_given_back(struct client_master_call *m, int result)
+{
+    client_master_call_fini(m);
+    free(m);
+}
+
+void client_handle_back(struct curvine *cv, uint64_t inode, uint64_t handle)
+{
+    struct client_master_call *m = cv->state == CLIENT_OPEN ? calloc(1, sizeof(*m)) : NULL;
+    if (!m)
+        return; /* it goes with the session */
+    struct msg_close q = {
+        .head = {.uid = geteuid(), .gid = getegid(), .pid = (uint32_t)getpid()}, .inode = inode, .handle = handle};
+    client_master_call(cv, m, MSG_close, false, false, msg_close_desc(), &q,
+                       clock_ns() + cv->options.timeout_ms * NS_PER_MS, on_given_back);
+}
+
+void client_late_answer(const struct rpc_frame *f, void *user)
+{
+    struct msg_open_answer opened;
+    struct msg_create_answer made;
+    if (f->header.aux)
+        return;
+    if (f->header.type == MSG_open_answer && msg_open_answer_decode(f->body, f->header.body_len, &opened) == 0)
+        client_handle_back(user, opened.attr.inode, opened.handle);
+    else if (f->header.type == MSG_create_answer && msg_create_answer_decode(f->body, f->header.body_len, &made) == 0)
+        client_handle_back(user, made.attr.inode, made.handle);
 }
 
 /* ---- operations on content ----------------------------------------------------------------------------------------------------- */

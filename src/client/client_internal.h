@@ -128,6 +128,10 @@ bool client_acks_early(const struct curvine *cv); /* may be: then fsync has to a
 void client_acks_told(struct curvine *cv, bool early, uint64_t generation, uint64_t sent_ns);
 int client_sync_decode(struct client_call *call, const void *body, uint32_t n); /* of a directory */
 
+/* client_file.c, on the loop: of an OPEN or CREATE nobody waits for any more: the handle is given back. */
+void client_late_answer(const struct rpc_frame *f, void *cv);
+void client_handle_back(struct curvine *cv, uint64_t inode, uint64_t handle);
+
 /* client_call.c, on the loop. */
 void client_calls_send(struct curvine *cv);             /* the session is open: send what waits */
 void client_calls_fail(struct curvine *cv, int result); /* closing */

@@ -25,10 +25,12 @@ struct place {
     struct rpc_call *call; /* NULL: free */
     uint32_t generation;   /* counts its uses */
     uint32_t next_free;
+    bool late; /* call is gone, its answer is awaited */
 };
 
 #define NO_PLACE   UINT32_MAX
 #define PLACES_MAX 65536       /* calls in flight */
+#define LATE_MAX   4096        /* answers awaited of calls that were given up */
 #define QUEUED_MAX (32u << 20) /* bytes the server has not taken, above which calls are refused */
 
 struct rpc_client {
@@ -46,7 +48,7 @@ struct rpc_client {
     char reason[128];
     struct list waiting, sent; /* calls */
     struct place *places;
-    uint32_t place_count, free_place;
+    uint32_t place_count, free_place, late_count;
     uint64_t heard_ns; /* a frame came */
     bool closing;
     void (*closed)(void *arg);
@@ -76,7 +78,9 @@ static void call_end(struct rpc_call *call, int result, const struct rpc_frame *
 static void place_release(struct rpc_client *c, uint32_t i)
 {
     struct place *p = &c->places[i];
+    c->late_count -= p->late;
     p->call = NULL;
+    p->late = false;
     p->generation++;
     p->next_free = c->free_place;
     c->free_place = i;
@@ -113,10 +117,17 @@ static uint64_t request_id(const struct rpc_client *c, uint32_t place)
     return (uint64_t)c->places[place].generation << 32 | place;
 }
 
-/* The call is given up: tell the server. An answer under way finds another generation in the place. */
+/* The call is given up: tell the server, or wait for what it says. An answer under way finds another generation in the place. */
 static void abandon_place(struct rpc_call *call)
 {
     struct rpc_client *c = call->client;
+    struct place *p = &c->places[call->place];
+    if (call->late && c->options.late && c->late_count < LATE_MAX) {
+        p->call = NULL;
+        p->late = true;
+        c->late_count++;
+        return;
+    }
     struct frame_header header = {.type = call->type, .flags = FRAME_CANCEL, .request_id = request_id(c, call->place)};
     if (c->conn && !rpc_conn_congested(c->conn))
         rpc_conn_send(c->conn, &header, NULL, NULL);
@@ -343,8 +354,15 @@ static void on_greeted(struct rpc_client *c, const struct rpc_frame *f)
 static void on_answer(struct rpc_client *c, const struct rpc_frame *f)
 {
     uint32_t i = (uint32_t)f->header.request_id;
-    if (i >= c->place_count || c->places[i].generation != f->header.request_id >> 32 || !c->places[i].call)
+    if (i >= c->place_count || c->places[i].generation != f->header.request_id >> 32)
         return; /* given up meanwhile */
+    if (c->places[i].late) {
+        place_release(c, i);
+        c->options.late(c, f, c->options.user);
+        return;
+    }
+    if (!c->places[i].call)
+        return;
     struct rpc_call *call = c->places[i].call;
     c->failures = 0; /* not before: a server may greet and hang up */
     place_release(c, i);
@@ -406,7 +424,7 @@ static void on_closed(struct rpc_conn *conn, int reason, void *user)
     struct rpc_client *c = user;
     c->conn = NULL;
     for (uint32_t i = 0; i < c->place_count; i++)
-        if (c->places[i].call)
+        if (c->places[i].call || c->places[i].late)
             place_release(c, i);
     attempt_failed(c, reason);
 }

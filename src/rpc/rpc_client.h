@@ -21,6 +21,7 @@ struct rpc_call {
      *   -CV_BUSY         never sent: 65536 calls in flight, or 32 MiB the server has not taken
      * f: the answer; NULL when there was none. The call may be reused or freed in it. */
     void (*done)(struct rpc_call *call, int result, const struct rpc_frame *f);
+    bool late; /* given up when it was sent: the server is not told, and its answer goes to options.late() */
 
     /* Private. */
     struct rpc_client *client;
@@ -63,6 +64,8 @@ struct rpc_client_options {
      * end's words, or ""). May be NULL. */
     void (*state)(struct rpc_client *c, int error, const struct msg_hello_answer *answer, const char *reason,
                   void *user);
+    /* The answer of a call with `late` that was given up meanwhile. None comes when the connection is lost. NULL: ignored. */
+    void (*late)(struct rpc_client *c, const struct rpc_frame *f, void *user);
     /* A one-way frame from the other end. NULL: ignored. */
     void (*one_way)(struct rpc_client *c, const struct rpc_frame *f, void *user);
     void *user;

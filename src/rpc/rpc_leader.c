@@ -208,6 +208,13 @@ struct rpc_client *rpc_leader_client(const struct rpc_leader *l)
 
 /* ---- life ------------------------------------------------------------------------------------------------------------- */
 
+static void on_late(struct rpc_client *c, const struct rpc_frame *f, void *user)
+{
+    struct rpc_leader *l = ((struct seat *)user)->leader;
+    if (l->o.late)
+        l->o.late(f, l->o.user);
+}
+
 static int add_seat(struct rpc_leader *l, const char *address)
 {
     struct seat *s = &l->seats[l->count];
@@ -218,6 +225,7 @@ static int add_seat(struct rpc_leader *l, const char *address)
         .connect_timeout_ms = CONNECT_MS,
         .give_up_ms = GIVE_UP_MS,
         .state = on_state,
+        .late = on_late,
         .user = s,
     };
     s->leader = l;

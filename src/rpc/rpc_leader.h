@@ -40,6 +40,8 @@ struct rpc_leader_options {
     /* While looking: one of them cannot be reached or refuses us (error, its words or ""), or does not lead
      * (-CV_NOT_LEADER). May be NULL. */
     void (*missed)(const char *address, int error, const char *reason, void *user);
+    /* As rpc_client_options.late. May be NULL. */
+    void (*late)(const struct rpc_frame *f, void *user);
     void *user;
 };
 

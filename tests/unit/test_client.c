@@ -3,6 +3,7 @@
 #include "tests/unit/unit.h"
 
 #include <fcntl.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -31,6 +32,9 @@ struct master {
         uint64_t sequence, session;
     } seen[EXECUTED_MAX]; /* what was executed */
     struct rpc_request *held;
+    _Atomic bool hold_opens;
+    struct rpc_request *held_opens[8];
+    _Atomic int opens_held, handles; /* handles: open ones */
 };
 
 static bool repeated(struct master *m, const struct rec_op_head *h)
@@ -85,6 +89,37 @@ static void on_mkdir(struct master *m, struct rpc_request *q)
     struct msg_mkdir_answer a = {
         .attr = {.inode = 100, .mode = S_IFDIR | 0755}, .parent = {.inode = in.parent}, .lease_ms = 5};
     rpc_answer(q, 0, 42, msg_mkdir_answer_desc(), &a);
+}
+
+static void answer_open(struct master *m, struct rpc_request *q)
+{
+    uint64_t handle = 1000 + (uint64_t)atomic_fetch_add(&m->handles, 1);
+    struct rec_attr attr = {.inode = 100, .mode = S_IFREG | 0644, .nlink = 1};
+    struct msg_open_answer opened = {.attr = attr, .handle = handle, .layout = {.block_shift = 26}};
+    struct msg_create_answer made = {.attr = attr, .handle = handle, .created = 1, .layout = {.block_shift = 26}};
+    if (q->header.type == MSG_open)
+        rpc_answer(q, 0, 0, msg_open_answer_desc(), &opened);
+    else
+        rpc_answer(q, 0, 0, msg_create_answer_desc(), &made);
+}
+
+static void on_open(struct master *m, struct rpc_request *q)
+{
+    if (!m->hold_opens) {
+        answer_open(m, q);
+        return;
+    }
+    m->held_opens[m->opens_held] = q;
+    m->opens_held++;
+}
+
+static int answer_held_opens(void *arg)
+{
+    struct master *m = arg;
+    for (int i = 0; i < m->opens_held; i++)
+        answer_open(m, m->held_opens[i]);
+    m->opens_held = 0;
+    return 0;
 }
 
 /* Two pages of names. */
@@ -152,6 +187,12 @@ static void on_request(struct rpc_request *q, void *user)
         rpc_answer(q, 0, 0, msg_session_open_answer_desc(), &opened);
         return;
     case MSG_mkdir: on_mkdir(m, q); return;
+    case MSG_open:
+    case MSG_create: on_open(m, q); return;
+    case MSG_close:
+        atomic_fetch_sub(&m->handles, 1);
+        rpc_answer(q, 0, 0, NULL, NULL);
+        return;
     case MSG_readdir: on_readdir(q); return;
     case MSG_walk: on_walk(q); return;
     default: rpc_answer(q, 0, 0, NULL, NULL);
@@ -286,6 +327,52 @@ TEST(a_call_ends_at_its_deadline)
     ck_assert_uint_ge(clock_ns() - start, 50 * NS_PER_MS);
     curvine_request_free(&q);
     ck_assert_int_eq(make("x"), 0); /* the slot serves on, with the next number */
+    close_both();
+}
+
+static void on_opened(struct curvine_request *q)
+{
+    sem_post(q->user);
+}
+
+static int open_and_give_up(enum curvine_op op, bool cancel)
+{
+    sem_t done;
+    int before = master.opens_held;
+    struct curvine_request q = {
+        .op = op, .inode = op == CURVINE_OPEN ? 100 : 1, .name = {"f", 1}, .timeout_ms = cancel ? 10000 : 50};
+    q.done = on_opened;
+    q.user = &done;
+    sem_init(&done, 0, 0);
+    curvine_submit(cv, &q);
+    until(master.opens_held > before);
+    if (cancel)
+        curvine_cancel(cv, &q);
+    while (sem_wait(&done) < 0)
+        ;
+    ck_assert_ptr_null(q.file);
+    int r = q.result;
+    curvine_request_free(&q);
+    return r;
+}
+
+TEST(a_handle_whose_answer_came_too_late_is_given_back)
+{
+    open_both();
+    atomic_store(&master.hold_opens, true);
+    ck_error(open_and_give_up(CURVINE_OPEN, false), -CV_DEADLINE);
+    ck_error(open_and_give_up(CURVINE_CREATE, false), -CV_DEADLINE);
+    ck_error(open_and_give_up(CURVINE_OPEN, true), -CV_CANCELLED);
+    ck_error(open_and_give_up(CURVINE_CREATE, true), -CV_CANCELLED);
+    loop_call(master.loop, answer_held_opens, &master);
+    until(master.handles == 0);
+    atomic_store(&master.hold_opens, false);
+    struct curvine_request q = {.op = CURVINE_OPEN, .inode = 100};
+    ck_ok(curvine_run(cv, &q)); /* one that somebody has stays open */
+    ck_assert_int_eq(master.handles, 1);
+    struct curvine_request release = {.op = CURVINE_RELEASE, .file = q.file};
+    ck_ok(curvine_run(cv, &release));
+    ck_assert_int_eq(master.handles, 0);
     close_both();
 }
 
