@@ -132,12 +132,13 @@ static void wake_committed(struct client_inode *in, int error, bool refused)
         }
         if (failed) {
             io->error = error;
+            client_error_told(io->request->file);
             told = max(told, io->generation);
         }
         io->resume(io);
     }
     if (refused && told < in->dirty_generation)
-        in->error = error;
+        client_error(in, error); /* also to those who were told, and wrote since */
     if (!list_empty(&in->commit_waiting))
         commit_start(in, 0);
 }
@@ -166,8 +167,8 @@ static void on_commit(struct client_master_call *m, int result)
         take_commit(c, &a);
     else if (!later)
         commit_refused(c, result);
-    if (result < 0 && !later && list_empty(&in->commit_waiting))
-        in->error = result;
+    if (result < 0 && !later)
+        client_error(in, result);
     if (later)
         in->dirty_since_ns = clock_ns();
     client_master_call_fini(m);
@@ -264,8 +265,10 @@ static void sync_ended(struct client_sync *y)
             continue;
         if (!io->error)
             io->error = s->result;
-        if (s->result == -CV_WRITES_LOST) /* told once; what has been written since is of another boot */
+        if (s->result == -CV_WRITES_LOST) { /* what has been written since is of another boot */
+            client_error(in, s->result);
             continue;
+        }
         t->boot = s->boot; /* still to be done, also if more was written meanwhile */
         t->unsynced = true;
     }
@@ -362,6 +365,7 @@ static void on_durable(struct client_master_call *m, int result)
     if (result == 0 && in->unsure) {
         result = -CV_ACK_LOST;
         in->unsure = false;
+        client_error(in, result);
     }
     in->unsynced |= result != 0;
     client_master_call_fini(m);
@@ -421,10 +425,11 @@ static void flush_end(struct client_io *io)
     struct curvine_file *f = io->request->file;
     bool writer = (f->flags & O_ACCMODE) != O_RDONLY;
     int result = io->error;
-    if (writer && !result)
-        result = in->error;
-    if (writer)
-        in->error = 0;
+    if (writer || io->request->op == CURVINE_FSYNC) {
+        if (!result && f->errors_told != in->error_count)
+            result = in->error;
+        client_error_told(f);
+    }
     in->ios++;
     if (io->request->op == CURVINE_RELEASE) {
         assert(!f->reopening);

@@ -61,6 +61,7 @@ int client_file_new(struct curvine *cv, struct curvine_request *q, const struct 
     f->handle = q->handle;
     f->flags = (int)q->flags;
     f->ahead_job.run = client_ahead_job;
+    f->errors_told = in->error_count - (in->error_count && !in->error_told);
     list_push_back(&in->open_files, &f->link);
     in->files++;
     if (!in->uid || (f->flags & O_ACCMODE) != O_RDONLY) {
@@ -69,6 +70,19 @@ int client_file_new(struct curvine *cv, struct curvine_request *q, const struct 
     }
     q->file = f;
     return 0;
+}
+
+void client_error(struct client_inode *in, int error)
+{
+    in->error = error;
+    in->error_count++;
+    in->error_told = false;
+}
+
+void client_error_told(struct curvine_file *f)
+{
+    f->inode->error_told |= f->errors_told != f->inode->error_count;
+    f->errors_told = f->inode->error_count;
 }
 
 /* Another writer's handle serves from here on. */

@@ -277,7 +277,9 @@ struct client_inode {
     uint64_t dirty_generation, committed_generation, commit_generation, dirty_since_ns;
     uint64_t closed_handle; /* by the commit in flight */
     struct client_master_call *commit_call;
-    int error;             /* of a commit nobody waited for */
+    int error;             /* the newest, of what was written by whomever: see client_error() */
+    uint32_t error_count;  /* how many there were */
+    bool error_told;       /* somebody was told the newest */
     bool unsynced, unsure; /* commits were answered that may not be replicated; and then another master led */
 
     unsigned reopening;    /* files whose handle is not good now */
@@ -295,8 +297,14 @@ struct curvine_file {
     _Atomic bool ahead_posted;
     bool stale, reopening, refused; /* client_reopen.c */
     bool closing;                   /* its handle is being closed: not opened again, the file may be freed any time */
+    uint32_t errors_told;           /* of inode.error_count */
     struct loop_job ahead_job;
 };
+
+/* What was written is lost. As with a local file, who has it open is told once each, by the next fsync, or flush of a writer;
+ * who opens it later only if nobody was told yet. */
+void client_error(struct client_inode *in, int error);
+void client_error_told(struct curvine_file *f); /* it learns, or learned, of the newest */
 
 /* The answer of an OPEN or CREATE has come. Errors: -ENOMEM, -CV_BAD_MESSAGE. */
 int client_file_new(struct curvine *cv, struct curvine_request *q, const struct rec_layout *layout, uint64_t sent_ns);

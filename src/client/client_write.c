@@ -225,7 +225,7 @@ static void converted(struct client_piece *p, int result)
         client_dirty(in);
     } else {
         if (in->inline_dirty && list_empty(&in->write_waiting))
-            in->error = result;
+            client_error(in, result);
         list_for_each (e, &in->write_waiting)
             list_entry(e, struct client_io, link)->error = result;
     }

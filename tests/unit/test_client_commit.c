@@ -134,6 +134,61 @@ TEST(a_refused_commit_is_reported)
     end_file(cv, f);
 }
 
+TEST(each_handle_is_told_once_that_what_was_written_is_lost)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR), *other = rig_open_file(cv, 0, O_RDWR);
+    struct curvine_file *reader = rig_open_file(cv, 0, O_RDONLY);
+    char bytes[10000] = {1};
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    rig.refuse_commit = 1;
+    ck_error(curvine_fsync(f), -CV_STALE_EPOCH);
+    struct curvine_file *later = rig_open_file(cv, 0, O_RDWR);
+    ck_ok(curvine_fsync(f));
+    ck_ok(curvine_fsync(later)); /* somebody knew it when this was opened */
+    ck_error(curvine_fsync(other), -CV_STALE_EPOCH);
+    ck_ok(curvine_fsync(other));
+    ck_ok(rig_flush(cv, reader));
+    ck_error(curvine_fsync(reader), -CV_STALE_EPOCH);
+    ck_ok(curvine_fsync(reader));
+
+    rig.workers[0].boot = 7;
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    rig.workers[0].boot = 8;
+    ck_error(curvine_fsync(other), -CV_WRITES_LOST);
+    ck_error(curvine_fsync(f), -CV_WRITES_LOST); /* it was this one's */
+    ck_error(rig_flush(cv, later), -CV_WRITES_LOST);
+    ck_ok(curvine_fsync(f));
+    ck_ok(curvine_fsync(other));
+    ck_ok(curvine_fsync(later));
+    curvine_file_close(later);
+    curvine_file_close(other);
+    curvine_file_close(reader);
+    end_file(cv, f);
+}
+
+TEST(an_error_that_nobody_was_told_waits_for_who_opens_next)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR), *next, *last;
+    char bytes[10000] = {1};
+    rig.refuse_commit = 1;
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    until(rig.refuse_commit == 0); /* of the tick */
+    struct curvine_request q = {.op = CURVINE_GETATTR, .inode = RIG_FIRST_INODE};
+    ck_ok(curvine_run(cv, &q)); /* its answer is behind that of the commit */
+    next = rig_open_file(cv, 0, O_RDONLY);
+    ck_error(curvine_fsync(next), -CV_STALE_EPOCH);
+    last = rig_open_file(cv, 0, O_RDONLY);
+    ck_ok(curvine_fsync(last));
+    ck_error(curvine_fsync(f), -CV_STALE_EPOCH);
+    curvine_file_close(next);
+    curvine_file_close(last);
+    end_file(cv, f);
+}
+
 /* Two flushes; the second one's write came after the commit that fails had left. */
 static void two_flushes(int error, int *first, int *second)
 {
