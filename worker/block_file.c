@@ -67,6 +67,7 @@ static struct block_file *make(struct block_store *s, enum block_file_type type,
     *f = (struct block_file){.key = key, .type = (uint8_t)type, .fd = -1, .loading = true, .refs = 1};
     list_init(&f->blocks);
     list_init(&f->unsynced);
+    list_init(&f->flowing);
     list_init(&f->open);
     struct block_file **at = bucket(s, type, key);
     f->hash_next = *at;

@@ -101,6 +101,12 @@ int block_io_sync(int fd)
     return fdatasync(fd) < 0 ? -errno : 0;
 }
 
+int block_io_flow(int fd, uint64_t offset, uint64_t n)
+{
+    CHECK(BLOCK_IO_FLOW);
+    return sync_file_range(fd, (off_t)offset, (off_t)n, SYNC_FILE_RANGE_WRITE) < 0 ? -errno : 0;
+}
+
 int block_io_sync_dir(int dir_fd, const char *name)
 {
     CHECK(BLOCK_IO_SYNC_DIR);

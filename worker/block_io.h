@@ -18,6 +18,7 @@ enum block_io_op {
     BLOCK_IO_READ,
     BLOCK_IO_WRITE,
     BLOCK_IO_SYNC,
+    BLOCK_IO_FLOW,
     BLOCK_IO_SYNC_DIR,
     BLOCK_IO_PUNCH,
     BLOCK_IO_CUT,
@@ -54,7 +55,8 @@ int block_io_read(int fd, void *p, size_t n, uint64_t offset, size_t *ret);
 int block_io_write(int fd, const void *p, size_t n, uint64_t offset);
 int block_io_write2(int fd, const void *p, size_t n, const void *q, size_t m, uint64_t offset); /* p, then q */
 int block_io_sync(int fd);                                                                      /* fdatasync */
-int block_io_sync_dir(int dir_fd, const char *name);                                            /* fsync of a folder */
+int block_io_flow(int fd, uint64_t offset, uint64_t n);          /* begin to write it back, promise nothing */
+int block_io_sync_dir(int dir_fd, const char *name);             /* fsync of a folder */
 int block_io_punch(int fd, uint64_t offset, uint64_t n);         /* to zeros, the file keeps its size */
 int block_io_cut(int fd, uint64_t size);                         /* ftruncate */
 int block_io_unlink(int dir_fd, const char *name);               /* no such name is fine */

@@ -34,19 +34,22 @@
 
 struct block_file {
     struct block_file *hash_next;
-    struct list blocks;   /* resident blocks with data in it */
-    struct list unsynced; /* on store.unsynced: sealed since the mark */
-    struct list open;     /* on store.open_files, when fd >= 0: oldest first */
-    uint64_t key;         /* inode, or segment id */
-    uint64_t id;          /* file id; a segment's is its key */
-    uint64_t exported;    /* as on disk */
-    uint64_t condemned;   /* bytes that leave `used` when the file is unlinked */
-    uint32_t refs;        /* blocks and operations */
-    uint32_t users;       /* of fd */
-    uint32_t writers;     /* of them */
-    int fd;               /* -1: not open */
-    uint8_t type;         /* enum block_file_type */
-    uint8_t shift;        /* block_shift */
+    struct list blocks;          /* resident blocks with data in it */
+    struct list unsynced;        /* on store.unsynced: sealed since the mark */
+    struct list open;            /* on store.open_files, when fd >= 0: oldest first */
+    struct list flowing;         /* on store.flowing */
+    uint64_t flow_from, flow_to; /* written in sequence, and not yet on its way to the disk */
+    uint32_t flow_bytes;         /* of it, at least */
+    uint64_t key;                /* inode, or segment id */
+    uint64_t id;                 /* file id; a segment's is its key */
+    uint64_t exported;           /* as on disk */
+    uint64_t condemned;          /* bytes that leave `used` when the file is unlinked */
+    uint32_t refs;               /* blocks and operations */
+    uint32_t users;              /* of fd */
+    uint32_t writers;            /* of them */
+    int fd;                      /* -1: not open */
+    uint8_t type;                /* enum block_file_type */
+    uint8_t shift;               /* block_shift */
     bool loading, busy;
     bool exists;  /* has its row (or will have it with the batch being made) */
     bool fresh;   /* its folder is not synced since it was created */
@@ -127,7 +130,10 @@ struct block_store {
     uint64_t seal_next, seal_limit;     /* next number; numbers below the limit may be given out */
     uint64_t id_next, id_end, id_limit; /* file ids that have their creating row: [next, end) */
     bool limit_busy;
-    struct list unsynced;         /* files, each held */
+    struct list unsynced; /* files, each held */
+    struct list flowing;  /* files, each held: block_flow.c */
+    pthread_cond_t flow_wanted;
+    bool flow_ended;
     struct block_file *graveyard; /* through hash_next: to be closed and released */
     struct block_row_dir row;     /* mark and doubts; boot id */
     uint64_t hand_inode, hand_segment;
@@ -164,6 +170,9 @@ int block_store_file_id(struct block_store *s, uint64_t *ret); /* its creating r
 
 /* f is to be synced when the mark moves next. Lock held. */
 void block_store_unsynced(struct block_store *s, struct block_file *f);
+
+/* [from, from + n) of f was written (block_flow.c). Lock held. */
+void block_flow_note(struct block_store *s, struct block_file *f, uint64_t from, uint32_t n);
 
 /* A seal number for data that is written to f; f is synced before the mark reaches the number. */
 int block_store_seal(struct block_store *s, struct block_file *f, uint64_t *ret);

@@ -489,11 +489,13 @@ static struct block_store *make_store(const struct block_store_options *o)
     list_init(&s->open_files);
     list_init(&s->opened);
     list_init(&s->unsynced);
+    list_init(&s->flowing);
     pthread_mutex_init(&s->evict_lock, NULL);
     pthread_mutex_init(&s->mark_lock, NULL);
     pthread_mutex_init(&s->sync_lock, NULL);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
+    pthread_cond_init(&s->flow_wanted, NULL);
     return s;
 }
 
@@ -544,6 +546,10 @@ int block_store_open(const struct block_store_options *o, struct block_store **r
 
 static void free_tables(struct block_store *s)
 {
+    while (!list_empty(&s->flowing)) {
+        struct block_file *f = list_entry(list_pop_front(&s->flowing), struct block_file, flowing);
+        block_file_unhold_locked(s, f);
+    }
     while (!list_empty(&s->unsynced)) {
         struct block_file *f = list_entry(list_pop_front(&s->unsynced), struct block_file, unsynced);
         block_file_unhold_locked(s, f);
@@ -576,6 +582,7 @@ struct block_store *block_store_free(struct block_store *s)
     pthread_mutex_destroy(&s->sync_lock);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->changed);
+    pthread_cond_destroy(&s->flow_wanted);
     free(s);
     return NULL;
 }

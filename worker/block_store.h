@@ -15,7 +15,7 @@
  * Threads: every function may be called from any thread. Those marked BLOCKING do disk I/O (or wait for a thread
  * that does) and belong on an I/O thread. The others take one short lock, no system call, and answer
  * -CV_NOT_PREPARED when the answer is not in memory: call the blocking function named beside them, then try again.
- * The store has no threads of its own: block_store_maintain() is to be called about once a second.
+ * The store has no threads of its own: block_store_maintain() is to be called about once a second, block_store_flow() may be.
  *
  * Errors every function may return: -CV_BAD_CHECKSUM the index is damaged (block_store_open() heals it: close and
  * open again); -EIO and friends from the disk; -CV_STOPPING the directory left service (status.failed says why).
@@ -90,6 +90,11 @@ DEFINE_CLEANUP(struct block_store *, block_store_free)
 /* Housekeeping: sync what was sealed and move the mark, evict down to the watermark, give written blocks their CRCs when
  * writing has paused (so that damage to the only copy is found). Call about once a second from one thread. BLOCKING. */
 int block_store_maintain(struct block_store *s);
+
+/* For one thread, over and over: wait until a file is written in large sequence, and have the kernel begin to bring that to
+ * the disk. Returns false after block_store_flow_end(). BLOCKING. */
+bool block_store_flow(struct block_store *s);
+void block_store_flow_end(struct block_store *s);
 
 /* Bring everything acknowledged so far to the disk. BLOCKING. */
 int block_store_sync(struct block_store *s);

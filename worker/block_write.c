@@ -90,9 +90,11 @@ void block_write_end(struct block_store *s, struct block_write *w, int result)
     block_store_unsynced(s, w->file); /* again: it may have been synced since it started */
     if (--w->file->writers == 0 || w->block->writers == 0)
         pthread_cond_broadcast(&s->changed);
-    block_file_unuse_locked(s, w->file);
-    if (result >= 0)
+    if (result >= 0) {
         s->stats.written_bytes += w->length;
+        block_flow_note(s, w->file, w->fd_offset, w->length);
+    }
+    block_file_unuse_locked(s, w->file);
     pthread_mutex_unlock(&s->lock);
     if (result < 0)
         (void)block_space_write_error(s, result);

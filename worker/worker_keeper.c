@@ -15,7 +15,7 @@ struct worker_keeper {
     struct worker_core *core;
     struct block_cursor dirty_at; /* how far this pass has got */
     uint64_t dirty_bytes;
-    pthread_t thread;
+    pthread_t thread, flow;
     pthread_mutex_t lock; /* guards stopping */
     pthread_cond_t stop;
     bool stopping;
@@ -66,6 +66,32 @@ static void *run(void *arg)
     return NULL;
 }
 
+/* Large files on their way to the disk. */
+static void *flow(void *arg)
+{
+    struct worker_keeper *k = arg;
+    while (block_store_flow(k->core->store))
+        ;
+    return NULL;
+}
+
+/* Both threads, or none. */
+static int start(struct worker_keeper *k)
+{
+    int r = -pthread_create(&k->flow, NULL, flow, k);
+    if (r < 0)
+        return r;
+    pthread_setname_np(k->flow, "flow");
+    r = -pthread_create(&k->thread, NULL, run, k);
+    if (r < 0) {
+        block_store_flow_end(k->core->store);
+        pthread_join(k->flow, NULL);
+        return r;
+    }
+    pthread_setname_np(k->thread, "keeper");
+    return 0;
+}
+
 int worker_keeper_start(struct worker_core *core, struct worker_keeper **ret)
 {
     struct worker_keeper *k = calloc(1, sizeof(*k));
@@ -78,12 +104,11 @@ int worker_keeper_start(struct worker_core *core, struct worker_keeper **ret)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&k->stop, &attr);
     pthread_condattr_destroy(&attr);
-    int r = pthread_create(&k->thread, NULL, run, k);
-    if (r != 0) {
+    int r = start(k);
+    if (r < 0) {
         free(k);
-        return -r;
+        return r;
     }
-    pthread_setname_np(k->thread, "keeper");
     *ret = k;
     return 0;
 }
@@ -96,7 +121,9 @@ struct worker_keeper *worker_keeper_stop(struct worker_keeper *k)
     k->stopping = true;
     pthread_cond_signal(&k->stop);
     pthread_mutex_unlock(&k->lock);
+    block_store_flow_end(k->core->store);
     pthread_join(k->thread, NULL);
+    pthread_join(k->flow, NULL);
     pthread_cond_destroy(&k->stop);
     pthread_mutex_destroy(&k->lock);
     free(k);

@@ -313,3 +313,58 @@ TEST(block_write_of_a_later_incarnation_is_given_no_zeros_for_what_was_cut)
     ck_ok(check_as(s, later.key, g.key, 0, 2 * MIB));
     block_store_free(s);
 }
+
+static int flows, syncs;
+static int count_flows(enum block_io_op op)
+{
+    flows += op == BLOCK_IO_FLOW;
+    syncs += op == BLOCK_IO_SYNC;
+    return 0;
+}
+
+static void write_blocks(struct block_store *s, uint64_t inode, uint32_t first, uint32_t end, uint32_t n)
+{
+    for (uint32_t i = first; i < end; i++) {
+        struct block_grant g = grant_of(inode, i, 1, 1, 0);
+        ck_ok(block_write_begin(s, &g));
+        for (uint32_t at = 0; at < TEST_BLOCK; at += MIB)
+            ck_ok(write_pattern(s, g.key, 1, at, n));
+    }
+}
+
+static void *flow_thread(void *s)
+{
+    while (block_store_flow(s))
+        ;
+    return NULL;
+}
+
+TEST(block_write_of_a_large_file_begins_to_go_to_the_disk_before_it_is_synced)
+{
+    struct block_store *s = test_new(256 * MIB);
+    pthread_t thread;
+    block_io_hook = count_flows;
+    write_blocks(s, 6, 0, 4, 4 * KIB); /* here and there */
+    ck_assert(list_empty(&s->flowing));
+    write_blocks(s, 5, 0, 1, MIB);
+    ck_assert(list_empty(&s->flowing));
+    write_blocks(s, 5, 1, 2, MIB);
+    ck_assert(!list_empty(&s->flowing));
+    int before = syncs;
+    ck_assert(block_store_flow(s));
+    ck_assert_int_eq(flows, 1);
+    ck_assert_int_eq(syncs, before);
+    ck_assert(list_empty(&s->flowing));
+    write_blocks(s, 5, 2, 3, MIB);
+    ck_assert(list_empty(&s->flowing)); /* half as much since */
+    write_blocks(s, 5, 3, 6, MIB);
+    ck_ok(block_store_remove(s, 5, BLOCK_REMOVE_ALL)); /* with some of it still to come */
+    ck_assert_int_eq(pthread_create(&thread, NULL, flow_thread, s), 0);
+    write_blocks(s, 7, 0, 4, MIB);
+    block_store_flow_end(s);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    write_blocks(s, 7, 4, 8, MIB); /* nobody is left to take it */
+    block_io_hook = NULL;
+    ck_ok(check(s, key_of(7, 3, 1), TEST_BLOCK));
+    block_store_free(s);
+}
