@@ -197,7 +197,7 @@ accept-short: all tools
 	    bats --print-output-on-failure $(patsubst %,tests/accept/%.bats,kill bucket damage)
 	@CV_BIN=$(abspath $(O))/bin FAILOVERS=$(or $(FAILOVERS),6) bats --print-output-on-failure tests/accept/failover.bats
 	@CV_BIN=$(abspath $(O))/bin ROUNDS=2 SNAPSHOT_MB=200 bats --print-output-on-failure tests/accept/members.bats tests/accept/snapshot.bats
-	@CV_BIN=$(abspath $(O))/bin CUTS=2 bats --print-output-on-failure -f '^(the leader.*both|clients|one way: a leader|fsync.*leader)' \
+	@CV_BIN=$(abspath $(O))/bin CUTS=2 bats --print-output-on-failure -f '^(the leader.*both|clients|one way: a leader|fsync.*leader|the disk of the leader.s master|the disks of all)' \
 	    tests/accept/partitions.bats tests/accept/disks.bats
 	@CV_BIN=$(abspath $(O))/bin bats --print-output-on-failure -f '^(git|tar|SQLite|fio)' tests/accept/apps.bats
 
