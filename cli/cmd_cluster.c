@@ -126,6 +126,10 @@ static void add_master(struct look *l, const struct master_says *m)
     else if (text_equal(n.state, TEXT("disk full")))
         found(l, "DEGRADED: a disk is nearly full", "make room on the host of " TEXT_FMT ": " TEXT_FMT,
               TEXT_ARG(n.address), TEXT_ARG(n.detail));
+    else if (text_equal(n.state, TEXT("damaged")))
+        found(l, "DEGRADED: a master cannot read all of its database",
+              "look at the disk on the host of " TEXT_FMT "; then stop cv-master there, cv-master rejoin, start it",
+              TEXT_ARG(n.address));
     else if (behind > BEHIND_MAX)
         found(l, "DEGRADED: a master applies more slowly than the journal commits",
               "it catches up by itself; watch: cv node list");

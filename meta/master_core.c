@@ -5,8 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+
+/* A while longer than the journal takes to find another one, LINK_HAND_OVER_MS there. */
+#define HAND_OVER_NS (5 * NS_PER_S)
 
 /* "Only the disk knows" is the core's "not prepared". */
 static int base_error(int r)
@@ -106,6 +110,18 @@ void master_core_refuse_new(struct master_core *c, bool refuse)
                  "nothing new is made, names can be removed: a disk is nearly full, and no other master can lead");
     else
         log_info("new names are made again");
+}
+
+int master_core_damaged(struct master_core *c, int error)
+{
+    uint64_t now = clock_ns(), none = 0;
+    if (atomic_compare_exchange_strong(&c->damaged_ns, &none, now))
+        log_error(
+            error,
+            "read the metadata database: another master leads, if one can; look at the disk (dmesg), and have the "
+            "state come from another master: cv-master rejoin");
+    bool alone = atomic_load(&c->lease_until_ns) == UINT64_MAX;
+    return !alone && now - min((uint64_t)c->damaged_ns, now) < HAND_OVER_NS ? -CV_BUSY : error;
 }
 
 void master_core_fini(struct master_core *c)

@@ -51,6 +51,7 @@ struct master_core {
     _Atomic bool disk_held;          /* ours is so full that nothing is written to it */
     _Atomic bool refuses_new;        /* and when no other can: nothing new is made */
     _Atomic uint64_t disk_free;      /* bytes of ours */
+    _Atomic uint64_t damaged_ns;     /* since then (clock_ns()) the database cannot be read in all places; 0: it can */
     _Atomic uint32_t incarnation;    /* of the cluster */
 
     /* [R] [W] Where clients find `leader`, as the journal knows it; empty: not known. In which term. */
@@ -87,6 +88,10 @@ void master_core_leader(struct master_core *c, char address[MASTER_ADDRESS_SIZE]
 /* The scribe: note whether a disk is nearly full; whether new names are refused for it. Said when it changes. */
 void master_core_note_disk(struct master_core *c, enum master_disk disk, bool low);
 void master_core_refuse_new(struct master_core *c, bool refuse);
+
+/* Any thread: a row cannot be read: error, which is noted, and the first time said. Returns what to answer: -CV_BUSY while
+ * another master may be about to lead; then error. */
+int master_core_damaged(struct master_core *c, int error);
 
 /* Any thread: do we lead, as far as we know? Requests are executed then; what may be answered: master_core_certain(). */
 static inline bool master_core_leads(const struct master_core *c)

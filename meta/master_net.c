@@ -55,11 +55,18 @@ static int fetch_work(void *arg)
     return meta_fetch(&q->net->core->base, &q->base.meta, false);
 }
 
+/* What others can read is not an error yet. */
+static void fetch_failed(struct net_request *q, int error, uint64_t now)
+{
+    bool damaged = error == -EIO || error == -CV_BAD_CHECKSUM;
+    net_answer(q, damaged ? master_core_damaged(q->net->core, error) : error, now);
+}
+
 static void fetch_done(struct io_op *op, int result)
 {
     struct net_request *q = container_of(op, struct net_request, fetch);
     if (result < 0)
-        net_answer(q, result, clock_ns());
+        fetch_failed(q, result, clock_ns());
     else
         net_look_at(q);
 }
@@ -124,7 +131,7 @@ static void fetch(struct net_request *q, uint64_t now)
         q->rounds = 0;
         io_work(n->loop, &q->fetch, fetch_work, q, fetch_done);
     } else {
-        net_answer(q, r, now);
+        fetch_failed(q, r, now);
     }
 }
 

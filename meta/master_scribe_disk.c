@@ -24,6 +24,8 @@ void scribe_look_at_disk(struct master_scribe *s)
     if (statvfs(s->options->dir, &fs) < 0)
         return;
     bool was = c->disks_low & MASTER_DISK_OWN, held = c->disk_held;
+    s->disk_untold |= c->damaged_ns && !s->damage_told;
+    s->damage_told = c->damaged_ns;
     c->disk_free = (uint64_t)fs.f_bavail * fs.f_frsize;
     bool low = c->disk_free < reserve + (was ? reserve / 8 : 0);
     c->disk_held = c->disk_free < min(reserve / 4, (uint64_t)HELD_BYTES);
@@ -41,6 +43,7 @@ bool scribe_may_write(const struct master_scribe *s)
 enum link_unfit scribe_unfit(const struct master_scribe *s)
 {
     return s->stopping || s->broken               ? LINK_UNFIT_STOPS
+           : s->core->damaged_ns                  ? LINK_UNFIT_DAMAGE
            : s->core->disks_low & MASTER_DISK_OWN ? LINK_UNFIT_DISK
                                                   : LINK_FIT;
 }

@@ -13,6 +13,8 @@ static void inner_fetched(struct io_op *op, int result)
     s->inner_fetching = false;
     if (result < 0 && result != -CV_STOPPING)
         log_warn(result, "rows for the master's own request, later");
+    if (result == -EIO || result == -CV_BAD_CHECKSUM)
+        (void)master_core_damaged(s->core, result);
     s->inner_failed |= result < 0;
     if (result < 0 || scribe_state(s) != SCRIBE_LEADING)
         s->inner_busy = false;

@@ -75,7 +75,7 @@ struct master_scribe {
     uint64_t elected_ns, elected_behind;  /* when the role came, and how many entries were missing then */
     bool applied_untold;                  /* the journal waits for link_applied: see scribe_tell_applied() */
     uint64_t applied_told;                /* what it was told last */
-    bool disk_untold;                     /* how full the disk is has to be told */
+    bool disk_untold, damage_told;        /* what the disk is like has to be told; that it is damaged was noticed */
     int broken;                           /* the writer gave up with this: we are about to be made anew */
     uint64_t sequence;                    /* of the last proposal since role_seen */
     uint64_t commit_index, durable_index; /* as told by the journal */

@@ -29,10 +29,12 @@ static uint32_t add_node(struct buf *list, const struct rec_node_info *node)
     return rec_node_info_append(list, node) == 0;
 }
 
-/* Which disk, and what that means now. */
-static struct text full_disk(const struct master_core *c)
+/* What is wrong with which disk, and what that means now. */
+static struct text bad_disk(const struct master_core *c)
 {
     bool own = c->disks_low & MASTER_DISK_OWN;
+    if (c->damaged_ns)
+        return TEXT("it cannot read all of its database");
     if (c->refuses_new)
         return own ? TEXT("less than master.disk_reserve_bytes are free: nothing new is made")
                    : TEXT("its journal has less than journal.disk_reserve_bytes free: nothing new is made");
@@ -49,8 +51,10 @@ static uint32_t add_self(const struct master_status *s, const struct master_scri
         .node = s->master,
         .role = TEXT("master"),
         .address = text_of(s->address),
-        .state = s->core->disks_low ? TEXT("disk full") : text_of(scribe->state),
-        .detail = full_disk(s->core),
+        .state = s->core->damaged_ns  ? TEXT("damaged")
+                 : s->core->disks_low ? TEXT("disk full")
+                                      : text_of(scribe->state),
+        .detail = bad_disk(s->core),
         .version = TEXT(CV_VERSION),
         .started_ns = s->started_wall_ns,
     };
@@ -183,6 +187,7 @@ void master_status_gauges(void *arg, void *gauges)
     g->disk_free_bytes = (int64_t)s->core->disk_free;
     g->disk_low = s->core->disks_low != 0;
     g->disk_held = s->core->disk_held;
+    g->damaged = s->core->damaged_ns != 0;
     g->refuses_new = s->core->refuses_new;
 }
 

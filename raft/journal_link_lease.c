@@ -152,13 +152,15 @@ bool link_disk_is_low(const struct journal_link *l)
 static bool is_able(const struct journal_link *l)
 {
     const struct link_session *s = &l->session;
-    return !s->silent && (s->can_lead || s->unfit == LINK_UNFIT_DISK);
+    return !s->silent && (s->can_lead || s->unfit == LINK_UNFIT_DISK || s->unfit == LINK_UNFIT_DAMAGE);
 }
 
-/* With one of its disks nearly full a node will soon have to refuse, or to stand: then another should lead. */
+/* With one of its disks nearly full a node will soon have to refuse, or to stand, and one that cannot read all has errors to
+ * give: then another should lead. */
 static bool should_lead(const struct journal_link *l)
 {
-    return is_able(l) && !(link_disk_is_low(l) && journal_driver_view(l->driver)->voters > 1);
+    bool reluctant = link_disk_is_low(l) || l->session.unfit == LINK_UNFIT_DAMAGE;
+    return is_able(l) && !(reluctant && journal_driver_view(l->driver)->voters > 1);
 }
 
 int link_tell_app(struct journal_link *l)

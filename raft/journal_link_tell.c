@@ -237,6 +237,8 @@ static void note_unfit(struct journal_link *l, uint8_t unfit)
         log_info("the file system of the master's database has room again: it can lead");
     else if (s->unfit != LINK_UNFIT_DISK && unfit == LINK_UNFIT_DISK)
         log_warn(-ENOSPC, "the file system of the master's database is nearly full: another one should lead");
+    if (s->unfit != LINK_UNFIT_DAMAGE && unfit == LINK_UNFIT_DAMAGE)
+        log_warn(-EIO, "the master cannot read all of its database: another one should lead");
     s->unfit = unfit;
 }
 

@@ -20,8 +20,9 @@ enum link_entry_type {
 /* Why a master says that it cannot lead: link_applied.unfit. */
 enum link_unfit {
     LINK_FIT = 0,
-    LINK_UNFIT_STOPS = 1, /* it stops, or begins anew; its lease is over */
-    LINK_UNFIT_DISK = 2,  /* the file system of its database is nearly full: it can, and will when nobody else can */
+    LINK_UNFIT_STOPS = 1,  /* it stops, or begins anew; its lease is over */
+    LINK_UNFIT_DISK = 2,   /* the file system of its database is nearly full: it can, and will when nobody else can */
+    LINK_UNFIT_DAMAGE = 3, /* it cannot read all of its database, which others can: the same */
 };
 
 /* link_credit.disk_low: what full disks mean to the master. */
