@@ -193,7 +193,7 @@ static size_t on_header(char *line, size_t size, size_t count, void *user)
     if (n > 5 && strncasecmp(line, "HTTP/", 5) == 0) { /* a new answer: forget the 100 Continue before it */
         q->etag[0] = '\0';
         q->mtime_ns = 0;
-        q->length = q->range_start = -1;
+        q->length = q->range_start = q->range_total = -1;
         q->connected = true;
     } else if (header_value(line, n, "etag", &v)) {
         if (v.n > 2 && v.p[0] == 'W' && v.p[1] == '/')
@@ -208,9 +208,12 @@ static size_t on_header(char *line, size_t size, size_t count, void *user)
         q->length = strtoll(number, NULL, 10);
     } else if (header_value(line, n, "content-range", &v)) {
         copy_text(number, sizeof(number), v);
-        unsigned long long start;
+        unsigned long long start, total;
+        const char *slash = strchr(number, '/');
         if (sscanf(number, "bytes %llu-", &start) == 1)
             q->range_start = (int64_t)start;
+        if (slash && sscanf(slash, "/%llu", &total) == 1)
+            q->range_total = (int64_t)total;
     } else if (header_value(line, n, "retry-after", &v)) {
         copy_text(number, sizeof(number), v);
         q->retry_after_ms = (uint32_t)min(strtoul(number, NULL, 10), 3600ul) * 1000;
@@ -406,7 +409,7 @@ void ufs_http_start(struct ufs_http *h, struct ufs_http_request *q)
     q->connected = q->reading = q->paused = q->finished = q->cancelled = false;
     q->error[0] = q->etag[0] = q->region[0] = '\0';
     q->mtime_ns = 0;
-    q->length = q->range_start = -1;
+    q->length = q->range_start = q->range_total = -1;
     q->retry_after_ms = 0;
     q->text = (struct buf){0};
     q->body_left = q->body_size;

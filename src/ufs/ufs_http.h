@@ -44,6 +44,7 @@ struct ufs_http_request {
     uint64_t mtime_ns;   /* Last-Modified, 0: none */
     int64_t length;      /* Content-Length, -1: none */
     int64_t range_start; /* Content-Range of 206, -1: none */
+    int64_t range_total; /* bytes of the object by Content-Range (206, 416), -1: it does not say */
     uint32_t retry_after_ms;
     char region[40]; /* x-amz-bucket-region */
     struct buf text; /* start of the body of an answer that is no success; freed after done */

@@ -2,8 +2,9 @@
 /*
  * s3://bucket/prefix: Amazon S3 and what speaks its protocol. An operation is one s3_job: it builds, signs and sends a
  * request, looks at the answer, and either ends the operation, sends it again after a pause, or sends the next one (pages
- * of a listing, the LIST behind a HEAD that found nothing). A GET that broke goes on from the byte it had reached, tied
- * to the same object by If-Match.
+ * of a listing, the LIST behind a HEAD that found nothing, the GET of one byte behind a HEAD that did not say how long the
+ * object is). A GET that broke goes on from the byte it had reached, tied to the same object by If-Match; one that brings
+ * more than was asked for is stopped.
  */
 #include <assert.h>
 #include <openssl/evp.h>
@@ -37,15 +38,15 @@ struct s3 {
     struct prng jitter;
 };
 
-enum s3_kind { S3_CHECK, S3_STAT, S3_STAT_LIST, S3_LIST, S3_GET, S3_PUT, S3_DELETE };
+enum s3_kind { S3_CHECK, S3_STAT, S3_STAT_LIST, S3_STAT_RANGE, S3_LIST, S3_GET, S3_PUT, S3_DELETE };
 
 static const struct {
     const char *method;
     enum ufs_verb verb;
 } kinds[] = {
-    [S3_CHECK] = {"GET", UFS_LIST},       [S3_STAT] = {"HEAD", UFS_HEAD}, [S3_STAT_LIST] = {"GET", UFS_LIST},
-    [S3_LIST] = {"GET", UFS_LIST},        [S3_GET] = {"GET", UFS_GET},    [S3_PUT] = {"PUT", UFS_PUT},
-    [S3_DELETE] = {"DELETE", UFS_DELETE},
+    [S3_STAT_RANGE] = {"GET", UFS_GET}, [S3_CHECK] = {"GET", UFS_LIST},       [S3_STAT] = {"HEAD", UFS_HEAD},
+    [S3_STAT_LIST] = {"GET", UFS_LIST}, [S3_LIST] = {"GET", UFS_LIST},        [S3_GET] = {"GET", UFS_GET},
+    [S3_PUT] = {"PUT", UFS_PUT},        [S3_DELETE] = {"DELETE", UFS_DELETE},
 };
 
 struct s3_job {
@@ -249,6 +250,8 @@ static int build(struct s3_job *j)
     if (j->kind == S3_GET)
         add_header(j, "range: bytes=%llu-%llu", (unsigned long long)j->offset,
                    (unsigned long long)(j->offset + j->left - 1));
+    if (j->kind == S3_STAT_RANGE)
+        add_header(j, "range: bytes=0-0");
     if (j->kind == S3_PUT && *j->if_match)
         add_header(j, "if-match: \"%s\"", j->if_match);
     if (j->kind == S3_PUT && j->if_none)
@@ -284,6 +287,8 @@ static int on_piece(struct ufs_http_request *q, const void *p, size_t n)
     op->ufs->counters.bytes_in += n;
     if (j->page)
         return s3_page_feed(j->page, p, n);
+    if (j->kind == S3_STAT_RANGE)
+        return q->status == 206 ? 0 : -CV_CANCELLED; /* all of it comes: its headers are enough */
     if (j->kind != S3_GET)
         return 0;
     /* 200 instead of 206 is the whole object: fine when that was wanted from its start. */
@@ -297,14 +302,13 @@ static int on_piece(struct ufs_http_request *q, const void *p, size_t n)
         return -CV_STALE_IDENTITY;
     }
     j->range_seen = true;
-    n = (size_t)min((uint64_t)n, j->left);
-    if (n == 0)
-        return 0;
-    int r = op->piece(op, p, n);
-    j->offset += n;
-    j->left -= n;
-    op->bytes += n;
-    return r;
+    size_t wanted = (size_t)min((uint64_t)n, j->left);
+    int r = wanted ? op->piece(op, p, wanted) : 0;
+    j->offset += wanted;
+    j->left -= wanted;
+    op->bytes += wanted;
+    bool more = wanted < n || (q->status != 206 && (q->length < 0 || (uint64_t)q->length > j->offset));
+    return r == 0 && j->left == 0 && more ? -CV_CANCELLED : r; /* what follows was not asked for: stop it */
 }
 
 static void on_answer(struct ufs_http_request *q);
@@ -348,12 +352,11 @@ static void job_send(struct s3_job *j)
 
 /* ---- what an answer means ------------------------------------------------------------------------------------------------------ */
 
-static void fill_entry(struct s3_job *j)
+static void fill_entry(struct s3_job *j, int64_t size)
 {
     const struct ufs_http_request *q = &j->http;
     struct ufs_entry *e = &j->op->entry;
-    *e = (struct ufs_entry){.type = UFS_FILE, .identity = {.mtime_ns = q->mtime_ns}};
-    e->identity.size = q->length > 0 ? (uint64_t)q->length : 0;
+    *e = (struct ufs_entry){.type = UFS_FILE, .identity = {.mtime_ns = q->mtime_ns, .size = (uint64_t)size}};
     snprintf(e->identity.etag, sizeof(e->identity.etag), "%s", q->etag);
 }
 
@@ -418,6 +421,29 @@ static int found_directory(struct s3_job *j)
     return 0;
 }
 
+/* HEAD did not say how long the object is (Content-Length is optional in its answers): a range of it does. */
+static int range_behind_stat(struct s3_job *j)
+{
+    fill_entry(j, 0);
+    j->kind = S3_STAT_RANGE;
+    j->attempts = 0;
+    job_send(j);
+    return 1;
+}
+
+static int found_range(struct s3_job *j)
+{
+    const struct ufs_http_request *q = &j->http;
+    int64_t size = q->status == 200 ? q->length : q->range_total;
+    if (size < 0) {
+        snprintf(j->op->message, sizeof(j->op->message), "GET %.180s: the service does not say how long the object is",
+                 q->url);
+        return -CV_UFS_FAILED;
+    }
+    fill_entry(j, size);
+    return 0;
+}
+
 static int list_behind_stat(struct s3_job *j)
 {
     char *key = realloc(j->key, j->key_n + 2);
@@ -451,10 +477,14 @@ static int on_success(struct s3_job *j)
         return page_end(j, &entries, &count, &token);
     }
     case S3_STAT_LIST: return found_directory(j);
-    case S3_STAT: fill_entry(j); return 0;
+    case S3_STAT:
+        if (j->http.length < 0)
+            return range_behind_stat(j);
+        fill_entry(j, j->http.length);
+        return 0;
+    case S3_STAT_RANGE: return found_range(j);
     case S3_PUT:
-        fill_entry(j);
-        j->op->entry.identity.size = j->left;
+        fill_entry(j, (int64_t)j->left);
         j->op->bytes = j->left;
         j->op->ufs->counters.bytes_out += j->left;
         return 0;
@@ -474,6 +504,8 @@ static int on_failure(struct s3_job *j, const char *code)
     const struct ufs_http_request *q = &j->http;
     if (q->result < 0)
         return q->result;
+    if (j->kind == S3_STAT_RANGE && q->status == 416 && q->range_total <= 0)
+        return 0; /* no byte 0: it is empty, and HEAD said the rest */
     switch (q->status) {
     case 404:
         if (strcmp(code, "NoSuchBucket") == 0 || kinds[j->kind].verb == UFS_LIST)
@@ -506,7 +538,7 @@ static void on_answer(struct ufs_http_request *q)
     }
     if (j->kind == S3_GET && q->etag[0] && !j->if_match[0]) /* what is left must be of the same object */
         snprintf(j->if_match, sizeof(j->if_match), "%s", q->etag);
-    bool whole = j->kind == S3_GET && j->left == 0 && q->status / 100 == 2;
+    bool whole = ((j->kind == S3_GET && j->left == 0) || j->kind == S3_STAT_RANGE) && q->status / 100 == 2;
     bool ok = whole || (q->result == 0 && q->status / 100 == 2);
     if (!ok && retry(j, code))
         return;

@@ -452,3 +452,38 @@ checker_start() { # OPTION...
     run -1 timeout 20 "$CV_TOOLS/cv-ufs" --length 1 "file://$PWD/top" get pipe
     has "EINVAL"
 }
+
+@test "of a server that ignores ranges only what was asked for is taken" {
+    s3_start_any data
+    head -c $((64 << 20)) /dev/urandom >big
+    s3_put data big big
+    s3_proxy --wrong-range --method GET --count 100
+    s3_params=(--param endpoint="$s3_proxy_endpoint" --param region="$s3_region" --param access_key= --param secret_key=)
+    ufs --offset 0 --length 100000 s3://data get big >out 2>err
+    cmp out <(head -c 100000 big)
+    output=$(cat err)
+    until_ok 10 grep -q "hung up" proxy.log # the transfer is stopped, not read to its end
+    [ "$(sed -n 's/^sent //p' proxy.log | tail -n 1)" -lt $((32 << 20)) ]
+    ufs s3://data get big >out
+    cmp out big
+    run -1 sent ufs --offset 500000 --length 1000 s3://data get big
+    has "the service did not answer with the range that was asked for"
+}
+
+@test "the size of an object is found where HEAD does not say it" {
+    s3_start data
+    head -c 1234567 /dev/urandom >some
+    : >none
+    s3_put data some some
+    s3_put data none none
+    ufs s3://data stat some >want
+    ufs s3://data stat none >want0
+    s3_proxy --no-length --method HEAD --count 100
+    s3_params[1]=endpoint=$s3_proxy_endpoint
+    ufs s3://data stat some >got
+    cmp want got
+    ufs s3://data stat none >got0
+    cmp want0 got0
+    run -1 ufs s3://data stat other
+    has "ENOENT"
+}
