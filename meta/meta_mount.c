@@ -4,7 +4,7 @@
  * the mount; mounts do not nest, and neither a mount's directory nor one above it is renamed or removed, so its path stays
  * true.
  *
- * Dirty: the row says that something below was written since attaching, ever; that is bounded and never too little.
+ * Dirty: the row says that something below was changed since attaching, ever, content or names; never too little.
  */
 #include "meta/meta_core.h"
 #include "wire/meta_flags.h"

@@ -127,6 +127,8 @@ void directory_changed(struct run *u, struct meta_inode *d, int entries, int lin
     d->nlink += (uint32_t)links;
     d->change++;
     d->mtime_ns = d->ctime_ns = (int64_t)u->now_ns;
+    if (d->mount) /* what a name was made, moved or removed for is nowhere else either */
+        mount_written(u, d->mount);
 }
 
 int put_new_node(struct run *u, struct meta_inode *parent, const struct new_node *n, struct meta_inode *ret)

@@ -259,6 +259,32 @@ TEST(meta_mount_written_to_needs_force_to_go)
     rig_commit(&g);
     ck_assert_uint_eq(find().mounts, 0);
     ck_assert_int_eq(look(&g, META_ROOT, "m"), -ENOENT);
+    /* names are nowhere else either */
+    for (int what = 0; what < 5; what++) {
+        dir = mounted("n", MOUNT_SCRATCH, 0, &id);
+        rig_commit(&g);
+        ck_assert_int_eq(SEND(&g, lookup, .parent = dir, .name = TEXT("x")), -ENOENT);
+        ck_assert(!find().mount.written);
+        uint64_t d = make_dir(&g, dir, "d");
+        rig_commit(&g);
+        ck_assert(find().mount.written);
+        g.m->mounts.rows[0]->mount.written = false; /* as if only what follows had happened */
+        ck_assert_int_eq(what == 0   ? SEND(&g, symlink, .parent = dir, .name = TEXT("s"), .target = TEXT("t"))
+                         : what == 1 ? SEND(&g, rename, .parent = dir, .name = TEXT("d"), .new_parent = dir,
+                                            .new_name = TEXT("e"))
+                         : what == 2 ? SEND(&g, rmdir, .parent = dir, .name = TEXT("d"))
+                         : what == 3 ? SEND(&g, mknod, .parent = d, .name = TEXT("f"), .mode = S_IFREG)
+                                     : SEND(&g, create, .parent = d, .name = TEXT("f"), .flags = O_RDWR),
+                         0);
+        ck_assert_int_eq(SEND(&g, mount_remove, .mount = id), -CV_DIRTY);
+        ck_assert_int_eq(SEND(&g, mount_remove, .mount = id, .flags = MOUNT_FORCE), 0);
+        rig_commit(&g);
+    }
+    dir = mounted("m", MOUNT_SCRATCH, 0, &id);
+    f = make_file(&g, dir, "f");
+    rig_commit(&g);
+    ck_assert_int_eq(SEND(&g, mount_remove, .mount = id, .flags = MOUNT_FORCE), 0);
+    rig_commit(&g);
     /* what is still known by its number takes nothing any more */
     ck_assert_int_eq(SEND(&g, mkdir, .parent = dir, .name = TEXT("n")), -ENOENT);
     ck_assert_int_eq(SEND(&g, setattr, .inode = f, .valid = SETATTR_SIZE, .size = 0), -CV_READ_ONLY_MOUNT);
@@ -294,7 +320,7 @@ TEST(meta_mount_detached_goes_with_all_that_is_below_in_steps)
     rig_flush(&g);
     tree_evict(&g.m->tree, 10000);
     g.evict_chance = 5;
-    ck_assert_int_eq(SEND(&g, mount_remove, .mount = id), 0);
+    ck_assert_int_eq(SEND(&g, mount_remove, .mount = id, .flags = MOUNT_FORCE), 0);
     purged = 0;
     meta_allow_purge(g.m);
     for (int i = 0; i < 3; i++) { /* it dies in the middle, too */
