@@ -50,7 +50,10 @@ static int handle_new(struct run *u, const struct meta_inode *i, uint32_t flags,
     struct session_table *t = &u->m->sessions;
     struct session *s = session_find(t, u->q->caller.session);
     struct handle *h;
-    uint64_t number = (uint64_t)u->m->epoch << 32 | ++t->next_handle;
+    uint64_t number;
+    do /* after 2^32 of them under one leader the numbers come round; some are still open */
+        number = (uint64_t)u->m->epoch << 32 | ++t->next_handle;
+    while (handle_find(t, number));
     int r = handle_add(t, s, number, i->id, flags, &h);
     if (r < 0)
         return r;

@@ -269,13 +269,13 @@ TEST(meta_mount_written_to_needs_force_to_go)
         rig_commit(&g);
         ck_assert(find().mount.written);
         g.m->mounts.rows[0]->mount.written = false; /* as if only what follows had happened */
-        ck_assert_int_eq(what == 0   ? SEND(&g, symlink, .parent = dir, .name = TEXT("s"), .target = TEXT("t"))
-                         : what == 1 ? SEND(&g, rename, .parent = dir, .name = TEXT("d"), .new_parent = dir,
-                                            .new_name = TEXT("e"))
-                         : what == 2 ? SEND(&g, rmdir, .parent = dir, .name = TEXT("d"))
-                         : what == 3 ? SEND(&g, mknod, .parent = d, .name = TEXT("f"), .mode = S_IFREG)
-                                     : SEND(&g, create, .parent = d, .name = TEXT("f"), .flags = O_RDWR),
-                         0);
+        ck_assert_int_eq(
+            what == 0   ? SEND(&g, symlink, .parent = dir, .name = TEXT("s"), .target = TEXT("t"))
+            : what == 1 ? SEND(&g, rename, .parent = dir, .name = TEXT("d"), .new_parent = dir, .new_name = TEXT("e"))
+            : what == 2 ? SEND(&g, rmdir, .parent = dir, .name = TEXT("d"))
+            : what == 3 ? SEND(&g, mknod, .parent = d, .name = TEXT("f"), .mode = S_IFREG)
+                        : SEND(&g, create, .parent = d, .name = TEXT("f"), .flags = O_RDWR),
+            0);
         ck_assert_int_eq(SEND(&g, mount_remove, .mount = id), -CV_DIRTY);
         ck_assert_int_eq(SEND(&g, mount_remove, .mount = id, .flags = MOUNT_FORCE), 0);
         rig_commit(&g);

@@ -687,6 +687,24 @@ TEST(meta_ops_open_and_create)
     rig_fini(&g);
 }
 
+TEST(meta_ops_numbers_of_handles_come_round_without_being_given_twice)
+{
+    rig_init(&g, NULL);
+    uint64_t f = make_file(&g, META_ROOT, "f"), e = make_file(&g, META_ROOT, "e"), handles[4];
+    ck_assert_int_eq(SEND(&g, open, .inode = f, .flags = O_RDWR), 0);
+    uint64_t first = g.q.answer.open.handle;
+    g.m->sessions.next_handle = (uint32_t)first - 3; /* 2^32 - 3 later */
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(SEND(&g, open, .inode = e, .flags = O_RDWR), 0);
+        handles[i] = g.q.answer.open.handle;
+        ck_assert_uint_ne(handles[i], first);
+    }
+    ck_assert_uint_eq(handles[1], first - 1);
+    ck_assert_uint_eq(handles[2], first + 1);
+    ck_assert_int_eq(SEND(&g, setattr, .inode = f, .handle = first, .valid = SETATTR_SIZE, .size = 7), 0);
+    rig_fini(&g);
+}
+
 TEST(meta_ops_a_program_is_opened_by_who_may_execute_it)
 {
     struct place at = place_init();
