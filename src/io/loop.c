@@ -49,7 +49,7 @@ static int backend_new(enum loop_backend wanted, uint32_t entries, struct loop *
         return r;
     static atomic_flag said = ATOMIC_FLAG_INIT;
     if (!atomic_flag_test_and_set(&said))
-        log_warn(r, "io_uring is not available, using epoll");
+        (void)log_at(LOG_LEVEL_INFO, r, "io_uring is not available, using epoll");
     return loop_epoll_new(entries, ret);
 }
 
