@@ -37,19 +37,19 @@ static const struct feature {
     {CVFS_DIRECT_IO_ALLOW_MMAP, "direct_io_allow_mmap"},
 };
 
-int cvfs_negotiate(const struct cvfs_options *options, const struct fuse_init_in *in, uint32_t in_bytes,
-                   struct fuse_init_out *out, uint64_t *ret_features)
+int cvfs_negotiate(const struct cvfs_options *options, const struct cvfs_init_in *in, uint32_t in_bytes,
+                   struct cvfs_init_out *out, uint64_t *ret_features)
 {
-    if (in_bytes < offsetof(struct fuse_init_in, flags2) || in->major != FUSE_KERNEL_VERSION || in->minor < MINOR_MIN)
+    if (in_bytes < offsetof(struct cvfs_init_in, flags2) || in->major != FUSE_KERNEL_VERSION || in->minor < MINOR_MIN)
         return -EPROTO;
     uint64_t offered = in->flags, features = 0;
-    if (offered & CVFS_INIT_EXT && in_bytes >= offsetof(struct fuse_init_in, unused))
+    if (offered & CVFS_INIT_EXT && in_bytes >= offsetof(struct cvfs_init_in, unused))
         offered |= (uint64_t)in->flags2 << 32;
     for (size_t i = 0; i < array_size(allowed); i++)
         features |= allowed[i].flag & offered;
     uint32_t page = (uint32_t)sysconf(_SC_PAGESIZE), write_max = (uint32_t)options->write_bytes_max / page * page;
     uint32_t background = min(max(options->requests_max / 2, 4u), 64u);
-    *out = (struct fuse_init_out){
+    *out = (struct cvfs_init_out){
         .major = FUSE_KERNEL_VERSION,
         .minor = min(in->minor, (uint32_t)FUSE_KERNEL_MINOR_VERSION),
         .max_readahead = in->max_readahead,
@@ -65,7 +65,7 @@ int cvfs_negotiate(const struct cvfs_options *options, const struct fuse_init_in
     return 0;
 }
 
-static void log_features(const struct cvfs *fs, const struct fuse_init_in *in)
+static void log_features(const struct cvfs *fs, const struct cvfs_init_in *in)
 {
     char text[512] = "";
     size_t n = 0;
@@ -96,7 +96,7 @@ static int read_init(struct cvfs *fs, struct cvfs_request *r, size_t *ret)
     }
 }
 
-static int answer(struct cvfs *fs, uint64_t unique, int error, const struct fuse_init_out *out)
+static int answer(struct cvfs *fs, uint64_t unique, int error, const struct cvfs_init_out *out)
 {
     struct fuse_out_header head = {.len = sizeof(head) + (out ? sizeof(*out) : 0), .error = error, .unique = unique};
     struct iovec iov[] = {{&head, sizeof(head)}, {(void *)(uintptr_t)out, sizeof(*out)}};
@@ -106,7 +106,7 @@ static int answer(struct cvfs *fs, uint64_t unique, int error, const struct fuse
 int cvfs_init_answer(struct cvfs *fs)
 {
     struct cvfs_request *r = &fs->channel.requests[0]; /* nobody uses requests yet */
-    struct fuse_init_out out;
+    struct cvfs_init_out out;
     size_t n = 0;
     for (;;) {
         int error = read_init(fs, r, &n);
@@ -115,9 +115,9 @@ int cvfs_init_answer(struct cvfs *fs)
         const struct fuse_in_header *head = (const void *)(r->slot + CVFS_WRITE_AT);
         if (n < sizeof(*head) || head->opcode != FUSE_INIT)
             return log_error(-EPROTO, "the kernel's first request is not FUSE_INIT");
-        const struct fuse_init_in *in = (const void *)(head + 1);
+        const struct cvfs_init_in *in = (const void *)(head + 1);
         if (n >= sizeof(*head) + 2 * sizeof(uint32_t) && in->major > FUSE_KERNEL_VERSION) {
-            out = (struct fuse_init_out){.major = FUSE_KERNEL_VERSION, .minor = FUSE_KERNEL_MINOR_VERSION};
+            out = (struct cvfs_init_out){.major = FUSE_KERNEL_VERSION, .minor = FUSE_KERNEL_MINOR_VERSION};
             error = answer(fs, head->unique, 0, &out); /* it asks again, in our version */
             if (error < 0)
                 return log_error(error, "answer FUSE_INIT");

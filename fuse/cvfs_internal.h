@@ -153,8 +153,8 @@ bool cvfs_request_ref_unique(struct cvfs_request *r, uint64_t unique);
 /* ---- cvfs_init.c --------------------------------------------------------------------------------------------------- */
 
 /* What to answer. Errors: -EPROTO. */
-int cvfs_negotiate(const struct cvfs_options *options, const struct fuse_init_in *in, uint32_t in_bytes,
-                   struct fuse_init_out *out, uint64_t *ret_features);
+int cvfs_negotiate(const struct cvfs_options *options, const struct cvfs_init_in *in, uint32_t in_bytes,
+                   struct cvfs_init_out *out, uint64_t *ret_features);
 int cvfs_init_answer(struct cvfs *fs); /* wait for FUSE_INIT and answer it */
 
 /* ---- cvfs_interrupt.c ---------------------------------------------------------------------------------------------- */

@@ -20,6 +20,29 @@
 #define CVFS_INIT_EXT             (1ull << 30)
 #define CVFS_DIRECT_IO_ALLOW_MMAP (1ull << 36) /* shared mappings of FOPEN_DIRECT_IO files; since 6.6 */
 
+/* FUSE_INIT as of 5.17, whose flags2 older headers have among what is unused: Red Hat 9's may. */
+struct cvfs_init_in {
+    uint32_t major, minor;
+    uint32_t max_readahead;
+    uint32_t flags;
+    uint32_t flags2; /* with CVFS_INIT_EXT */
+    uint32_t unused[11];
+};
+
+struct cvfs_init_out {
+    uint32_t major, minor;
+    uint32_t max_readahead;
+    uint32_t flags;
+    uint16_t max_background, congestion_threshold;
+    uint32_t max_write;
+    uint32_t time_gran;
+    uint16_t max_pages, map_alignment;
+    uint32_t flags2;
+    uint32_t unused[7];
+};
+_Static_assert(sizeof(struct cvfs_init_in) == 64 && sizeof(struct cvfs_init_out) == sizeof(struct fuse_init_out),
+               "the kernel's");
+
 /* setattr_in.valid */
 #define CVFS_FATTR_FH           (1u << 6)
 #define CVFS_FATTR_KILL_SUIDGID (1u << 11)

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -280,7 +281,9 @@ static int epoll_wait_ns(struct loop_epoll *e, uint64_t timeout_ns)
 {
     if (!e->no_pwait2) {
         struct timespec t = {.tv_sec = (time_t)(timeout_ns / NS_PER_S), .tv_nsec = (long)(timeout_ns % NS_PER_S)};
-        int r = epoll_pwait2(e->epoll_fd, e->events, EVENTS_MAX, timeout_ns == UINT64_MAX ? NULL : &t, NULL);
+        /* glibc has it since 2.35, which Red Hat 9 has not. */
+        int r = (int)syscall(SYS_epoll_pwait2, e->epoll_fd, e->events, EVENTS_MAX, timeout_ns == UINT64_MAX ? NULL : &t,
+                             NULL, 0);
         if (r >= 0 || errno != ENOSYS)
             return r < 0 ? -errno : r;
         e->no_pwait2 = true;

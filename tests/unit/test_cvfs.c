@@ -43,7 +43,7 @@ static struct {
     struct fuse_out_header head;
     union {
         uint8_t bytes[70000];
-        struct fuse_init_out init;
+        struct cvfs_init_out init;
         struct fuse_entry_out entry;
         struct fuse_open_out open;
         struct fuse_attr_out attr;
@@ -107,11 +107,11 @@ static void start_rig(void)
     rig.kernel = fds[1];
     struct cvfs_config config = {.options = &options, .root = ROOT, .fd = fds[0], .ended = on_ended};
     ck_assert_int_eq(cvfs_new(&config, &rig.fs), 0);
-    struct fuse_init_in init = {
+    struct cvfs_init_in init = {
         .major = 7, .minor = 45, .max_readahead = 131072, .flags = UINT32_MAX, .flags2 = UINT32_MAX};
     ask(FUSE_INIT, 0, &init, sizeof(init), NULL, 0);
     ck_assert_int_eq(cvfs_start(rig.fs), 0);
-    ck_assert_uint_eq(next_reply(), sizeof(struct fuse_init_out));
+    ck_assert_uint_eq(next_reply(), sizeof(struct cvfs_init_out));
     ck_assert_int_eq(reply.head.error, 0);
 }
 
@@ -150,8 +150,8 @@ TEST(cvfs_syncs_a_directory)
 
 TEST(init_takes_only_features_from_the_list)
 {
-    struct fuse_init_in in = {.major = 7, .minor = 45, .flags = UINT32_MAX, .flags2 = UINT32_MAX};
-    struct fuse_init_out out;
+    struct cvfs_init_in in = {.major = 7, .minor = 45, .flags = UINT32_MAX, .flags2 = UINT32_MAX};
+    struct cvfs_init_out out;
     uint64_t features;
     ck_assert_int_eq(cvfs_negotiate(&options, &in, sizeof(in), &out, &features), 0);
     ck_assert(features & FUSE_ASYNC_READ && features & FUSE_MAX_PAGES && features & CVFS_DIRECT_IO_ALLOW_MMAP);
@@ -164,21 +164,21 @@ TEST(init_takes_only_features_from_the_list)
 
 TEST(init_without_the_extension_has_no_second_word_of_flags)
 {
-    struct fuse_init_in in = {.major = 7, .minor = 35, .flags = FUSE_ASYNC_READ, .flags2 = UINT32_MAX};
-    struct fuse_init_out out;
+    struct cvfs_init_in in = {.major = 7, .minor = 35, .flags = FUSE_ASYNC_READ, .flags2 = UINT32_MAX};
+    struct cvfs_init_out out;
     uint64_t features;
-    ck_assert_int_eq(cvfs_negotiate(&options, &in, offsetof(struct fuse_init_in, flags2), &out, &features), 0);
+    ck_assert_int_eq(cvfs_negotiate(&options, &in, offsetof(struct cvfs_init_in, flags2), &out, &features), 0);
     ck_assert_uint_eq(features, FUSE_ASYNC_READ);
     ck_assert_uint_eq(out.flags2, 0);
 }
 
 TEST(init_refuses_kernels_that_are_too_old)
 {
-    struct fuse_init_in in = {.major = 7, .minor = 30};
-    struct fuse_init_out out;
+    struct cvfs_init_in in = {.major = 7, .minor = 30};
+    struct cvfs_init_out out;
     uint64_t features;
     ck_assert_int_eq(cvfs_negotiate(&options, &in, sizeof(in), &out, &features), -EPROTO);
-    in = (struct fuse_init_in){.major = 6, .minor = 45};
+    in = (struct cvfs_init_in){.major = 6, .minor = 45};
     ck_assert_int_eq(cvfs_negotiate(&options, &in, sizeof(in), &out, &features), -EPROTO);
     ck_assert_int_eq(cvfs_negotiate(&options, &in, 8, &out, &features), -EPROTO);
 }
