@@ -58,6 +58,7 @@ rocks_version := $(if $(needs_pkgs),$(shell printf '\043include <rocksdb/version
     $(CXX) $(all_cflags) -E -P -x c++ - 2> /dev/null | awk '$$1 == "version" { print $$2 * 100 + $$3 }'))
 ifneq ($(needs_pkgs),)
 $(if $(rocks_version),,$(error no RocksDB: make deps))
+$(if $(shell pkg-config --exists 'liburing < 2.3' && echo old),$(error liburing $(shell pkg-config --modversion liburing) is too old: 2.3 is the oldest))
 $(if $(shell [ $(rocks_version) -ge 626 ] || echo old),$(error RocksDB is too old: 6.26 is the oldest that has what is needed (packaging/deps.list)))
 all_cflags += $(if $(shell [ $(rocks_version) -ge 700 ] || echo old),-DCV_ROCKS_OLD)
 endif
