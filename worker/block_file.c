@@ -237,24 +237,47 @@ void block_file_unuse(struct block_store *s, struct block_file *f)
     block_files_bury(s);
 }
 
+void block_file_named(struct block_store *s, struct block_file *f)
+{
+    f->named = ++s->names;
+    f->fresh = true;
+}
+
+/* One sync of a folder is good for all names it had by then: of many new files the first to be synced pays for the others. */
+static int sync_folder(struct block_store *s, unsigned number, const char *name, uint64_t named)
+{
+    pthread_mutex_lock(&s->lock);
+    uint64_t upto = s->names;
+    bool done = s->folder_synced[number] >= named;
+    pthread_mutex_unlock(&s->lock);
+    int r = done ? 0 : block_io_sync_dir(s->dir.fd, name);
+    if (r < 0 || done)
+        return r;
+    pthread_mutex_lock(&s->lock);
+    s->folder_synced[number] = max(s->folder_synced[number], upto);
+    pthread_mutex_unlock(&s->lock);
+    return 0;
+}
+
 int block_file_sync(struct block_store *s, struct block_file *f)
 {
     pthread_mutex_lock(&s->lock);
     assert(f->users > 0);
     bool fresh = f->fresh, written = f->written;
+    uint64_t named = f->named;
     pthread_mutex_unlock(&s->lock);
     int r = block_io_sync(f->fd);
     if (r == 0 && fresh) {
         char folder[BLOCK_NAME_MAX];
         block_dir_folder((enum block_file_type)f->type, f->id, folder);
-        r = block_io_sync_dir(s->dir.fd, folder);
+        r = sync_folder(s, f->type == BLOCK_FILE_BACKING ? f->id & 0xff : BLOCK_FOLDERS - 2, folder, named);
         if (r == 0 && written)
-            r = block_io_sync_dir(s->dir.fd, "written");
+            r = sync_folder(s, BLOCK_FOLDERS - 1, "written", named);
     }
     if (r < 0)
         return block_store_fail(s, r, "sync of a data file");
     pthread_mutex_lock(&s->lock);
-    f->fresh = fresh && f->written && !written; /* got its second name meanwhile */
+    f->fresh &= f->named != named; /* got its second name meanwhile */
     s->stats.file_syncs++;
     pthread_mutex_unlock(&s->lock);
     return 0;
@@ -274,7 +297,8 @@ int block_file_create(struct block_store *s, struct block_file *f, uint64_t id, 
     f->id = id;
     f->shift = shift;
     f->exported = 0;
-    f->exists = f->fresh = true;
+    f->exists = true;
+    block_file_named(s, f);
     f->written = f->lost = f->missing = false;
     opened(s, f, fd);
     f->users++;

@@ -200,7 +200,8 @@ static int link_written(struct block_store *s, struct block_file *f)
     if (r < 0)
         return block_store_fail(s, r, "second name of a written file");
     pthread_mutex_lock(&s->lock);
-    f->linked = f->fresh = true; /* its folder is synced with the data */
+    f->linked = true;
+    block_file_named(s, f); /* its folder is synced with the data */
     pthread_mutex_unlock(&s->lock);
     return 0;
 }

@@ -30,7 +30,8 @@
 #include "worker/block_io.h"
 #include "worker/block_store.h"
 
-#define BLOCK_PAGE 4096u
+#define BLOCK_PAGE    4096u
+#define BLOCK_FOLDERS 258u /* files/00 to files/ff, segments, written */
 
 struct block_file {
     struct block_file *hash_next;
@@ -39,6 +40,7 @@ struct block_file {
     struct list open;            /* on store.open_files, when fd >= 0: oldest first */
     struct list flowing;         /* on store.flowing */
     uint64_t flow_from, flow_to; /* written in sequence, and not yet on its way to the disk */
+    uint64_t named;              /* store.names with its last name */
     uint32_t flow_bytes;         /* of it, at least */
     uint64_t key;                /* inode, or segment id */
     uint64_t id;                 /* file id; a segment's is its key */
@@ -52,7 +54,7 @@ struct block_file {
     uint8_t shift;               /* block_shift */
     bool loading, busy;
     bool exists;  /* has its row (or will have it with the batch being made) */
-    bool fresh;   /* its folder is not synced since it was created */
+    bool fresh;   /* it may have a name that is not on disk */
     bool written; /* has, or should have, its second name */
     bool linked;  /* we made sure of it */
     bool lost;    /* as on disk */
@@ -143,7 +145,9 @@ struct block_store {
     struct block_seg_writer fills, survivors; /* segments being appended to */
 
     int mark_fd;
-    uint64_t mark_ns; /* when index.mark was written last */
+    uint64_t mark_ns;                      /* when index.mark was written last */
+    uint64_t names;                        /* given to files so far */
+    uint64_t folder_synced[BLOCK_FOLDERS]; /* names up to this one are on disk */
     int failed;
     struct block_store_status stats; /* counters only */
 };
@@ -326,7 +330,10 @@ void block_file_unuse(struct block_store *s, struct block_file *f);
 
 bool block_file_exported(const struct block_store *s, const struct block_file *f);
 
-/* fdatasync, and its folder when new. In use, lock not held, BLOCKING. An error takes the directory out of service. */
+/* It has got a name just now. Lock held. */
+void block_file_named(struct block_store *s, struct block_file *f);
+
+/* fdatasync, and its folders unless they were synced since it got its names. In use, lock not held, BLOCKING. An error takes the directory out of service. */
 int block_file_sync(struct block_store *s, struct block_file *f);
 
 /* The ways a file goes. Rows first: put_going adds them to a batch that is then synced; unlink does the rest, and the

@@ -368,3 +368,33 @@ TEST(block_write_of_a_large_file_begins_to_go_to_the_disk_before_it_is_synced)
     ck_ok(check(s, key_of(7, 3, 1), TEST_BLOCK));
     block_store_free(s);
 }
+
+static int folder_syncs;
+static int count_folder_syncs(enum block_io_op op)
+{
+    folder_syncs += op == BLOCK_IO_SYNC_DIR;
+    return 0;
+}
+
+TEST(block_write_of_many_new_files_syncs_each_folder_once)
+{
+    struct block_store *s = test_new(256 * MIB);
+    block_io_hook = count_folder_syncs;
+    for (uint64_t inode = 1; inode <= 600; inode++) {
+        struct block_grant g = grant_of(inode, 0, 1, 1, 0);
+        ck_ok(block_write_begin(s, &g));
+        ck_ok(write_pattern(s, g.key, 1, 0, 100));
+    }
+    ck_assert_int_eq(folder_syncs, 0);
+    ck_ok(block_store_sync(s));
+    ck_assert_int_eq(folder_syncs, 256 + 1); /* files/00 to ff, written */
+    ck_ok(block_store_sync(s));
+    ck_assert_int_eq(folder_syncs, 256 + 1);
+    struct block_grant g = grant_of(1000, 0, 1, 1, 0);
+    ck_ok(block_write_begin(s, &g));
+    ck_ok(write_pattern(s, g.key, 1, 0, 100));
+    ck_ok(block_write_sync(s, 1000));
+    ck_assert_int_eq(folder_syncs, 256 + 1 + 2); /* a newer name: both of its folders again */
+    block_io_hook = NULL;
+    block_store_free(s);
+}
