@@ -72,7 +72,9 @@ static void app_input(struct node *n, uint64_t applied, uint64_t flushed, bool c
     n->link.can_lead = can_lead;
     in.app.applied = applied;
     in.app.flushed = flushed;
-    in.app.can_lead = can_lead;
+    /* Some only should not: a disk that is nearly full. But nobody attached cannot. */
+    in.app.reluctant = !can_lead && n->link.attached && n->link.number % 3 == 0;
+    in.app.can_lead = can_lead || in.app.reluctant;
     in.app.log_full = log_full;
     int r = node_step(n, &in);
     if (r < 0)

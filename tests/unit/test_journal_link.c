@@ -426,6 +426,44 @@ TEST(reads_and_administration_are_answered)
     j = journal_stop(j);
 }
 
+static void say_unfit(struct link_client *c, enum link_unfit unfit)
+{
+    struct msg_link_applied m = {.applied = c->committed, .can_lead = unfit == LINK_FIT, .unfit = (uint8_t)unfit};
+    ck_assert_int_eq(link_client_send(c, MSG_link_applied, &m, NULL, 0), 0);
+}
+
+static void wait_disk(struct link_client *c, uint8_t flags)
+{
+    struct link_frame f;
+    while (c->disk != flags) {
+        ck_assert_int_eq(link_client_receive(c, WAIT_MS, &f), 0);
+        ck_assert_int_eq(link_client_take(c, &f, NULL, NULL), 0);
+    }
+}
+
+TEST(a_master_without_room_refuses_at_once_when_it_is_the_only_one_and_leads_on)
+{
+    struct journal *j = format_and_start();
+    struct link_client c = attach(0);
+    ck_assert_uint_eq(c.disk, 0);
+    uint64_t began_ms = clock_ms();
+    say_unfit(&c, LINK_UNFIT_DISK);
+    wait_disk(&c, LINK_DISK_REFUSE);
+    ck_assert_uint_lt(clock_ms() - began_ms, 2500);       /* it does not look for another one, for 3 s */
+    ck_assert_uint_eq(c.role.lease_until_ns, UINT64_MAX); /* for ever, as before */
+    propose(&c, 1, 10);
+    wait_committed(&c, 3);
+    say_unfit(&c, LINK_FIT);
+    wait_disk(&c, 0);
+    say_unfit(&c, LINK_UNFIT_DAMAGE); /* that is no reason to refuse */
+    propose(&c, 2, 10);
+    wait_committed(&c, 4);
+    ck_assert_uint_eq(c.disk, 0);
+    ck_assert_uint_eq(c.role.lease_until_ns, UINT64_MAX);
+    link_client_close(&c);
+    j = journal_stop(j);
+}
+
 TEST(health_has_a_connection_of_its_own)
 {
     struct journal *j = format_and_start();
