@@ -3,10 +3,8 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include "base/error.h"
 #include "conf/config_internal.h"
@@ -179,24 +177,6 @@ int config_set(struct config *c, const char *assignment)
     if (config_find(c->sections, section, key, &ref, why) < 0)
         return config_refuse(c, "--set: %.*s: %s", (int)(equals - assignment), assignment, why);
     return config_assign(c, ref, "--set", equals + 1, NULL, 0);
-}
-
-int config_load(struct config *c, const char *path)
-{
-    int fd cleanup(closep) = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return config_refuse(c, "%s: %s", path, cv_error_text(errno));
-    if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_FILE_MAX)
-        return config_refuse(c, "%s: not a configuration file (a regular file of at most 1 MiB)", path);
-    size_t n = (size_t)st.st_size;
-    char *p cleanup(freep) = malloc(n + 1);
-    if (!p)
-        return -ENOMEM;
-    ssize_t got = pread(fd, p, n, 0);
-    if (got < 0)
-        return config_refuse(c, "%s: %s", path, cv_error_text(errno));
-    return config_load_text(c, path, p, (size_t)got);
 }
 
 int config_check(struct config *c)

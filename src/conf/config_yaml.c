@@ -6,7 +6,9 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <yaml.h>
 
 #include "base/error.h"
@@ -274,4 +276,22 @@ int config_load_text(struct config *c, const char *name, const char *p, size_t n
     yaml_event_delete(&r.event);
     yaml_parser_delete(&r.parser);
     return r.result;
+}
+
+int config_load(struct config *c, const char *path)
+{
+    int fd cleanup(closep) = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return config_refuse(c, "%s: %s", path, cv_error_text(errno));
+    if (!S_ISREG(st.st_mode) || st.st_size > CONFIG_FILE_MAX)
+        return config_refuse(c, "%s: not a configuration file (a regular file of at most 1 MiB)", path);
+    size_t n = (size_t)st.st_size;
+    char *p cleanup(freep) = malloc(n + 1);
+    if (!p)
+        return -ENOMEM;
+    ssize_t got = pread(fd, p, n, 0);
+    if (got < 0)
+        return config_refuse(c, "%s: %s", path, cv_error_text(errno));
+    return config_load_text(c, path, p, (size_t)got);
 }
