@@ -22,69 +22,6 @@
 #define WARM_BYTES 65536u
 #define KICK       SIGURG /* gets a thread out of read(2); nothing else of ours uses it */
 
-/* ---- requests -------------------------------------------------------------------------------------------------------- */
-
-struct cvfs_request *cvfs_request_take(struct cvfs *fs)
-{
-    struct cvfs_channel *c = &fs->channel;
-    struct cvfs_request *r = NULL;
-    pthread_mutex_lock(&c->lock);
-    while (c->idle_count == 0 && !atomic_load(&c->stopping))
-        pthread_cond_wait(&c->freed, &c->lock);
-    if (!atomic_load(&c->stopping)) {
-        r = &c->requests[c->idle[--c->idle_count]];
-        c->warm_idle -= r->warm;
-    }
-    pthread_mutex_unlock(&c->lock);
-    if (r) {
-        r->op = NULL;
-        r->handle = NULL;
-        r->scratch = 0;
-        r->as_root = false;
-        atomic_store_explicit(&r->cancellable, false, memory_order_relaxed);
-        atomic_store_explicit(&r->interrupted, 0, memory_order_relaxed);
-        atomic_store_explicit(&r->refs, 1, memory_order_release);
-    }
-    return r;
-}
-
-static void give_back(struct cvfs_request *r)
-{
-    struct cvfs_channel *c = &r->fs->channel;
-    bool cool = false;
-    if (r->warm) {
-        pthread_mutex_lock(&c->lock);
-        cool = c->warm_idle >= CVFS_WARM_MAX;
-        pthread_mutex_unlock(&c->lock);
-    }
-    if (cool && madvise(r->slot, c->slot_bytes, MADV_REMOVE) == 0)
-        r->warm = false;
-    pthread_mutex_lock(&c->lock);
-    c->idle[c->idle_count++] = (uint32_t)(r - c->requests);
-    c->warm_idle += r->warm;
-    pthread_cond_signal(&c->freed);
-    pthread_mutex_unlock(&c->lock);
-}
-
-void cvfs_request_unref(struct cvfs_request *r)
-{
-    if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) == 1)
-        give_back(r);
-}
-
-bool cvfs_request_ref_unique(struct cvfs_request *r, uint64_t unique)
-{
-    uint32_t refs = atomic_load(&r->refs);
-    do
-        if (refs == 0)
-            return false;
-    while (!atomic_compare_exchange_weak(&r->refs, &refs, refs + 1));
-    if (atomic_load(&r->unique) == unique)
-        return true;
-    cvfs_request_unref(r);
-    return false;
-}
-
 /* ---- threads ----------------------------------------------------------------------------------------------------------- */
 
 /* Nothing more will come. */

@@ -5,10 +5,11 @@
  *      cvfs.c            starting, stopping
  *      cvfs_init.c       FUSE_INIT: which features, from an allow-list
  *      cvfs_channel.c    the descriptor: threads, slots
- *      cvfs_interrupt.c  requests whose caller does not want to wait any more
  *      cvfs_ops.c        opcode -> handler; checks what arrives
- *      cvfs_reply.c      answers; attributes as the kernel has them
  *      cvfs_ops_*.c      the handlers: names, inodes, files, directories
+ *      cvfs_interrupt.c  requests whose caller does not want to wait any more
+ *      cvfs_reply.c      answers; attributes as the kernel has them
+ *      cvfs_request.c    requests: taken, handed to the library, given back
  *      cvfs_handle.c     open files and directories by number
  *      cvfs_node.c       what is known of inodes that are or were open: may the kernel keep its pages?
  *      cvfs_dir.c        an open directory: pages, cookies
@@ -145,10 +146,15 @@ int cvfs_channel_init(struct cvfs *fs);
 int cvfs_channel_start(struct cvfs *fs);
 void cvfs_channel_stop(struct cvfs *fs); /* threads end, then every request has been answered */
 void cvfs_channel_fini(struct cvfs *fs);
+
+/* ---- cvfs_request.c ------------------------------------------------------------------------------------------------ */
+
 struct cvfs_request *cvfs_request_take(struct cvfs *fs); /* waits; NULL: stopping */
 void cvfs_request_unref(struct cvfs_request *r);
 /* A reference, if it is under way and is this one. */
 bool cvfs_request_ref_unique(struct cvfs_request *r, uint64_t unique);
+/* Fill r->q.caller and what every call has, and hand r->q to the library; then(r) runs with the result, on its thread. */
+void cvfs_submit(struct cvfs_request *r, void (*then)(struct cvfs_request *r));
 
 /* ---- cvfs_init.c --------------------------------------------------------------------------------------------------- */
 
@@ -167,9 +173,6 @@ void cvfs_cancel_all(struct cvfs *fs);
 
 /* A request of n bytes has arrived in the slot. */
 void cvfs_dispatch(struct cvfs_request *r, size_t n);
-
-/* Fill r->q.caller and what every call has, and hand r->q to the library; then(r) runs with the result, on its thread. */
-void cvfs_submit(struct cvfs_request *r, void (*then)(struct cvfs_request *r));
 
 static inline uint64_t cvfs_inode_of(const struct cvfs *fs, uint64_t node)
 {

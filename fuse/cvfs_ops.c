@@ -75,41 +75,6 @@ void cvfs_dispatch(struct cvfs_request *r, size_t n)
         r->op->run(r);
 }
 
-static void on_done(struct curvine_request *q)
-{
-    struct cvfs_request *r = q->user;
-    r->then(r);
-}
-
-static void fill_caller(struct cvfs_request *r)
-{
-    const struct fuse_in_header *in = r->in;
-    r->caller = (struct curvine_caller){.uid = in->uid, .gid = in->gid, .pid = in->pid, .groups = r->groups};
-    if (r->as_root)
-        r->caller.uid = r->caller.gid = 0;
-    else if (in->uid != 0) /* root needs no groups */
-        r->caller.group_count = cvfs_groups_of(&r->fs->groups, in->pid, in->uid, in->gid, r->groups);
-}
-
-void cvfs_submit(struct cvfs_request *r, void (*then)(struct cvfs_request *r))
-{
-    struct cvfs *fs = r->fs;
-    uint64_t spent_ms = (clock_ns() - r->start_ns) / NS_PER_MS, deadline_ms = fs->options->deadline_ms;
-    bool first = !r->q.done;
-    if (first)
-        fill_caller(r);
-    r->q.caller = &r->caller;
-    r->q.timeout_ms = (uint32_t)(spent_ms < deadline_ms ? deadline_ms - spent_ms : 1);
-    r->q.done = on_done;
-    r->q.user = r;
-    r->then = then;
-    curvine_submit(fs->client, &r->q);
-    /* It may have been answered meanwhile: whoever dispatches still holds a reference, so this is no other request yet.
-     * Later steps are submitted by the library's thread, when cancelling is allowed already. */
-    if (first)
-        atomic_store(&r->cancellable, true);
-}
-
 void cvfs_op_destroy(struct cvfs_request *r)
 {
     cvfs_reply_error(r, 0);
