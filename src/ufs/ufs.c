@@ -2,7 +2,6 @@
 #include "ufs/ufs_impl.h"
 
 #include <assert.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <strings.h>
 
@@ -10,14 +9,6 @@
 #include "base/error.h"
 
 static const struct ufs_ops *const schemes[] = {&ufs_file_ops, &ufs_s3_ops};
-
-static const struct {
-    const char *scheme, *name, *value;
-} param_rows[] = {
-#define UFS_PARAM(scheme, name, value, secret, help) {#scheme, #name, value},
-#include "ufs/ufs_params.def"
-#undef UFS_PARAM
-};
 
 static const char *const verb_names[UFS_VERBS] = {"GET", "HEAD", "PUT", "DELETE", "LIST", "POST"};
 
@@ -29,25 +20,6 @@ const char *ufs_verb_name(enum ufs_verb verb)
 const struct ufs_counters *ufs_counters(const struct ufs *u)
 {
     return &u->counters;
-}
-
-bool ufs_identity_equal(const struct ufs_identity *a, const struct ufs_identity *b)
-{
-    if (a->etag[0] && b->etag[0])
-        return strcmp(a->etag, b->etag) == 0 && a->size == b->size;
-    return a->mtime_ns == b->mtime_ns && a->size == b->size;
-}
-
-const char *ufs_param(const struct ufs *u, const char *name)
-{
-    for (unsigned i = 0; i < u->param_count; i++)
-        if (strcmp(u->params[i].name, name) == 0)
-            return u->params[i].value;
-    for (size_t i = 0; i < array_size(param_rows); i++)
-        if (strcmp(param_rows[i].scheme, u->ops->scheme) == 0 && strcmp(param_rows[i].name, name) == 0)
-            return param_rows[i].value;
-    assert(!"a parameter of ufs_params.def");
-    return "";
 }
 
 static struct ufs *ufs_free(struct ufs *u)
@@ -68,10 +40,7 @@ DEFINE_CLEANUP(struct ufs *, ufs_free)
 static int take_params(struct ufs *u, const struct ufs_param *params, unsigned n, char *message, size_t size)
 {
     for (unsigned i = 0; i < n; i++) {
-        const char *known = NULL;
-        for (size_t k = 0; k < array_size(param_rows); k++)
-            if (strcmp(param_rows[k].scheme, u->ops->scheme) == 0 && strcmp(param_rows[k].name, params[i].name) == 0)
-                known = param_rows[k].name;
+        const char *usual, *known = ufs_param_row(u->ops->scheme, params[i].name, &usual);
         if (!known || u->param_count == UFS_PARAMS_MAX) {
             snprintf(message, size, "%s:// has no parameter '%s'", u->ops->scheme, params[i].name);
             return -EINVAL;
@@ -182,33 +151,6 @@ static void start(struct ufs *u, struct ufs_op *op, void (*done)(struct ufs_op *
     op->more = false;
     op->state = NULL;
     list_push_back(&u->running, &op->link);
-}
-
-void ufs_finish(struct ufs_op *op, int result)
-{
-    struct ufs *u = op->ufs;
-    assert_on_loop(u->loop);
-    list_remove(&op->link);
-    op->state = NULL;
-    op->result = result;
-    if (result < 0) {
-        u->counters.failures++;
-        if (!op->message[0])
-            snprintf(op->message, sizeof(op->message), "%s: %s", u->uri, cv_error_text(result));
-    }
-    bool last = u->closing && list_empty(&u->running);
-    op->done(op);
-    if (last)
-        loop_post(u->loop, &u->close_job);
-}
-
-void ufs_fail(struct ufs_op *op, int result, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vsnprintf(op->message, sizeof(op->message), format, args);
-    va_end(args);
-    ufs_finish(op, result);
 }
 
 void ufs_check(struct ufs *u, struct ufs_op *op, void (*done)(struct ufs_op *))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What an under file system implements, and what the common part gives it. Only for src/ufs. */
+/* What an under file system implements, and what it stands on (ufs_impl.c). Only for src/ufs. */
 #pragma once
 
 #include "ufs/ufs.h"
@@ -42,6 +42,9 @@ struct ufs {
     struct loop_job close_job;
     void *impl;
 };
+
+/* The name of a parameter of this scheme as ufs_params.def has it, and its default. NULL: there is none. */
+const char *ufs_param_row(const char *scheme, const char *name, const char **ret_default);
 
 /* The value of a parameter of ufs_params.def: given, or its default. */
 const char *ufs_param(const struct ufs *u, const char *name);
