@@ -49,6 +49,14 @@ static int own_workers(struct own *o)
     return r < 0 ? r : master_workers_map(o->workers, m.map_version, o->now_ns, &o->answer.workers, &o->texts);
 }
 
+static uint32_t incarnation(const struct own *o)
+{
+    master_core_read_lock(o->n->core);
+    uint32_t is = meta_incarnation(o->n->core->meta);
+    master_core_unlock(o->n->core);
+    return is;
+}
+
 static uint64_t mounts_version(const struct own *o)
 {
     master_core_read_lock(o->n->core);
@@ -77,6 +85,7 @@ static int own_worker_register(struct own *o)
     if (r == 0)
         r = master_workers_register(o->workers, &m, o->now_ns, &o->answer.registered);
     o->answer.registered.mounts_version = mounts_version(o);
+    o->answer.registered.incarnation = incarnation(o);
     if (r == 0)
         master_scribe_poke(o->n->scribe); /* its row */
     return r;

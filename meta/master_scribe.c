@@ -167,6 +167,13 @@ static uint32_t on_place(void *arg, uint64_t inode, uint32_t block, uint64_t nea
     return master_workers_place(s->o.workers, inode, block, near, max, loop_now(s->loop), ret);
 }
 
+/* Of the incarnation that the state is of. */
+static bool on_checked(void *arg, uint64_t worker)
+{
+    struct master_scribe *s = arg;
+    return master_workers_checked(s->o.workers, worker, meta_incarnation(s->core->meta));
+}
+
 /* ---- life --------------------------------------------------------------------------------------------------------- */
 
 int master_scribe_new(struct master_core *core, const struct master_scribe_options *options, struct master_scribe **ret)
@@ -186,8 +193,10 @@ int master_scribe_new(struct master_core *core, const struct master_scribe_optio
     scribe_inner_init(s);
     scribe_role_init(s);
     meta_on_effect(core->meta, on_effect, s);
-    if (s->o.workers)
+    if (s->o.workers) {
         meta_on_place(core->meta, on_place, s);
+        meta_on_checked(core->meta, on_checked);
+    }
     s->applied = s->committed = meta_applied(core->meta);
     core->released_index = s->applied;
     master_digests_note(&s->digests, s->applied, meta_digest(core->meta));

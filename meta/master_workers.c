@@ -29,6 +29,7 @@ struct worker {
     bool in, up, registered; /* registered: with us, in this term */
     bool stored;             /* what its row says is so */
     uint32_t weight;
+    uint32_t checked; /* incarnation in which it has asked about all it holds; 0: none */
     uint64_t heard_ns;
     uint64_t started_ns; /* wall clock, its own */
     uint64_t capacity, used, dirty, damaged_chunks, lost_blocks;
@@ -258,6 +259,7 @@ static int register_one(struct master_workers *w, const struct msg_worker_regist
         log_info("worker %s registered, %u GiB", k->address, weight);
     k->weight = weight;
     k->in = k->up = k->registered = true;
+    k->checked = m->checked;
     k->started_ns = m->started_ns;
     k->heard_ns = now_ns;
     return 0;
@@ -274,10 +276,20 @@ int master_workers_register(struct master_workers *w, const struct msg_worker_re
     int r = register_one(w, m, now_ns);
     if (r == 0) {
         refresh(w, now_ns);
-        *ret = (struct msg_worker_register_answer){(uint32_t)w->o->worker_heartbeat_ms, w->version, 0};
+        *ret = (struct msg_worker_register_answer){.heartbeat_ms = (uint32_t)w->o->worker_heartbeat_ms,
+                                                   .map_version = w->version};
     }
     pthread_mutex_unlock(&w->lock);
     return r;
+}
+
+bool master_workers_checked(struct master_workers *w, uint64_t worker, uint32_t incarnation)
+{
+    pthread_mutex_lock(&w->lock);
+    const struct worker *k = find(w, worker);
+    bool is = !k || !k->in || k->checked >= incarnation;
+    pthread_mutex_unlock(&w->lock);
+    return is;
 }
 
 static void row_of(const struct worker *k, struct master_worker_row *ret)
@@ -397,6 +409,7 @@ static int heartbeat_one(struct worker *k, struct master_workers *w, const struc
     k->dirty = m->dirty_bytes;
     k->damaged_chunks = m->damaged_chunks;
     k->lost_blocks = m->lost_blocks;
+    k->checked = m->checked;
     acknowledge(k, m->dropped);
     return tell_drops(k, texts, &ret->drops);
 }

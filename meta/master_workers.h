@@ -62,6 +62,10 @@ void master_workers_store_again(struct master_workers *w);
 int master_workers_heartbeat(struct master_workers *w, const struct msg_worker_heartbeat *m, uint64_t now_ns,
                              struct msg_worker_heartbeat_answer *ret, struct buf *texts);
 
+/* Whether the worker said, since it registered, that it has asked about all it holds in this incarnation. One that is out, or
+ * not known, is not waited for: what it holds is of an older epoch when it comes back. Any thread. */
+bool master_workers_checked(struct master_workers *w, uint64_t worker, uint32_t incarnation);
+
 /* The map, or when the asker has this version already only its number. Errors: -ENOMEM. */
 int master_workers_map(struct master_workers *w, uint64_t known_version, uint64_t now_ns,
                        struct msg_workers_answer *ret, struct buf *texts);

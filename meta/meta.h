@@ -415,6 +415,9 @@ void meta_on_place(struct meta *m,
                    uint32_t (*place)(void *arg, uint64_t inode, uint32_t block, uint64_t near, uint32_t max,
                                      uint64_t *ret),
                    void *arg);
+/* In a later incarnation: whether a worker has asked about all it holds since that began (blocks_check). A block written
+ * before is granted anew only then: until then -CV_NO_SPACE. Called as place() is, with its argument. [W] */
+void meta_on_checked(struct meta *m, bool (*checked)(void *arg, uint64_t worker));
 
 /* --- following and replay ------------------------------------------------------------------------------------------ */
 

@@ -122,6 +122,7 @@ struct meta {
     void (*effect)(void *arg, const struct meta_effect *e);
     void *effect_arg;
     uint32_t (*place)(void *arg, uint64_t inode, uint32_t block, uint64_t near, uint32_t max, uint64_t *ret);
+    bool (*checked)(void *arg, uint64_t worker); /* NULL: none has to */
     void *place_arg;
     uint64_t installed, prepare_again;
 };

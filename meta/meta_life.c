@@ -331,6 +331,11 @@ void meta_on_place(struct meta *m,
     m->place_arg = arg;
 }
 
+void meta_on_checked(struct meta *m, bool (*checked)(void *arg, uint64_t worker))
+{
+    m->checked = checked;
+}
+
 void meta_stats(const struct meta *m, struct meta_stats *ret)
 {
     *ret = (struct meta_stats){

@@ -100,6 +100,22 @@ static int grant_place(struct grant *g, uint64_t near)
     return 0;
 }
 
+/* A worker may hold newer bytes of a block from the part of the log that was given up, and what tells them from what we know
+ * is the row as it is. So it stays until each worker in it has asked about all it holds. */
+static bool grant_unchecked(const struct grant *g)
+{
+    const struct meta *m = g->u->m;
+    for (uint32_t k = 0; k < g->count && m->checked; k++) {
+        const struct meta_extent *row = &g->blocks[k].row;
+        if (!g->blocks[k].old || g->blocks[k].ours || row->version >= incarnation_base(m->incarnation))
+            continue;
+        for (uint32_t w = 0; w < row->replica_count; w++)
+            if (!m->checked(m->place_arg, row->replicas[w]))
+                return true;
+    }
+    return false;
+}
+
 static void grant_put(struct grant *g, struct handle *h, uint64_t from)
 {
     struct run *u = g->u;
@@ -160,7 +176,7 @@ int op_write_grant(struct run *u)
         g.fresh += !g.blocks[k].ours;
     }
     if (g.fresh) {
-        r = grant_place(&g, msg->near);
+        r = grant_unchecked(&g) ? -CV_NO_SPACE : grant_place(&g, msg->near);
         if (r == 0)
             r = put_reserve(u, g.fresh + 1, PUT_INODE_BYTES + (uint64_t)g.fresh * EXTENT_BYTES);
         if (r < 0)

@@ -56,6 +56,13 @@ static bool given_up(const struct meta *m, uint64_t held, uint64_t known)
     return held > known && held < incarnation_base(m->incarnation);
 }
 
+/* The same of a block that has a row. Its epoch alone does not tell any more once it was raised in our time, by the end of a
+ * session or by a cut; the version is still that of the last grant then. (A grant raises both: it waits, grant_unchecked().) */
+static bool is_given_up(const struct meta *m, const struct rec_held_block *h, const struct meta_extent *row)
+{
+    return given_up(m, h->epoch, row->epoch) || (given_up(m, h->epoch, 0) && given_up(m, h->version, row->version));
+}
+
 static int judge(struct run *u, uint64_t worker, const struct rec_held_block *h, uint8_t *ret)
 {
     const struct meta *m = u->m;
@@ -84,7 +91,7 @@ static int judge(struct run *u, uint64_t worker, const struct rec_held_block *h,
     r = i.flags & INODE_HAS_EXTENTS ? extent_see(u, h->inode, h->index, &row) : -ENOENT;
     if (r == -ENOENT)
         *ret = young && !given_up(m, h->epoch, i.epoch) ? BLOCK_KEEP : BLOCK_DROP;
-    else if (r == 0 && given_up(m, h->epoch, row.epoch))
+    else if (r == 0 && is_given_up(m, h, &row))
         *ret = BLOCK_GIVEN_UP;
     else if (r == 0)
         *ret = young || h->epoch >= row.epoch || keeps(&row, worker) ? BLOCK_KEEP : BLOCK_DROP;

@@ -38,6 +38,8 @@ struct worker_chores {
     int found;
     uint32_t dropped, given_up;
     bool sweeping, asking_blocks;
+    uint32_t sweeping_in; /* incarnation the sweep began in */
+    bool unfinished;      /* something of it could not be done as told */
 
     void (*stopped)(void *arg);
     void *stopped_arg;
@@ -111,6 +113,23 @@ static void ask_sessions(struct worker_chores *c)
 
 /* ---- orphans ---------------------------------------------------------------------------------------------------- */
 
+static void next_page(struct worker_chores *c);
+
+/* A later incarnation has begun since all was asked about: what was given up with the log of the former one must be found
+ * before anybody writes on it, so there are no pauses (the master waits for that with new grants). */
+static bool is_urgent(const struct worker_chores *c)
+{
+    return c->core->incarnation > 1 && c->core->checked < c->core->incarnation;
+}
+
+static void begin_sweep(struct worker_chores *c)
+{
+    c->sweeping = true;
+    c->unfinished = false;
+    c->sweeping_in = c->core->incarnation;
+    c->cursor = (struct block_cursor){0};
+}
+
 static void page_over(struct worker_chores *c, bool go_on)
 {
     c->asking_blocks = false;
@@ -118,7 +137,21 @@ static void page_over(struct worker_chores *c, bool go_on)
         c->sweeping = false;
         c->rest = SWEEP_EVERY;
     }
-    stopped_when_quiet(c);
+    if (c->stopped)
+        stopped_when_quiet(c);
+    else if (c->sweeping && is_urgent(c))
+        next_page(c);
+}
+
+/* There is no page more. */
+static void sweep_over(struct worker_chores *c)
+{
+    if (!c->unfinished && c->core->checked < c->sweeping_in) {
+        c->core->checked = c->sweeping_in;
+        if (c->sweeping_in > 1)
+            log_info("all blocks here were asked about in incarnation %" PRIu32, c->sweeping_in);
+    }
+    page_over(c, false);
 }
 
 static int carry_out(struct worker_chores *c, const struct block_info *b, enum block_verdict verdict)
@@ -149,6 +182,7 @@ static int drop_work(void *arg)
         int r = carry_out(c, &c->page[i], verdict);
         if (r < 0 && r != -ESTALE && r != -CV_BUSY)
             return r;
+        c->unfinished |= r == -CV_BUSY && verdict == BLOCK_GIVEN_UP && !c->page[i].lost;
         c->dropped += r == 0 && verdict == BLOCK_DROP;
         c->given_up += r == 0 && verdict == BLOCK_GIVEN_UP;
     }
@@ -191,7 +225,11 @@ static void page_done(struct io_op *op, int result)
     struct msg_blocks_check q = {.worker = c->core->worker};
     struct buf list = {0};
     c->found = result;
-    if (result <= 0 || c->stopped) {
+    if (result == 0 && !c->stopped) {
+        sweep_over(c);
+        return;
+    }
+    if (result < 0 || c->stopped) {
         page_over(c, false);
         return;
     }
@@ -222,12 +260,18 @@ void worker_chores_beat(struct worker_chores *c)
         return;
     if (c->beats++ % SESSIONS_EVERY == 0 && !c->asking_sessions)
         ask_sessions(c);
-    if (!c->sweeping && (c->rest == 0 || --c->rest == 0)) {
-        c->sweeping = true;
-        c->cursor = (struct block_cursor){0};
-    }
+    if (!c->sweeping && (c->rest == 0 || --c->rest == 0 || is_urgent(c)))
+        begin_sweep(c);
     if (c->sweeping && !c->asking_blocks)
         next_page(c);
+}
+
+void worker_chores_registered(struct worker_chores *c)
+{
+    if (!c->stopped && !c->sweeping && is_urgent(c)) {
+        begin_sweep(c);
+        next_page(c);
+    }
 }
 
 int worker_chores_new(struct loop *loop, struct worker_core *core, struct worker_master *master,

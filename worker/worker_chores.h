@@ -13,6 +13,8 @@ struct worker_chores;
 int worker_chores_new(struct loop *loop, struct worker_core *core, struct worker_master *master,
                       struct worker_metrics *metrics, struct worker_chores **ret);
 
+/* Registered, perhaps with a master of a later incarnation: then everything kept is asked about at once, page after page. */
+void worker_chores_registered(struct worker_chores *c);
 /* A heartbeat was answered. */
 void worker_chores_beat(struct worker_chores *c);
 

@@ -25,6 +25,8 @@ struct worker_core {
     _Atomic uint64_t dirty_bytes;   /* written and nowhere else, by the keeper's last pass; any thread */
     _Atomic uint32_t works;         /* requests on file threads now; any thread */
     _Atomic uint32_t registered;    /* 1: known to the master that leads; any thread */
+    _Atomic uint32_t incarnation;   /* of the master last registered with; 0: none yet; any thread */
+    uint32_t checked;               /* incarnation in which all that is here was asked about; back loop */
 };
 
 /* Count in a block of metrics that may be missing. */

@@ -117,6 +117,12 @@ static void beaten(void *arg)
     worker_chores_beat(w->chores);
 }
 
+static void registered(void *arg)
+{
+    struct worker *w = arg;
+    worker_chores_registered(w->chores);
+}
+
 static int make_back(struct worker *w)
 {
     struct loop_options lo = {.name = "back", .backend = backend(w->config.cluster), .file_threads = BACK_FILE_THREADS};
@@ -132,6 +138,7 @@ static int make_back(struct worker *w)
         .advertise = w->advertise,
         .socket = w->socket,
         .mounts_changed = mounts_changed,
+        .registered = registered,
         .beaten = beaten,
         .arg = w,
     };

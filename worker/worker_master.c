@@ -171,11 +171,14 @@ static void on_registered(struct rpc_call *call, int result, const struct rpc_fr
     m->dropped = 0; /* its own numbers */
     m->lot++;
     m->o.core->registered = 1;
+    m->o.core->incarnation = a.incarnation;
     WORKER_COUNT(m->o.metrics, registrations, 1);
     log_info("registered with the master at %s", rpc_client_address(leader(m)));
     loop_timer_start(m->loop, &m->timer, loop_now(m->loop) + m->heartbeat_ms * NS_PER_MS);
     see_mounts(m, a.mounts_version, true);
     send_waiting(m);
+    if (m->o.registered)
+        m->o.registered(m->o.arg);
 }
 
 /* Register with who leads; when it is not known, as soon as it is. */
@@ -194,6 +197,7 @@ static void seek(struct worker_master *m)
         .boot = text_of(m->boot),
         .version = text_of(CV_VERSION),
         .started_ns = m->started_ns,
+        .checked = m->o.core->checked,
     };
     if (rec_worker_dir_append(&dirs, &dir) == 0)
         r.dirs = wire_list_of(&dirs, 1);
@@ -301,6 +305,7 @@ static void beat(struct worker_master *m)
         .filled_bytes = c->filled_bytes,
         .served_bytes = c->served_bytes,
         .written_bytes = c->written_bytes,
+        .checked = c->checked,
     };
     if (rec_worker_dir_append(&dirs, &dir) == 0)
         h.dirs = wire_list_of(&dirs, 1);

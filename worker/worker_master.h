@@ -24,7 +24,8 @@ struct worker_master_options {
     const char *advertise, *socket; /* what others are told */
     /* The mounts changed, or a leader was found: both versions as it says. */
     void (*mounts_changed)(void *arg, uint64_t mounts_version);
-    void (*beaten)(void *arg); /* a heartbeat was answered */
+    void (*registered)(void *arg); /* with a master that leads */
+    void (*beaten)(void *arg);     /* a heartbeat was answered */
     void *arg;
 };
 

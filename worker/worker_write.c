@@ -98,6 +98,13 @@ static int find_data(struct worker_request *q, const struct msg_block_write *m)
     return 0;
 }
 
+/* Under a grant of an earlier incarnation: all sessions of that have ended, whoever still writes has not heard. */
+static bool is_of_former_life(const struct worker_request *q)
+{
+    uint32_t incarnation = q->net->core->incarnation;
+    return incarnation > 1 && q->block.epoch < (incarnation - 1ull) * INCARNATION_STEP;
+}
+
 void worker_write_begin(struct worker_request *q)
 {
     struct msg_block_write m;
@@ -113,6 +120,8 @@ void worker_write_begin(struct worker_request *q)
     if (r == 0 && (q->block.epoch == 0 || q->length == 0 || q->offset >= q->block.block_bytes ||
                    q->length > q->block.block_bytes - q->offset))
         r = -EINVAL;
+    if (r == 0 && is_of_former_life(q))
+        r = -CV_STALE_EPOCH;
     if (r < 0)
         return end(q, r);
     worker_request_work(q, write_work, written);

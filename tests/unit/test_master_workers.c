@@ -288,3 +288,27 @@ TEST(workers_rows_are_stored_when_they_say_something_else)
     buf_fini(&texts);
     master_workers_free(w);
 }
+
+TEST(workers_that_have_not_asked_about_what_they_hold_are_waited_for_unless_they_are_out)
+{
+    struct master_workers *w = workers_new();
+    struct buf texts = {0}, dirs = {0};
+    struct msg_worker_heartbeat_answer a;
+    add(w, 1, "a:1", 100 * GIB, SECOND);
+    ck_assert(!master_workers_checked(w, 1, 2));
+    ck_assert(master_workers_checked(w, 2, 2)); /* not known */
+    struct msg_worker_heartbeat m = {.worker = 1, .dirs = one_dir(&dirs, 100 * GIB, 0, ""), .checked = 1};
+    ck_assert_int_eq(master_workers_heartbeat(w, &m, 2 * SECOND, &a, &texts), 0);
+    ck_assert(!master_workers_checked(w, 1, 2));
+    m.checked = 2;
+    ck_assert_int_eq(master_workers_heartbeat(w, &m, 3 * SECOND, &a, &texts), 0);
+    ck_assert(master_workers_checked(w, 1, 2));
+    add(w, 1, "a:1", 100 * GIB, 4 * SECOND); /* a process that has just begun */
+    ck_assert(!master_workers_checked(w, 1, 2));
+    struct master_workers_stats s;
+    master_workers_get_stats(w, 4 * SECOND + 3600 * SECOND, &s); /* out by now */
+    ck_assert(master_workers_checked(w, 1, 2));
+    buf_fini(&dirs);
+    buf_fini(&texts);
+    master_workers_free(w);
+}

@@ -610,3 +610,45 @@ TEST(meta_import_blocks_of_grants_that_were_given_up_are_told_at_once)
     ck_assert_uint_eq(verdict(901, INCARNATION_STEP / 2, 0, 7, 7), BLOCK_DROP); /* a file that was given up */
     rig_fini(&g);
 }
+
+static bool all_checked;
+
+static bool is_checked(void *arg, uint64_t worker)
+{
+    ck_assert_uint_eq(worker, 901);
+    return all_checked;
+}
+
+TEST(meta_import_what_was_given_up_is_known_until_workers_have_asked)
+{
+    uint64_t top = start(MOUNT_WRITABLE);
+    meta_on_place(g.m, place, NULL);
+    meta_on_checked(g.m, is_checked);
+    ck_assert_int_eq(import_one(top, file("f", 100u << 20, "e")), 0);
+    uint64_t f = inode_of(top, "f");
+    ck_assert_int_eq(SEND(&g, open, .inode = f, .flags = O_RDWR), 0);
+    uint64_t h = g.q.answer.open.handle;
+    ck_assert_int_eq(SEND(&g, write_grant, .inode = f, .handle = h, .first_block = 1, .count = 1), 0);
+    rig_commit(&g); /* nobody has to ask in the first incarnation */
+    ck_assert_int_eq(rig_inner(&g, META_OP_incarnation, 2), 0);
+    rig_commit(&g);
+
+    /* A cut in our time raises the epoch of the row; what a lost grant wrote is still told by its version. */
+    ck_assert_int_eq(SEND(&g, setattr, .inode = f, .handle = h, .valid = SETATTR_SIZE, .size = 70u << 20), 0);
+    rig_commit(&g);
+    ck_assert_uint_eq(verdict(901, f, 1, 7, 7), BLOCK_GIVEN_UP);
+    ck_assert_uint_eq(verdict(901, f, 1, 2, 2), BLOCK_KEEP);
+
+    /* A grant would raise that, too: it waits, one of a block that nobody has does not. */
+    ck_assert_int_eq(SEND(&g, write_grant, .inode = f, .handle = h, .first_block = 1, .count = 1), -CV_NO_SPACE);
+    ck_assert_int_eq(SEND(&g, write_grant, .inode = f, .handle = h, .first_block = 0, .count = 1), 0);
+    all_checked = true;
+    ck_assert_int_eq(SEND(&g, write_grant, .inode = f, .handle = h, .first_block = 1, .count = 1), 0);
+    rec_for_each (extent, e, &g.q.answer.write_grant.layout.extents)
+        ck_assert_uint_gt(e.version, INCARNATION_STEP);
+    rig_commit(&g);
+    all_checked = false; /* of our time now: nothing has to be asked */
+    ck_assert_int_eq(SEND(&g, setattr, .inode = f, .handle = h, .valid = SETATTR_SIZE, .size = 69u << 20), 0);
+    ck_assert_int_eq(SEND(&g, write_grant, .inode = f, .handle = h, .first_block = 1, .count = 1), 0);
+    rig_fini(&g);
+}

@@ -107,6 +107,40 @@ static uint64_t put_and_boot(struct peer *p, const struct rec_block *b)
     return m.boot;
 }
 
+static int put_one(struct peer *p, const struct rec_block *b)
+{
+    struct msg_block_write q = {.block = *b, .crc = crc32c(0, "x", 1)};
+    struct answer a = ask(p, MSG_block_write, msg_block_write_desc(), &q, "x", 1);
+    int r = a.result;
+    answer_free(&a);
+    return r;
+}
+
+TEST(worker_asks_about_all_it_holds_when_another_incarnation_begins_and_takes_no_writes_of_the_former)
+{
+    struct rig g;
+    struct peer p;
+    rig_begin(&g, "256MiB", "");
+    peer_begin(&p, g.socket, 0);
+    struct rec_block kept = written_block(7, 20, 0), lost = written_block(8, 30, 0);
+    ck_ok(put_one(&p, &kept));
+    ck_ok(put_one(&p, &lost));
+    ck_assert_uint_lt(g.master.checked, 2);
+    g.master.given_up = 8;
+    g.master.incarnation = 2;
+    g.master.register_again = true;
+    until(g.master.checked == 2);
+    until(rig_metric(&g, "given_up_total") == 1);
+    ck_assert_int_eq(put_one(&p, &kept), -CV_STALE_EPOCH); /* its session has ended */
+    kept.version = kept.epoch = INCARNATION_STEP + 5;
+    kept.valid_length = 1;
+    ck_ok(put_one(&p, &kept));
+    lost.version = lost.epoch = INCARNATION_STEP + 5;
+    ck_assert_int_eq(put_one(&p, &lost), -CV_DATA_DAMAGED);
+    peer_end(&p);
+    rig_end(&g);
+}
+
 TEST(worker_does_not_promise_to_sync_what_was_written_before_its_host_restarted)
 {
     static const uint8_t other_boot[16] = {1, 2, 3};

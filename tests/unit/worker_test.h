@@ -46,8 +46,9 @@ struct fake_master {
     _Atomic bool register_again;
     struct rec_worker_drop drop; /* told while drop.sequence > dropped */
     _Atomic bool has_drop;
-    _Atomic uint64_t orphan;
-    _Atomic uint64_t truncated_base; /* added to the version of origins */
+    _Atomic uint64_t orphan, given_up;     /* inodes: of blocks_check */
+    _Atomic uint32_t incarnation, checked; /* told at registering; by heartbeats */
+    _Atomic uint64_t truncated_base;       /* added to the version of origins */
 };
 
 static inline void master_origin(struct fake_master *m, struct rpc_request *q)
@@ -85,6 +86,7 @@ static inline void master_beat(struct fake_master *m, struct rpc_request *q)
     ck_ok(msg_worker_heartbeat_decode(q->body, q->header.body_len, &h));
     m->beats++;
     m->dropped = h.dropped;
+    m->checked = h.checked;
     m->register_again = false;
     if (m->has_drop && m->drop.sequence > h.dropped) {
         rec_worker_drop_append(&drops, &m->drop);
@@ -114,7 +116,7 @@ static inline void master_blocks(struct fake_master *m, struct rpc_request *q)
     uint32_t n = 0;
     ck_ok(msg_blocks_check_decode(q->body, q->header.body_len, &c));
     rec_for_each (held_block, b, &c.blocks) {
-        verdicts[n++] = b.inode == m->orphan;
+        verdicts[n++] = b.inode == m->given_up ? BLOCK_GIVEN_UP : b.inode == m->orphan ? BLOCK_DROP : BLOCK_KEEP;
     }
     struct msg_blocks_check_answer a = {.verdicts = {(const char *)verdicts, n}};
     m->sweeps++;
@@ -135,7 +137,8 @@ static inline void master_request(struct rpc_request *q, void *user)
     }
     switch (q->header.type) {
     case MSG_worker_register: {
-        struct msg_worker_register_answer a = {.heartbeat_ms = 20, .mounts_version = m->mounts_version};
+        struct msg_worker_register_answer a = {
+            .heartbeat_ms = 20, .mounts_version = m->mounts_version, .incarnation = m->incarnation};
         m->registered++;
         rpc_answer(q, 0, 0, msg_worker_register_answer_desc(), &a);
         break;
