@@ -238,7 +238,9 @@ void client_commit_wait(struct client_io *io, uint64_t closing, void (*resume)(s
 enum flush_state { FLUSH_DRAIN, FLUSH_SYNC, FLUSH_COMMIT, FLUSH_COMMITTED, FLUSH_DURABLE, FLUSH_CLOSE };
 
 struct client_sync {
-    struct client_io *io;
+    struct client_io *io; /* who waits for it; NULL: not any more, it goes on */
+    struct client_inode *in;
+    uint64_t deadline_ns;
     unsigned count, outstanding;
     struct sync_call {
         struct rpc_call rpc;
@@ -255,7 +257,7 @@ static void sync_send(struct sync_call *s);
 static void sync_ended(struct client_sync *y)
 {
     struct client_io *io = y->io;
-    struct client_inode *in = io->inode;
+    struct client_inode *in = y->in;
     if (--y->outstanding)
         return;
     for (unsigned i = 0; i < y->count; i++) {
@@ -263,7 +265,7 @@ static void sync_ended(struct client_sync *y)
         struct client_touched *t = client_touched_find(in, s->worker);
         if (s->result == 0)
             continue;
-        if (!io->error)
+        if (io && !io->error)
             io->error = s->result;
         if (s->result == -CV_WRITES_LOST) { /* what has been written since is of another boot */
             client_error(in, s->result);
@@ -273,10 +275,12 @@ static void sync_ended(struct client_sync *y)
         t->unsynced = true;
     }
     free(y);
-    io->sync = NULL;
-    in->syncing = false;
+    in->sync = NULL;
     in->ios++;
-    flush_go(io);
+    if (io) {
+        io->sync = NULL;
+        flush_go(io);
+    }
     client_io_wake(&in->sync_waiting);
     in->ios--;
     client_inode_put(in);
@@ -285,10 +289,11 @@ static void sync_ended(struct client_sync *y)
 static void on_sync(struct rpc_call *call, int result, const struct rpc_frame *f)
 {
     struct sync_call *s = container_of(call, struct sync_call, rpc);
-    struct client_io *io = s->sync->io;
-    if (client_worker_error(result) && clock_ns() < io->deadline_ns && !io->error) {
-        client_map_refresh(io->cv);
-        loop_timer_start(io->cv->loop, &s->timer, clock_ns() + SYNC_AGAIN_MS * NS_PER_MS);
+    const struct client_sync *y = s->sync;
+    struct curvine *cv = y->in->cv;
+    if (client_worker_error(result) && clock_ns() < y->deadline_ns && cv->state != CLIENT_CLOSING) {
+        client_map_refresh(cv);
+        loop_timer_start(cv->loop, &s->timer, clock_ns() + SYNC_AGAIN_MS * NS_PER_MS);
         return;
     }
     s->result = result;
@@ -302,17 +307,17 @@ static void on_sync_timer(struct loop_timer *timer)
 
 static void sync_send(struct sync_call *s)
 {
-    struct client_io *io = s->sync->io;
-    struct client_worker *w = client_worker_find(io->cv, s->worker);
+    struct client_inode *in = s->sync->in;
+    struct client_worker *w = client_worker_find(in->cv, s->worker);
     struct rpc_client *conn = w ? client_worker_conn(w, false) : NULL;
     if (!conn) {
         s->result = -CV_NO_WORKER;
         sync_ended(s->sync);
         return;
     }
-    struct msg_block_sync m = {.inode = io->inode->inode, .boot = s->boot};
+    struct msg_block_sync m = {.inode = in->inode, .boot = s->boot};
     s->rpc.done = on_sync;
-    rpc_client_call(conn, &s->rpc, MSG_block_sync, msg_block_sync_desc(), &m, io->deadline_ns);
+    rpc_client_call(conn, &s->rpc, MSG_block_sync, msg_block_sync_desc(), &m, s->sync->deadline_ns);
 }
 
 static unsigned unsynced(const struct client_inode *in)
@@ -334,9 +339,10 @@ static void sync_start(struct client_io *io)
         flush_go(io);
         return;
     }
-    io->sync = y;
-    in->syncing = true;
+    io->sync = in->sync = y;
     y->io = io;
+    y->in = in;
+    y->deadline_ns = io->deadline_ns;
     for (unsigned i = 0; i < in->touched_count; i++) {
         if (!in->touched[i].unsynced)
             continue;
@@ -353,15 +359,23 @@ static void sync_start(struct client_io *io)
     sync_ended(y);
 }
 
+/* Waits for a majority. */
+struct client_durable {
+    struct client_master_call call;
+    struct client_io *io; /* as in struct client_sync */
+    struct client_inode *in;
+};
+
 static void on_durable(struct client_master_call *m, int result)
 {
-    struct client_io *io = m->user;
-    struct client_inode *in = io->inode;
+    struct client_durable *d = m->user;
+    struct client_io *io = d->io;
+    struct client_inode *in = d->in;
     struct msg_sync_answer a;
     if (result == 0)
         result = msg_sync_answer_decode(m->answer.p, m->answer.n, &a);
     if (result == 0)
-        client_acks_told(io->cv, a.early, a.generation, 0);
+        client_acks_told(in->cv, a.early, a.generation, 0);
     if (result == 0 && in->unsure) {
         result = -CV_ACK_LOST;
         in->unsure = false;
@@ -369,19 +383,24 @@ static void on_durable(struct client_master_call *m, int result)
     }
     in->unsynced |= result != 0;
     client_master_call_fini(m);
-    free(m);
-    if (!io->error)
-        io->error = result;
-    io->state = FLUSH_DURABLE + 1;
-    flush_go(io);
+    free(d);
+    if (io) {
+        io->durable = NULL;
+        if (!io->error)
+            io->error = result;
+        io->state = FLUSH_DURABLE + 1;
+        flush_go(io);
+    }
+    in->ios--;
+    client_inode_put(in);
 }
 
 /* The master answers before a majority has what it did: wait until one has all of this file, its name included. */
 static void wait_durable(struct client_io *io)
 {
     struct client_inode *in = io->inode;
-    struct client_master_call *m = calloc(1, sizeof(*m));
-    if (!m) {
+    struct client_durable *d = calloc(1, sizeof(*d));
+    if (!d) {
         io->error = -ENOMEM;
         io->state = FLUSH_CLOSE;
         flush_go(io);
@@ -389,9 +408,36 @@ static void wait_durable(struct client_io *io)
     }
     struct msg_sync q = {.inode = in->inode};
     client_head(in, &q.head);
-    m->user = io;
+    d->call.user = d;
+    d->io = io;
+    d->in = in;
+    io->durable = d;
     in->unsynced = false;
-    client_master_call(io->cv, m, MSG_sync, false, false, msg_sync_desc(), &q, io->deadline_ns, on_durable);
+    in->ios++;
+    client_master_call(io->cv, &d->call, MSG_sync, false, false, msg_sync_desc(), &q, io->deadline_ns, on_durable);
+}
+
+/* What is under way to disks and masters goes on without it. */
+void client_flush_leave(struct client_io *io)
+{
+    if (io->sync)
+        io->sync->io = NULL;
+    else if (io->durable)
+        io->durable->io = NULL;
+    else
+        return;
+    io->sync = NULL;
+    io->durable = NULL;
+    flush_go(io);
+}
+
+/* At the end: one that nobody waits for may be pausing between two attempts. */
+void client_sync_forget(struct client_inode *in)
+{
+    struct client_sync *y = take(in->sync);
+    for (unsigned i = 0; y && i < y->count; i++)
+        loop_timer_stop(in->cv->loop, &y->calls[i].timer);
+    free(y);
 }
 
 static void on_closed(struct client_master_call *m, int result)
@@ -461,9 +507,9 @@ static void flush_go(struct client_io *io)
             }
             continue;
         case FLUSH_SYNC:
-            if (op != CURVINE_FSYNC || (!in->syncing && !unsynced(in)))
+            if (op != CURVINE_FSYNC || (!in->sync && !unsynced(in)))
                 continue;
-            if (in->syncing) {
+            if (in->sync) {
                 client_io_wait(io, &in->sync_waiting, flush_go);
                 return;
             }

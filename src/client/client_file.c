@@ -225,6 +225,8 @@ static void io_give_up(struct client_io *io, int error)
         io->resume(io);
     } else if (io->request->op == CURVINE_WRITE)
         client_write_cancel(io);
+    else
+        client_flush_leave(io);
 }
 
 static void on_io_deadline(struct loop_timer *timer)
@@ -331,6 +333,7 @@ void client_content_fini(struct curvine *cv)
             struct client_inode *in = list_entry(e, struct client_inode, link);
             while (!list_empty(&in->open_files))
                 client_file_free(list_entry(in->open_files.next, struct curvine_file, link));
+            client_sync_forget(in);
             client_chunks_forget(in);
             client_inode_put(in);
         }

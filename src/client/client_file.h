@@ -155,7 +155,8 @@ struct client_io {
     bool expired, marked;
     bool exact; /* READ: nothing with it that was not asked for: some of that is damaged */
     int error;
-    struct client_sync *sync;
+    struct client_sync *sync;       /* FSYNC waits for it */
+    struct client_durable *durable; /* or for this */
 };
 static_assert(sizeof(struct client_io) <= sizeof(((struct curvine_request *)0)->reserved), "reserved is too small");
 
@@ -272,7 +273,7 @@ struct client_inode {
     struct list sync_waiting;   /* client_io: until nobody else syncs */
     struct list truncates;      /* client_call: until everything is written and committed */
     struct client_call *truncating;
-    bool syncing;
+    struct client_sync *sync; /* one at a time */
     bool size_dirty, inline_dirty;
     uint64_t dirty_generation, committed_generation, commit_generation, dirty_since_ns;
     uint64_t closed_handle; /* by the commit in flight */
@@ -452,6 +453,8 @@ bool client_write_idle(const struct client_inode *in, uint64_t before); /* nothi
 void client_convert(struct client_inode *in, uint64_t deadline_ns);     /* the inline content goes to block 0 */
 void client_flush(struct client_io *io);                                /* FLUSH, FSYNC, RELEASE */
 /* Until everything written so far is known to the master. closing: a handle that may be closed with it, or 0. */
+void client_flush_leave(struct client_io *io); /* FSYNC: do not wait any longer. io may be gone */
+void client_sync_forget(struct client_inode *in);
 void client_commit_wait(struct client_io *io, uint64_t closing, void (*resume)(struct client_io *));
 void client_dirty(struct client_inode *in);          /* something was written */
 void client_drained(struct client_inode *in);        /* a write, conversion or commit has ended */

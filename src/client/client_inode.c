@@ -66,7 +66,7 @@ struct client_inode *client_inode_get(struct curvine *cv, uint64_t inode)
 
 void client_inode_put(struct client_inode *in)
 {
-    if (in->files || in->ios || in->layout_call || in->grant_call || in->commit_call || in->syncing || in->truncating ||
+    if (in->files || in->ios || in->layout_call || in->grant_call || in->commit_call || in->sync || in->truncating ||
         !list_empty(&in->pieces) || !list_empty(&in->truncates))
         return;
     for (uint32_t i = 0; i < in->block_count; i++)

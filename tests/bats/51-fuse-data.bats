@@ -237,6 +237,35 @@ second" ]
     cmp "$BATS_TEST_TMPDIR/a" b
 }
 
+@test "an fsync that is interrupted while a worker is silent ends; one that follows makes up for it" {
+    local worker
+    worker=$(cv local status --dir "$CLUSTER" -o json | jq -r '.[] | select(.daemon == "cv-worker") | .pid')
+    python3 - "$worker" <<'PY'
+import os, signal, sys, time
+class Enough(Exception):
+    pass
+def enough(*_):
+    raise Enough
+signal.signal(signal.SIGALRM, enough)
+fd = os.open("f", os.O_RDWR | os.O_CREAT, 0o600)
+os.write(fd, b"x" * 1000000)
+os.kill(int(sys.argv[1]), signal.SIGSTOP)
+try:
+    start = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        os.fsync(fd)
+        sys.exit("fsync returned though the worker is stopped")
+    except Enough:
+        pass
+    took = time.monotonic() - start
+finally:
+    os.kill(int(sys.argv[1]), signal.SIGCONT)
+os.fsync(fd)
+assert took < 4, took
+PY
+}
+
 @test "what another mount wrote over a file of the same size is seen by the next open" {
     local other=$CLUSTER/other
     mkdir "$other"

@@ -73,6 +73,8 @@ struct rig_worker {
     _Atomic int trouble[0x40], error[0x40]; /* by the low byte of the message type */
     _Atomic int count[0x40];
     _Atomic bool dead;
+    _Atomic bool hold_sync; /* the next block_sync waits for rig_sync_go() */
+    struct rpc_request *_Atomic held_sync;
     _Atomic uint64_t opened_by; /* session of the last block_open */
     _Atomic uint64_t boot;      /* of its host; 0: it does not say */
     _Atomic bool lends;         /* memory, for what is written */
@@ -289,8 +291,19 @@ static inline int rig_write_go(void *arg)
 static inline void rig_sync(struct rig_worker *w, struct rpc_request *q)
 {
     struct msg_block_sync m;
+    if (atomic_exchange(&w->hold_sync, false)) {
+        w->held_sync = q;
+        return;
+    }
     ck_assert_int_eq(msg_block_sync_decode(q->body, q->header.body_len, &m), 0);
     rpc_answer(q, m.boot && m.boot != atomic_load(&w->boot) ? -CV_WRITES_LOST : 0, 0, NULL, NULL);
+}
+
+static inline int rig_sync_go(void *arg)
+{
+    struct rig_worker *w = arg;
+    rig_sync(w, atomic_exchange(&w->held_sync, NULL));
+    return 0;
 }
 
 static inline void rig_fill_request(struct rig_worker *w, struct rpc_request *q)

@@ -189,6 +189,71 @@ TEST(an_error_that_nobody_was_told_waits_for_who_opens_next)
     end_file(cv, f);
 }
 
+static void fsync_begin(struct flush *y, struct curvine *cv, struct curvine_file *f, uint32_t timeout_ms)
+{
+    *y = (struct flush){.q = {.op = CURVINE_FSYNC, .file = f, .done = on_flushed, .timeout_ms = timeout_ms}};
+    sem_init(&y->done, 0, 0);
+    curvine_submit(cv, &y->q);
+}
+
+TEST(an_fsync_that_is_cancelled_ends_at_once_and_the_sync_goes_on)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    struct flush y, again;
+    struct rig_worker *w = &rig.workers[0];
+    char bytes[10000] = {1};
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    w->hold_sync = true;
+    uint64_t start = clock_ns();
+    fsync_begin(&y, cv, f, 60000);
+    until(w->held_sync);
+    curvine_cancel(cv, &y.q);
+    ck_error(flush_end(&y), -CV_CANCELLED);
+    ck_assert_uint_lt(clock_ns() - start, 20 * NS_PER_S);
+    fsync_begin(&again, cv, f, 60000); /* joins the one under way */
+    loop_call(rig.loop, rig_sync_go, w);
+    ck_ok(flush_end(&again));
+    ck_assert_int_eq(w->count[MSG_block_sync & 0x3f], 1);
+    ck_ok(curvine_fsync(f));
+    ck_assert_int_eq(w->count[MSG_block_sync & 0x3f], 1); /* nothing was left to do */
+
+    /* What it finds is not lost because nobody waited for it. */
+    w->boot = 7;
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    w->boot = 8;
+    w->hold_sync = true;
+    fsync_begin(&y, cv, f, 60000);
+    until(w->held_sync);
+    curvine_cancel(cv, &y.q);
+    ck_error(flush_end(&y), -CV_CANCELLED);
+    loop_call(rig.loop, rig_sync_go, w);
+    ck_error(curvine_fsync(f), -CV_WRITES_LOST);
+    ck_ok(curvine_fsync(f));
+    end_file(cv, f);
+}
+
+TEST(a_handle_is_closed_while_a_sync_nobody_waits_for_is_under_way)
+{
+    rig_start(&rig, 1, 1, true);
+    struct curvine *cv = rig_client(&rig);
+    struct curvine_file *f = rig_open_file(cv, 0, O_RDWR);
+    struct flush y;
+    struct rig_worker *w = &rig.workers[0];
+    char bytes[10000] = {1};
+    ck_assert_int_eq(curvine_pwrite(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+    w->hold_sync = true;
+    fsync_begin(&y, cv, f, 60000);
+    until(w->held_sync);
+    curvine_cancel(cv, &y.q);
+    ck_error(flush_end(&y), -CV_CANCELLED);
+    ck_ok(curvine_file_close(f));
+    curvine_close(cv);
+    loop_call(rig.loop, rig_sync_go, w);
+    rig_stop(&rig);
+}
+
 /* Two flushes; the second one's write came after the commit that fails had left. */
 static void two_flushes(int error, int *first, int *second)
 {
