@@ -21,7 +21,7 @@
  *         return cli_print(cli, out);
  *     }
  *
- * Results go to stdout, in the form asked for (cli/out.h); everything else to stderr. Each line calls those below it:
+ * One thread, but for what works in a crew (cli/crew.h). Results go to stdout, in the form asked for (cli/out.h); everything else to stderr. Each line calls those below it:
  *
  *      cv.c            main: which command, and its function
  *      cmd_*.c         the commands, one file each, or one for those that share much

@@ -4,6 +4,8 @@
  * last entries. Now and then the leader proposes one of its own as an entry of the log (raft.md 6.5); who has another
  * value for the same index has another state, and must not go on.
  *
+ * Owner: the scribe.
+ *
  *      payload, 24 bytes, little-endian: u32 version (1), u32 0, u64 log index, u64 digest of the state there
  */
 #pragma once

@@ -2,7 +2,7 @@
 /*
  * What the namespace looks like on disk and in the log: the tables of the metadata database, row keys and row values (in
  * the log they stand in a redo record: meta_redo.h). Exact: an unknown version, table or presence bit is
- * -CV_FORMAT_TOO_NEW, a cut or trailing byte -CV_BAD_FORMAT; neither is ever skipped over.
+ * -CV_FORMAT_TOO_NEW, a cut or trailing byte -CV_BAD_FORMAT; neither is ever skipped over. No state: any thread.
  *
  * Notation: u8, u16, u32, u64 little-endian in values, big-endian in keys (be), so that bytewise order is numeric
  * order. v = varint: 7 bits a byte, low bits first, at most 10 bytes, shortest form only. z = varint of a signed

@@ -2,7 +2,7 @@
 /*
  * The redo record: the payload of one log entry, one batch of operations as the rows they result in. As exact as the rows
  * (meta_format.h, where the notation is): an unknown version, kind, table or flag is -CV_FORMAT_TOO_NEW, a cut or trailing
- * byte -CV_BAD_FORMAT; neither is ever skipped over.
+ * byte -CV_BAD_FORMAT; neither is ever skipped over. No state: any thread.
  *
  *      header   REDO_HEADER_SIZE bytes, fixed (below)
  *      ops      op count x { kind u8, uid v, session v, inode v, other v, extra v }       for people, audit and effects

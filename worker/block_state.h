@@ -87,7 +87,7 @@ struct block {
     uint32_t entry_offset;         /* packed: in the segment */
     uint32_t next_offset;          /* where the last read ended */
     uint32_t refs, readers, writers;
-    uint32_t calm; /* calls of block_store_seal_calm() since the last write */
+    uint32_t calm; /* looks for calm blocks (seal_calm()) since the last write */
     bool exists;   /* has a row */
     bool loading, busy, packed, pinned, lost;
     bool unsaved; /* length or torn are newer than the row's */

@@ -7,8 +7,8 @@
  * be worked on by any thread, but taking and answering them happens on the loop: come back with loop_post() of the job
  * inside the request. Every request is answered, also when nobody waits any more (the answer is dropped).
  *
- * Bounds: connections, requests in flight per connection (above it the connection is not read on), send queue. Several
- * servers on several loops may listen on the same address: rpc_server_add() hands connections over.
+ * Bounds: connections, requests in flight per connection (above it the connection is not read on), send queue. One
+ * listener may serve several loops: rpc_server_share() hands connections over.
  */
 #pragma once
 
