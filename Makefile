@@ -159,7 +159,7 @@ $(O)/bench/%: $(O)/obj/tests/bench/%.o $(libs)
 unit_sources := $(if $(filter thread,$(SAN))$(PURE),$(shell grep -L 'not for the thread sanitizer' tests/unit/test_*.c),\
     $(wildcard tests/unit/test_*.c))
 unit_tests := $(patsubst tests/unit/%.c,$(O)/test/%,$(unit_sources))
-.PHONY: check unit san bats accept accept-short fuzz layers
+.PHONY: check unit san bats accept accept-short fuzz layers circles
 unit: $(if $(T),$(O)/test/test_$(T),$(unit_tests)) ## unit tests (SAN=address,undefined or SAN=thread: under sanitizers; T=name: one file)
 	@tests/run-unit $(if $(T),$(O)/test/test_$(T),$(unit_tests))
 
@@ -172,9 +172,10 @@ $(O)/test/%: $(O)/obj/tests/unit/%.o $(O)/obj/tests/unit/unit.o $(libs)
 include tests/sim/sim.mk
 
 # The programs first, then side by side: bats, which mostly waits, and with what it leaves of the cores the rest.
-check: deps ## everything a change must pass: layers, unit tests, sanitizers, bats (under 10 minutes on two cores)
+check: deps ## everything a change must pass: layers, circles, unit tests, sanitizers, bats (under 10 minutes on two cores)
 	@$(MAKE) --no-print-directory layers
 	@$(on_all_cores) WERROR=1 all tools bench-build
+	@$(MAKE) --no-print-directory WERROR=1 circles
 	@tests/side-by-side '$(on_all_cores) WERROR=1 bats' 'nice $(on_all_cores) WERROR=1 unit sim-check && nice $(on_all_cores) PURE=1 san'
 
 # Whatever -j was said: these run beside one another, and what only waits must not hold a job.
@@ -228,6 +229,9 @@ fresh: ## what the README says, typed on a fresh machine that has git, make and 
 
 layers: ## hold the real includes against tests/layers.txt
 	@tests/check-layers
+
+circles: $(libs) ## hold the calls between object files against tests/circles.txt
+	@tests/check-circles $(O)
 
 # Fuzzing builds everything once more, by clang with coverage and sanitizers, in build/fuzz.
 FUZZ_SECONDS ?= 10

@@ -149,6 +149,12 @@ static inline bool link_has_master(const struct journal_link *l)
     return l->master && rpc_conn_is_open(l->master->conn);
 }
 
+/* Is our disk nearly full, or the master's? Then another node should lead, if one can. */
+static inline bool link_disk_is_low(const struct journal_link *l)
+{
+    return journal_driver_view(l->driver)->disk_low || l->session.unfit == LINK_UNFIT_DISK;
+}
+
 /* ---- journal_link_master.c ---- */
 void link_send_to(struct link_peer *p, uint16_t type, const void *message);
 /* One-way message to the attached master; a failure ends the connection. */
@@ -198,9 +204,6 @@ int link_tell_app(struct journal_link *l);
 void link_lease_gone(struct journal_link *l, bool dead);
 void link_lease_back(struct journal_link *l);
 void link_look_at_leases(struct journal_link *l);
-
-/* Is our disk nearly full, or the master's? Then another node should lead, if one can. */
-bool link_disk_is_low(const struct journal_link *l);
 
 /* ---- journal_link_admin.c ---- */
 void link_on_read(struct journal_link *l, uint64_t context);

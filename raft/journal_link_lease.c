@@ -144,11 +144,6 @@ static void look_at_wish(struct journal_link *l)
 
 /* ---- the master is gone, silent, or says that it cannot lead ---- */
 
-bool link_disk_is_low(const struct journal_link *l)
-{
-    return journal_driver_view(l->driver)->disk_low || l->session.unfit == LINK_UNFIT_DISK;
-}
-
 static bool is_able(const struct journal_link *l)
 {
     const struct link_session *s = &l->session;
