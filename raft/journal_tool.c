@@ -21,11 +21,11 @@ static const struct {
     {"join", tool_format, "--cluster UUID [--incarnation N]", "make an empty log of a member that will be added"},
     {"check", tool_check, "[--json] [--repair-tail [--yes UUID]]",
      "hold every entry and row against their checksums; cut a damaged end that nobody was told of"},
-    {"compare", tool_compare, "DIR DIR...", "which of several logs is the furthest, and where they part"},
+    {"compare", tool_compare, "DIR DIR... [--json]", "which of several logs is the furthest, and where they part"},
     {"dump", tool_dump, "[--from N] [--to N] [--json]", "list the entries of a stopped journal"},
-    {"rejoin", tool_rejoin, "[--incarnation N] [--cluster UUID] [--yes UUID]",
+    {"rejoin", tool_rejoin, "[--incarnation N] [--cluster UUID] [--yes UUID] [--json]",
      "throw this log away and wait to be added as a new member"},
-    {"force-new-cluster", tool_force_new_cluster, "--keep NODE [--yes UUID]",
+    {"force-new-cluster", tool_force_new_cluster, "--keep NODE [--yes UUID] [--json]",
      "quorum is gone for good: go on with this log alone"},
 };
 

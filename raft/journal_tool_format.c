@@ -115,12 +115,26 @@ static int peers_conf(const struct tool *t, struct uuid cluster, struct raft_con
     return 0;
 }
 
+/* What join would make is here. */
+static bool joined_already(const struct tool *t, struct uuid cluster)
+{
+    struct journal_store *s cleanup(journal_store_free_p) = NULL;
+    struct journal_store_options options = {.read_only = true, .no_check = true};
+    char node[17], id[UUID_STRING];
+    if (journal_store_open(t->dir, &options, NULL, &s) < 0 || !tool_waits(t, journal_store_state(s), cluster))
+        return false;
+    printf("%s: node %s of cluster %s, waiting to be added already: nothing was changed\n", t->dir,
+           journal_node_text(journal_store_state(s)->node, node), uuid_format(cluster, id));
+    return true;
+}
+
 int tool_format(struct tool *t)
 {
     bool join = strcmp(t->command, "join") == 0;
     struct journal_format format = {.node = 0};
     if (!t->cluster) {
-        tool_complain(t, "--cluster UUID says which cluster this log belongs to (--cluster new: make one up)");
+        tool_complain(t, "--cluster UUID says which cluster this log belongs to (%s)",
+                      join ? "cv raft status shows it" : "--cluster new: make one up");
         return TOOL_USAGE;
     }
     if (strcmp(t->cluster, "new") == 0 && !join)
@@ -152,6 +166,11 @@ int tool_format(struct tool *t)
     }
     format.incarnation = (uint32_t)t->incarnation;
     r = journal_store_format(t->dir, &format, &why);
+    if (r == -CV_ALREADY_FORMATTED) {
+        if (join && joined_already(t, format.cluster))
+            return TOOL_OK;
+        (void)buf_printf(&why, ". To throw it away and be a new member: cv-journal rejoin");
+    }
     if (r < 0)
         return tool_failed(t, r, &why);
     char node[17], cluster[UUID_STRING];

@@ -33,6 +33,10 @@ void tool_complain(const struct tool *t, const char *format, ...) __attribute__(
 /* Report r, with why if there is more to say. Returns the exit status. */
 int tool_failed(const struct tool *t, int r, const struct buf *why);
 
+/* An empty log of this cluster, and this incarnation if one was said, that never voted: the id it waits to be added by may stay.
+ * (No step of a rejoin is left to be done.) */
+bool tool_waits(const struct tool *t, const struct journal_state *s, struct uuid cluster);
+
 /* What a check found: printed as it comes, or kept for JSON. */
 struct tool_problems {
     const struct tool *tool;

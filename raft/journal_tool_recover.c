@@ -269,20 +269,6 @@ int tool_force_new_cluster(struct tool *t)
 
 /* ---- rejoin ---- */
 
-/* An empty log that never voted, under an id that nobody knows yet, and no step of a rejoin is left to be done. */
-static bool waits_already(const struct tool *t, const struct journal_state *s, struct uuid cluster)
-{
-    static const char *const left[] = {"log.old", "rejoin"};
-    bool clean = true;
-    for (size_t i = 0; i < array_size(left); i++) {
-        char path[4096];
-        int n = snprintf(path, sizeof(path), "%s/%s", t->dir, left[i]);
-        clean = clean && n < (int)sizeof(path) && access(path, F_OK) < 0 && errno == ENOENT;
-    }
-    return clean && s->term == 0 && s->last == 0 && s->first <= 1 && uuid_equal(s->cluster, cluster) &&
-           (t->incarnation == 0 || t->incarnation == s->incarnation);
-}
-
 static void say_waits(const struct tool *t, uint64_t node, struct uuid cluster)
 {
     char text[17], id[UUID_STRING];
@@ -313,7 +299,7 @@ static int say_rejoin(const struct tool *t, struct uuid *cluster, uint64_t *ret_
         const struct journal_state *st = journal_store_state(s);
         if (uuid_is_none(*cluster))
             *cluster = st->cluster;
-        *ret_waits = waits_already(t, st, *cluster) ? st->node : 0;
+        *ret_waits = tool_waits(t, st, *cluster) ? st->node : 0;
         if (*ret_waits)
             return TOOL_OK;
         fprintf(stderr,

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "conf/json.h"
@@ -38,4 +39,17 @@ void tool_problem(void *arg, const char *text)
     }
     (void)buf_printf(&p->json, p->n > 1 ? "," : "");
     (void)json_write_text(&p->json, text);
+}
+
+bool tool_waits(const struct tool *t, const struct journal_state *s, struct uuid cluster)
+{
+    static const char *const left[] = {"log.old", "rejoin"};
+    bool clean = true;
+    for (size_t i = 0; i < array_size(left); i++) {
+        char path[4096];
+        int n = snprintf(path, sizeof(path), "%s/%s", t->dir, left[i]);
+        clean = clean && n < (int)sizeof(path) && access(path, F_OK) < 0 && errno == ENOENT;
+    }
+    return clean && s->term == 0 && s->last == 0 && s->first <= 1 && uuid_equal(s->cluster, cluster) &&
+           (t->incarnation == 0 || t->incarnation == s->incarnation);
 }

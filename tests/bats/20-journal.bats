@@ -86,6 +86,10 @@ proposer() {
     # Options before a command and behind it are the same.
     printf 'journal:\n  dir: %s/d\n' "$PWD" >some.yaml
     run -0 cv-journal --config some.yaml join --cluster $CLUSTER
+    run -0 cv-journal join -d d --cluster $CLUSTER
+    has "waiting to be added already"
+    run -1 cv-journal join -d d --cluster 1f8fad5b-d9cb-469f-a165-70867728950e
+    has "cv-journal rejoin"
     run -0 cv-journal check --config some.yaml
     run -0 cv-journal -d d check
     run -0 cv-journal --config=some.yaml -s journal.port=1 check --json
