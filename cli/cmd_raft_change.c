@@ -184,6 +184,27 @@ static int name_member(struct wanted *w, const char *name, bool gone_is_fine, ui
     return raft_view_fail_name(w->change.view, r, name);
 }
 
+/* A leader's address is what clients are told: said while it is easily mended, not when it leads one day. */
+static int run_and_check(struct wanted *w, const struct raft_step *s)
+{
+    struct raft_change *c = &w->change;
+    char node[17];
+    uint64_t there = 0;
+    int status = raft_change_run(c);
+    if (status != CLI_OK || c->dry_run || !*s->client_address)
+        return status;
+    int r = raft_view_who_serves(c->view, s->client_address, clock_ns() + STARTING_MS * NS_PER_MS, &there);
+    if (r == 0 && there == s->node)
+        return status;
+    raft_node_text(s->node, node);
+    fprintf(stderr,
+            "cv %s: clients will look for the master beside %s at %s, and %s\n"
+            "  try: start cv-master there; if it serves elsewhere: cv raft set-addr %s %s --clients HOST:PORT\n",
+            c->cli->command->name, node, s->client_address, r == 0 ? "another one is there" : "none answers there now",
+            node, s->address);
+    return status;
+}
+
 /* ---- the commands -------------------------------------------------------------------------------------------------------------- */
 
 int cmd_raft_add(struct cli *cli, int argc, char **argv)
@@ -211,7 +232,7 @@ int cmd_raft_add(struct cli *cli, int argc, char **argv)
         return cli_fail(cli, -EEXIST, hint, "%s is member %s's address, and node %s is there now", address, old,
                         raft_node_text(w.change.steps[0].node, now));
     }
-    return raft_change_run(&w.change);
+    return run_and_check(&w, &w.change.steps[0]);
 }
 
 int cmd_raft_replace(struct cli *cli, int argc, char **argv)
@@ -241,7 +262,7 @@ int cmd_raft_replace(struct cli *cli, int argc, char **argv)
                         "%s is the member itself, as it was", names[1]);
     if (old)
         status = plan_remove(&w, old, STEP_REMOVE);
-    return status == CLI_OK ? raft_change_run(&w.change) : status;
+    return status == CLI_OK ? run_and_check(&w, &w.change.steps[0]) : status;
 }
 
 /* One member, one step. */
@@ -304,5 +325,5 @@ int cmd_raft_set_addr(struct cli *cli, int argc, char **argv)
     snprintf(s->address, sizeof(s->address), "%s", names[1]);
     if (w.clients)
         snprintf(s->client_address, sizeof(s->client_address), "%s", w.clients);
-    return raft_change_run(&w.change);
+    return run_and_check(&w, s);
 }

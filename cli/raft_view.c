@@ -208,6 +208,21 @@ int raft_view_ask(struct raft_view *v, uint32_t master, const struct msg_raft_ad
     return r;
 }
 
+int raft_view_who_serves(struct raft_view *v, const char *address, uint64_t deadline_ns, uint64_t *ret_node)
+{
+    struct msg_raft_admin m = {.head = cli_head(), .command = TEXT("status")};
+    struct buf text cleanup(buf_fini) = {0};
+    uint32_t i = 0;
+    add_master(v, address, false);
+    while (i < v->master_count && strcmp(v->masters[i].address, address) != 0)
+        i++;
+    if (i == v->master_count)
+        return -ENOSPC;
+    int r = raft_view_ask(v, i, &m, min(deadline_ns, clock_ns() + ONE_MS * NS_PER_MS), &text);
+    *ret_node = v->masters[i].node;
+    return r;
+}
+
 /* ---- what they say ------------------------------------------------------------------------------------------------------ */
 
 static uint64_t number(const json_t *o, const char *key)

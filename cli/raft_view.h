@@ -91,6 +91,9 @@ int raft_view_fail(const struct raft_view *v, int r);
 /* Whether the leader has heard nothing of a follower for so long that it is not there. False without a leader. */
 bool raft_view_silent(const struct raft_view *v, const struct raft_view_member *m);
 
+/* Whose journal is beside the master that serves clients at an address: the node. Errors: why nobody says. */
+int raft_view_who_serves(struct raft_view *v, const char *address, uint64_t deadline_ns, uint64_t *ret_node);
+
 /* Ask one master. *ret_text: JSON, or the reason in words (with a zero behind it). Errors: the journal's (-CV_NOT_LEADER,
  * ...), or why the master could not be asked. */
 int raft_view_ask(struct raft_view *v, uint32_t master, const struct msg_raft_admin *m, uint64_t deadline_ns,

@@ -116,6 +116,13 @@ heard() {
         has "try: cv raft add HOST:PORT first, or say --force"
     done
     [ "$(c raft status -o json | jq -r '.leader, .term')" = "$before" ]
+    address=127.0.0.1:$(sed -n '/^journal/,/^master/s/  port: //p' "$CLUSTER/curvine$suffix.yaml")
+    run -0 c raft add "$address" # whose master serves at another port than most
+    has "clients will look for the master beside $id at 127.0.0.1:8995, and"
+    has "cv raft set-addr $id $address --clients HOST:PORT"
+    run -0 c raft set-addr "$id" "$address" --clients \
+        127.0.0.1:"$(sed -n '/^master/,/^worker/s/  port: //p' "$CLUSTER/curvine$suffix.yaml")"
+    lacks "clients will look"
     run -2 c raft add 127.0.0.1:99999
     has "expected host:port"
     run -2 c raft add
