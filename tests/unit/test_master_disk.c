@@ -135,7 +135,7 @@ TEST_TIMEOUT(disk_full_in_the_middle_of_a_write_hands_over_and_comes_back_with_a
     ck_ok(master_keeper_new(&mc, &keeper));
     ck_ok(master_keeper_start(keeper));
     for (int round = 0; round < 2; round++) {
-        char name[20];
+        char name[40];
         ck_ok(master_keeper_wait_ready(keeper, 20000));
         k.c = caller_new(k.socket);
         open_session(k.c);
