@@ -7,7 +7,7 @@
  *      scribe       changes the namespace: executes, proposes, commits, applies
  *      writer       brings committed rows to the metadata database
  *      ufs          asks under file systems: preflights, listings
- *      keeper       makes the master anew on a state that came from another one
+ *      keeper       makes the master anew on a state that came from another one, or when its disk has room again
  *      health       tells the journal every 100 ms that this process runs
  *      file threads of the loops (rows from disk), RocksDB's (flush, compaction), one of the HTTP port
  */

@@ -235,6 +235,62 @@ noticed() {
     grep -q "nearly full" "m$1.log" && { gauge_is "$1" disk_low 1 || grep -q "waits for room" "m$1.log"; }
 }
 
+# ---- damage ----
+
+flushed_by_all() {
+    local n
+    for n in 1 2 3; do
+        [ -n "$(needle_in "$n")" ] || return 1
+    done
+}
+
+needle_in() {
+    grep -l Qneedlewithoutrepeat "$NODES/n$1/master"/*/*.sst 2>/dev/null
+}
+
+@test "a leader that cannot read what others can: they lead, and nobody sees an error" {
+    wired_format
+    wired_start 1 2 3
+    until_ok 20 whole
+    cv_at fs mkdir :/Qneedlewithoutrepeat
+    until_ok 20 flushed_by_all
+    old=$(leader)
+    read -r a b < <(others "$old")
+    stop "m$a"
+    for file in $(needle_in "$a"); do
+        sed -i s/Qneedle/Xneedle/ "$file"
+    done
+    start "m$a" cv-wire "$WIRE" exec "$a" cv-master --config "$NODES/n$a/node.yaml"
+    until_ok 20 works "$a"
+    until_ok 20 leads_after_transfer "$a"
+    load_begin
+    mark "a row cannot be read" heal
+    run -0 cv_at fs stat :/Qneedlewithoutrepeat
+    until_ok 20 another_than "$a"
+    mark "CONT others lead" heal
+    run -3 cv_at cluster status
+    has "DEGRADED: a master cannot read all of its database"
+    alive "m$a"
+    gauge_is "$a" damaged 1
+    grep -q "read the metadata database: another master leads" "m$a.log"
+    load_end
+    # Thrown away, its state comes again.
+    stop "m$a"
+    cv-master --config "$NODES/n$a/node.yaml" rejoin --yes $WIRED_CLUSTER
+    start "m$a" cv-wire "$WIRE" exec "$a" cv-master --config "$NODES/n$a/node.yaml"
+    until_ok 20 works "$a"
+    until_ok 20 leads_after_transfer "$a"
+    run -0 cv_at fs stat :/Qneedlewithoutrepeat
+    [ "$(leader)" = "$a" ]
+    gauge_is "$a" damaged 0
+}
+
+leads_after_transfer() {
+    [ "$(leader)" != "$1" ] || return 0
+    cv_at raft transfer "$(of_state "$1" .id)" >/dev/null || true
+    [ "$(leader)" = "$1" ]
+}
+
 # ---- EIO ----
 
 # holed_disks journal|master [OPTIONS]. Of a file's data ext4 says ENOSPC then, of its own journal EIO: data=journal.
