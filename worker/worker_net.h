@@ -8,7 +8,8 @@
  *                  ▼   │ result (and again after a pause when something was busy)
  *                file thread ──► missing chunks ──► back loop ──► file thread or loop again
  *
- * worker_net.c has what all requests share; worker_read.c, worker_open.c, worker_write.c, worker_list.c one kind each.
+ * worker_net.c takes them from the network and gives them to worker_read.c, worker_open.c, worker_write.c or worker_list.c;
+ * worker_request.c has what all of those share.
  */
 #pragma once
 
@@ -85,6 +86,11 @@ struct worker_request {
 
 int worker_net_init(struct worker_net *n, uint32_t number, struct worker_core *core, enum loop_backend backend);
 void worker_net_fini(struct worker_net *n);
+
+/* ---- worker_request.c ---- */
+
+/* NULL: no memory. Ends with worker_request_done(). */
+struct worker_request *worker_request_new(struct worker_net *n);
 
 /* Run work on a file thread, then back on the loop. -CV_BUSY: again after a pause, for 30 s or until the deadline. */
 void worker_request_work(struct worker_request *q, int (*work)(struct worker_request *),
