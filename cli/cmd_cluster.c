@@ -128,7 +128,7 @@ static void add_master(struct look *l, const struct master_says *m)
               TEXT_ARG(n.address), TEXT_ARG(n.detail));
     else if (text_equal(n.state, TEXT("damaged")))
         found(l, "DEGRADED: a master cannot read all of its database",
-              "look at the disk on the host of " TEXT_FMT "; then stop cv-master there, cv-master rejoin, start it",
+              "look at the disk on the host of " TEXT_FMT " (dmesg), then as for a node that lost it: cv raft replace",
               TEXT_ARG(n.address));
     else if (behind > BEHIND_MAX)
         found(l, "DEGRADED: a master applies more slowly than the journal commits",

@@ -116,10 +116,9 @@ int master_core_damaged(struct master_core *c, int error)
 {
     uint64_t now = clock_ns(), none = 0;
     if (atomic_compare_exchange_strong(&c->damaged_ns, &none, now))
-        log_error(
-            error,
-            "read the metadata database: another master leads, if one can; look at the disk (dmesg), and have the "
-            "state come from another master: cv-master rejoin");
+        log_error(error, "read the metadata database: another master leads, if one can; look at the disk (dmesg), then "
+                         "bring this node back "
+                         "as one that lost its disk: cv raft replace");
     bool alone = atomic_load(&c->lease_until_ns) == UINT64_MAX;
     return !alone && now - min((uint64_t)c->damaged_ns, now) < HAND_OVER_NS ? -CV_BUSY : error;
 }

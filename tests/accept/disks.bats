@@ -274,7 +274,7 @@ needle_in() {
     gauge_is "$a" damaged 1
     grep -q "read the metadata database: another master leads" "m$a.log"
     load_end
-    # Thrown away, its state comes again.
+    # Thrown away, its state comes again: the log goes back to the beginning.
     stop "m$a"
     cv-master --config "$NODES/n$a/node.yaml" rejoin --yes $WIRED_CLUSTER
     start "m$a" cv-wire "$WIRE" exec "$a" cv-master --config "$NODES/n$a/node.yaml"
