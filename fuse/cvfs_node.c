@@ -13,7 +13,7 @@
 
 struct cvfs_node {
     struct cvfs_node *next;
-    uint64_t inode, version;
+    uint64_t inode, version, plain_until_ns;
     uint32_t mode, opens;
 };
 
@@ -158,4 +158,22 @@ uint32_t cvfs_node_mode(struct cvfs_nodes *n, uint64_t inode)
     uint32_t mode = node && node->opens ? node->mode : 0;
     pthread_mutex_unlock(&s->lock);
     return mode;
+}
+
+void cvfs_node_set_plain(struct cvfs_nodes *n, uint64_t inode, uint64_t until_ns)
+{
+    struct cvfs_node_shard *s = shard_lock(n, inode);
+    struct cvfs_node *node = *find(s, inode);
+    if (node)
+        node->plain_until_ns = until_ns;
+    pthread_mutex_unlock(&s->lock);
+}
+
+bool cvfs_node_is_plain(struct cvfs_nodes *n, uint64_t inode, uint64_t now_ns)
+{
+    struct cvfs_node_shard *s = shard_lock(n, inode);
+    const struct cvfs_node *node = *find(s, inode);
+    bool plain = node && now_ns < node->plain_until_ns;
+    pthread_mutex_unlock(&s->lock);
+    return plain;
 }

@@ -3,7 +3,8 @@
  * What is known of inodes that are open here, or were and the kernel still has them:
  *
  *  - the version of the content at the last open: when it has not changed, the kernel keeps the pages it has;
- *  - the mode: whether a write has set-id bits to clear.
+ *  - the mode: whether a write has set-id bits to clear;
+ *  - until when it may be believed that there are no extended attributes.
  *
  * An entry may go at any time without harm while the inode is not open: the kernel then drops its pages at the next open.
  */
@@ -44,3 +45,7 @@ void cvfs_node_see(struct cvfs_nodes *n, const struct curvine_attr *attr);
 
 /* The mode as last seen of an open inode; 0: not open. */
 uint32_t cvfs_node_mode(struct cvfs_nodes *n, uint64_t inode);
+
+/* An open inode has no extended attributes; believed until then (clock_ns()). 0: not any more. */
+void cvfs_node_set_plain(struct cvfs_nodes *n, uint64_t inode, uint64_t until_ns);
+bool cvfs_node_is_plain(struct cvfs_nodes *n, uint64_t inode, uint64_t now_ns);

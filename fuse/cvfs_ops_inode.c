@@ -116,6 +116,13 @@ static void got_value(struct cvfs_request *r)
     }
 }
 
+/* The kernel asks for it before the first write to each file, whether it is to be taken away. */
+static bool is_capability(const struct cvfs_request *r)
+{
+    static const char name[] = "security.capability";
+    return r->a.n == sizeof(name) - 1 && memcmp(r->a.p, name, r->a.n) == 0;
+}
+
 void cvfs_op_getxattr(struct cvfs_request *r)
 {
     if (is_foreign(r)) {
@@ -123,6 +130,10 @@ void cvfs_op_getxattr(struct cvfs_request *r)
         return;
     }
     begin(r, CURVINE_GETXATTR);
+    if (is_capability(r) && cvfs_node_is_plain(&r->fs->nodes, r->q.inode, r->start_ns)) {
+        cvfs_reply_error(r, -ENODATA);
+        return;
+    }
     r->q.name = r->a;
     cvfs_submit(r, got_value);
 }
@@ -133,6 +144,19 @@ void cvfs_op_listxattr(struct cvfs_request *r)
     cvfs_submit(r, got_value);
 }
 
+/* From its beginning to its end it may or may not have them. */
+static void no_more_plain(struct cvfs_request *r)
+{
+    cvfs_touch(r->fs, r->q.inode);
+    cvfs_node_set_plain(&r->fs->nodes, r->q.inode, 0);
+}
+
+static void xattr_set(struct cvfs_request *r)
+{
+    no_more_plain(r);
+    cvfs_reply_error(r, r->q.result);
+}
+
 void cvfs_op_setxattr(struct cvfs_request *r)
 {
     const struct fuse_setxattr_in *in = r->arg; /* its first two fields: SETXATTR_EXT is not in use */
@@ -141,10 +165,11 @@ void cvfs_op_setxattr(struct cvfs_request *r)
         return;
     }
     begin(r, CURVINE_SETXATTR);
+    no_more_plain(r);
     r->q.name = r->a;
     r->q.value = (struct curvine_text){r->b.p, in->size};
     r->q.flags = in->flags;
-    cvfs_submit(r, answer_error);
+    cvfs_submit(r, xattr_set);
 }
 
 void cvfs_op_removexattr(struct cvfs_request *r)

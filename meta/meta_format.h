@@ -136,7 +136,7 @@ enum meta_present {
 
 /* flags of an inode row; also in rec_attr.flags */
 enum inode_flag {
-    INODE_HAS_XATTR = 1,   /* xattr_count > 0: without it a client need not ask */
+    INODE_HAS_XATTR = 1,   /* xattr_count > 0: without it a client need not ask (CURVINE_HAS_XATTR) */
     INODE_HAS_EXTENTS = 2, /* extent rows may exist */
     INODE_HAS_INLINE = 4,  /* an inline row may exist */
     INODE_ORPHAN = 8,      /* without a name, kept for open handles or until its rows are purged */

@@ -69,8 +69,10 @@ struct curvine_attr {
     uint64_t version;                                /* changes with the content */
     uint32_t mode;                                   /* type and permission bits as stat(2) */
     uint32_t nlink, uid, gid;
-    uint32_t flags;
+    uint32_t flags; /* CURVINE_HAS_XATTR; others are the cluster's own */
 };
+
+#define CURVINE_HAS_XATTR 1u /* there are extended attributes: without it nobody need ask */
 
 /* Bytes with a length: names need no zero at the end. */
 struct curvine_text {

@@ -348,6 +348,57 @@ TEST(pages_are_kept_while_the_version_is_the_same)
     stop_rig(); /* the other is open: released by stopping */
 }
 
+static int asked_xattr;
+static uint32_t attr_flags;
+
+static bool counts_xattr(struct curvine_request *q)
+{
+    if (q->op == CURVINE_SETXATTR)
+        return true;
+    if (q->op != CURVINE_GETXATTR) {
+        bool r = knows_file(q);
+        q->attr.flags = attr_flags;
+        q->lease_ms = 60000;
+        return r;
+    }
+    asked_xattr++;
+    q->result = -ENODATA;
+    return true;
+}
+
+static void ask_xattr(const char *name, int asked)
+{
+    struct fuse_getxattr_in in = {0};
+    ask(FUSE_GETXATTR, 1234, &in, sizeof(in), name, strlen(name) + 1);
+    next_reply();
+    ck_assert_int_eq(reply.head.error, -ENODATA);
+    ck_assert_int_eq(asked_xattr, asked);
+}
+
+/* The kernel asks before the first write to each file. */
+TEST(a_file_without_extended_attributes_is_not_asked_for_its_capabilities)
+{
+    struct fuse_setxattr_in set = {0};
+    fake.answer = counts_xattr;
+    options.attr_timeout_ms = 60000;
+    start_rig();
+    ask_xattr("security.capability", 1); /* nothing is known of it */
+    open_file(O_RDWR);
+    ask_xattr("security.capability", 1);
+    ask_xattr("user.colour", 2); /* whom others gave one a moment ago is told so */
+    ask(FUSE_SETXATTR, 1234, &set, FUSE_COMPAT_SETXATTR_IN_SIZE, "security.capability\0", 21);
+    next_reply();
+    ck_assert_int_eq(reply.head.error, 0);
+    ask_xattr("security.capability", 3);
+    attr_flags = CURVINE_HAS_XATTR;
+    open_file(O_RDWR);
+    ask_xattr("security.capability", 4);
+    attr_flags = 0;
+    open_file(O_RDWR);
+    ask_xattr("security.capability", 4);
+    stop_rig();
+}
+
 static uint8_t *mapped;
 
 static int64_t give_pieces(uint64_t offset, uint32_t length, struct curvine_piece *pieces, unsigned *ret_count)
