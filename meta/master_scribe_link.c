@@ -17,7 +17,7 @@ static void on_attaching(void *arg, struct msg_link_attach *attach)
     struct master_scribe *s = arg;
     attach->applied = s->applied;
     attach->flushed = master_store_flushed(s->core->store);
-    attach->can_lead = scribe_unfit(s) == LINK_FIT;
+    attach->can_lead = scribe_unfit(s) != LINK_UNFIT_STOPS; /* whether it should: when it is attached */
     attach->directory = text_of(s->o.dir);
     attach->state = text_of(s->o.state);
 }
