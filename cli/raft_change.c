@@ -166,8 +166,10 @@ static int take_step(struct raft_change *c, struct raft_step *s, bool *changed)
         bool led = r == 0 && c->view->leader;
         if (led && is_done(c->view, s) && c->view->conf_committed)
             return CLI_OK;
-        if (!led && (!*a.last || clock_ns() < c->deadline_ns)) /* the last look may be cut short */
+        if (!led && clock_ns() < c->deadline_ns)
             snprintf(a.last, sizeof(a.last), "no master says that its journal leads");
+        else if (!led && !*a.last) /* the look was cut short */
+            snprintf(a.last, sizeof(a.last), "no time was left to look at it (--timeout)");
         if (clock_ns() >= c->deadline_ns)
             return give_up(c, s, &a, -CV_DEADLINE);
         if (led && s->kind == STEP_CATCH_UP) {

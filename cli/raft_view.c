@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -18,6 +19,8 @@
 #include "rpc/rpc_client.h"
 
 #define ONE_MS    3000 /* for the status of one master */
+#define GRACE_MS  700  /* and for that of others when the leader's is there */
+#define LOOK_US   1000
 #define SILENT_MS 3000 /* a pause of the machine is shorter */
 
 /* One question, on the loop while it is under way. */
@@ -183,11 +186,12 @@ static void question_start(struct question *q, struct raft_view *v, uint32_t mas
     }
 }
 
-static int question_wait(struct question *q)
+/* Note what came, which has. */
+static int question_end(struct question *q)
 {
-    while (sem_wait(&q->ended) < 0)
-        ;
     sem_destroy(&q->ended);
+    if (q->result == -CV_CANCELLED)
+        q->result = -CV_DEADLINE;
     struct raft_view_master *m = &q->v->masters[q->master];
     m->error = q->result;
     m->node = q->node;
@@ -196,6 +200,19 @@ static int question_wait(struct question *q)
     if (q->result < 0 && q->text.n > 1) /* it answers, with why it cannot say more */
         snprintf(m->reason, sizeof(m->reason), "%s", (const char *)q->text.p);
     return q->result < 0 ? q->result : r;
+}
+
+static int question_wait(struct question *q)
+{
+    while (sem_wait(&q->ended) < 0)
+        ;
+    return question_end(q);
+}
+
+static int cancel(void *arg)
+{
+    rpc_client_cancel(&((struct question *)arg)->call);
+    return 0;
 }
 
 int raft_view_ask(struct raft_view *v, uint32_t master, const struct msg_raft_admin *m, uint64_t deadline_ns,
@@ -394,21 +411,44 @@ static void take_all(struct raft_view *v, json_t *const *said, uint32_t n)
     }
 }
 
-/* Ask masters from..to at the same time. */
+static bool is_leader(const json_t *status)
+{
+    const char *role = json_string_value(json_object_get(status, "role"));
+    return role && strcmp(role, "leader") == 0;
+}
+
+/* Ask masters from..to at the same time. What the leader says is enough: who has not answered soon after it is not waited for
+ * (a process that is stopped keeps its connections, and says nothing). */
 static uint32_t ask_some(struct raft_view *v, uint32_t from, uint32_t to, uint64_t deadline_ns, json_t **said)
 {
     struct question questions[RAFT_VIEW_MASTERS];
     struct msg_raft_admin m = {.head = cli_head(), .command = TEXT("status")};
-    uint32_t answers = 0;
+    bool ended[RAFT_VIEW_MASTERS] = {false};
+    uint32_t answers = 0, left = to - from;
     deadline_ns = min(deadline_ns, clock_ns() + ONE_MS * NS_PER_MS);
+    uint64_t leave_ns = v->leader ? clock_ns() + GRACE_MS * NS_PER_MS : UINT64_MAX;
     for (uint32_t i = from; i < to; i++)
         question_start(&questions[i], v, i, &m, deadline_ns);
-    for (uint32_t i = from; i < to; i++) {
-        struct question *q = &questions[i];
-        if (question_wait(q) == 0)
-            said[i] = json_loads((const char *)q->text.p, 0, NULL);
-        buf_fini(&q->text);
-        answers += said[i] != NULL;
+    for (bool cancelled = false; left; usleep(left ? LOOK_US : 0)) {
+        if (!cancelled && clock_ns() > leave_ns) {
+            for (uint32_t i = from; i < to; i++)
+                if (!ended[i])
+                    (void)loop_call(v->private->loop, cancel, &questions[i]);
+            cancelled = true;
+        }
+        for (uint32_t i = from; i < to; i++) {
+            struct question *q = &questions[i];
+            if (ended[i] || sem_trywait(&q->ended) < 0)
+                continue;
+            ended[i] = true;
+            left--;
+            if (question_end(q) == 0)
+                said[i] = json_loads((const char *)q->text.p, 0, NULL);
+            buf_fini(&q->text);
+            answers += said[i] != NULL;
+            if (said[i] && is_leader(said[i]))
+                leave_ns = min(leave_ns, clock_ns() + GRACE_MS * NS_PER_MS);
+        }
     }
     return answers;
 }
@@ -418,6 +458,7 @@ int raft_view_look(struct raft_view *v, uint64_t deadline_ns)
     json_t *said[RAFT_VIEW_MASTERS] = {NULL};
     uint32_t asked = v->master_count;
     v->looked_ns = clock_ns();
+    v->leader = 0;
     v->answers = ask_some(v, 0, asked, deadline_ns, said);
     take_all(v, said, asked);
     for (uint32_t i = 0; i < v->count && v->answers; i++)

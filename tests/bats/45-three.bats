@@ -105,6 +105,17 @@ heard() {
     cv local up --dir "$CLUSTER" 3>&-
     run -0 c raft wait-caught-up "$id" --timeout 20s
     until_ok 10 heard
+
+    # Suspended: it keeps its connections and says nothing, and nobody waits for it long.
+    stopped=($(pid_of "journal$suffix") $(pid_of "master$suffix"))
+    kill -STOP "${stopped[@]}"
+    SECONDS=0
+    c raft transfer --dry-run >/dev/null
+    run -3 c raft snapshot
+    kill -CONT "${stopped[@]}"
+    [ "$SECONDS" -lt 10 ] # each took six, and more
+    has "not done within the deadline"
+    until_ok 10 heard
     run -0 c raft snapshot
 
     # Two are left: neither goes, and the leader is not made to hand over for nothing; asked for a plan, the same is said.
