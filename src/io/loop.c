@@ -45,7 +45,8 @@ static int backend_new(enum loop_backend wanted, uint32_t entries, struct loop *
     if (wanted == LOOP_EPOLL)
         return loop_epoll_new(entries, ret);
     int r = loop_uring_new(entries, ret);
-    if (r >= 0 || wanted == LOOP_URING || r == -ENOMEM || r == -EMFILE || r == -ENFILE)
+    /* (-ENOMEM: RLIMIT_MEMLOCK, which all rings of a user count against, since Linux 6.14 again) */
+    if (r >= 0 || wanted == LOOP_URING || r == -EMFILE || r == -ENFILE)
         return r;
     static atomic_flag said = ATOMIC_FLAG_INIT;
     if (!atomic_flag_test_and_set(&said))

@@ -252,13 +252,12 @@ TEST(loop_backend_is_chosen_by_the_environment_and_junk_is_ignored)
     ck_assert_int_eq(loop_backend_parse(NULL, &b), -EINVAL);
 }
 
-/* As in a container whose seccomp profile forbids io_uring. */
-TEST(loop_falls_back_to_epoll_where_io_uring_is_forbidden)
+static void run_without_io_uring(int error)
 {
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)error),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {array_size(filter), filter};
@@ -266,7 +265,7 @@ TEST(loop_falls_back_to_epoll_where_io_uring_is_forbidden)
     unsetenv("CV_LOOP");
     ck_assert_int_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
     ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
-    ck_assert_int_eq(loop_new(&(struct loop_options){.backend = LOOP_URING}, &loop), -EPERM);
+    ck_assert_int_eq(loop_new(&(struct loop_options){.backend = LOOP_URING}, &loop), -error);
     ck_assert_int_eq(loop_new(NULL, &loop), 0);
     ck_assert_int_eq(loop_get_backend(loop), LOOP_EPOLL);
     int n = 1;
@@ -275,4 +274,15 @@ TEST(loop_falls_back_to_epoll_where_io_uring_is_forbidden)
     loop_stop(loop);
     ck_assert_int_eq(loop_join(loop), 0);
     loop_free(loop);
+}
+
+/* As in a container whose seccomp profile forbids io_uring. */
+TEST(loop_falls_back_to_epoll_where_io_uring_is_forbidden)
+{
+    run_without_io_uring(EPERM);
+}
+
+TEST(loop_falls_back_to_epoll_where_a_user_has_locked_all_the_memory_that_is_allowed)
+{
+    run_without_io_uring(ENOMEM);
 }
