@@ -96,8 +96,10 @@ static void grace_fired(struct loop_timer *timer);
 static void turn_run(struct loop_hook *hook)
 {
     struct master_scribe *s = container_of(hook, struct master_scribe, turn);
-    if (scribe_release(s))
-        scribe_post(s, true); /* they have waited longest */
+    /* They have waited longest. Only who attached is told when what goes by committed rows (the thread ufs) finds the mount. */
+    bool released = scribe_release(s), held = released && s->mounts_change;
+    if (released && !held)
+        scribe_post(s, true);
     master_core_write_lock(s->core);
     uint64_t locked_ns = clock_ns();
     scribe_commit_some(s);
@@ -115,7 +117,8 @@ static void turn_run(struct loop_hook *hook)
     scribe_propose_some(s);
     scribe_inner_fetch(s);
     watch_window(s, filling);
-    scribe_post(s, s->serves_anew); /* who asked for a leader waits, too */
+    s->mounts_change &= filling || s->batches.count > 0;
+    scribe_post(s, held || s->serves_anew); /* who asked for a leader waits, too */
     s->serves_anew = false;
     s->in_flight = s->batches.count;
     if (s->disk_untold)

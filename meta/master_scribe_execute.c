@@ -133,6 +133,7 @@ static bool execute_one(struct master_scribe *s, struct master_request *q, uint6
         q->executed_ns = clock_ns();
         q->certain = master_core_certain(s->core, q->term, q->executed_ns, q->executed_ns) == 0;
     }
+    s->mounts_change |= q->meta.changed && (q->meta.type == MSG_mount_add || q->meta.type == MSG_mount_remove);
     if (q->meta.changed && (q->meta.type == MSG_mount_add || q->meta.type == MSG_mount_set))
         scribe_look_at_modes(s, true);
     if (q->meta.type == MSG_session_open && !q->meta.error && s->o.sessions)

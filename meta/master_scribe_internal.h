@@ -90,6 +90,7 @@ struct master_scribe {
     bool stalled;                         /* the core wants a commit before it executes more */
     bool purge_allowed;
     bool serves_anew;                        /* nobody was told yet */
+    bool mounts_change;                      /* in a batch that is not committed yet */
     bool stopping, grace_over, link_stopped; /* see stop_step() */
     uint64_t last_seal_ns, last_expiry_ns;
 
