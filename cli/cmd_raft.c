@@ -301,6 +301,10 @@ int cmd_raft_transfer(struct cli *cli, int argc, char **argv)
     if (!m->voter || m->journal_only)
         return cli_fail(cli, -EPERM, "cv raft status lists the members", "%s cannot lead: it is %s", argv[optind],
                         m->voter ? "journal-only" : "a learner");
+    if (raft_view_silent(c.view, m)) /* the attempt would cost the service a pause, for nothing */
+        return cli_fail(cli, -CV_UNREACHABLE, "see why: cv raft status",
+                        "%s cannot lead: the leader does not hear it%s%s", argv[optind], *m->reason ? ": " : "",
+                        m->reason);
     raft_change_step(&c, STEP_LEAD, m->id);
     return raft_change_run(&c);
 }

@@ -78,6 +78,10 @@ all_in_place() {
     [ "$(jq -r '[.[].name] | join(" ")' <<< "$output")" = "after before" ]
 }
 
+silent() {
+    [ "$(c raft status -o json | jq -r --arg id "$id" '.members[] | select(.node == $id).role')" = silent ]
+}
+
 heard() {
     [ "$(c raft status -o json | jq '[.members[] | select(.last_contact != null and .last_contact < 400)] | length')" = 3 ]
 }
@@ -97,6 +101,11 @@ heard() {
     has "wait until $id has caught up: the leader does not hear from it"
     has "cv raft status"
     [ "$(grep -c "^cv raft" <<< "$output")" = 1 ]
+    until_ok 10 silent
+    term=$(c raft status -o json | jq .term)
+    run -4 c raft transfer "$id"
+    has "cannot lead: the leader does not hear it: Connection refused"
+    [ "$(c raft status -o json | jq .term)" = "$term" ]
     SECONDS=0
     run -3 c raft snapshot
     [ "$SECONDS" -lt 20 ]
