@@ -81,7 +81,7 @@ bool block_stretches_sub(struct block_stretches *s, uint32_t from, uint32_t to)
     bool changed = false;
     for (int i = 0; i < BLOCK_STRETCHES; i++) {
         const struct block_stretch *t = &s->at[i];
-        bool hit = t->from < to && from < t->to;
+        bool hit = from < to && t->from < to && from < t->to;
         changed |= hit;
         push(&w, t->from, hit ? min(from, t->to) : t->to);
         if (hit)
@@ -94,7 +94,7 @@ bool block_stretches_sub(struct block_stretches *s, uint32_t from, uint32_t to)
 bool block_stretches_find(const struct block_stretches *s, uint32_t from, uint32_t to, struct block_stretch *ret)
 {
     for (int i = 0; i < BLOCK_STRETCHES; i++)
-        if (s->at[i].from < to && from < s->at[i].to) {
+        if (from < to && s->at[i].from < to && from < s->at[i].to) {
             *ret = (struct block_stretch){max(from, s->at[i].from), min(to, s->at[i].to)};
             return true;
         }

@@ -363,6 +363,32 @@ static void fill_a_gap_and_be_killed(struct block_store *s)
     ck_ok(put_as(s, 1, 2 * MIB + 8192, 4096));
 }
 
+/* On disk it ends within a gap that reaches further. */
+static void fill_a_gap_that_begins_on_disk(struct block_store *s)
+{
+    ck_ok(contact(s, 1, 0));
+    ck_ok(put_as(s, 1, 0, 64 * KIB));
+    ck_ok(put_as(s, 1, 128 * KIB, 4096));
+    ck_ok(block_store_maintain(s));
+    ck_ok(put_as(s, 1, 512 * KIB, 4096));
+    ck_ok(put_as(s, 1, 256 * KIB, 4096));
+    ck_ok(put_as(s, 1, 96 * KIB, 64 * KIB));
+}
+
+TEST(gaps_behind_what_is_on_disk_are_torn_with_the_rest)
+{
+    new_store();
+    in_child(0, fill_a_gap_that_begins_on_disk);
+    struct block_store *s = reboot(1);
+    ck_ok(contact(s, 1, 516 * KIB));
+    ck_ok(good(s, 1, 0, 64 * KIB));
+    ck_assert(zeros(s, 1, 64 * KIB, 96 * KIB));
+    ck_assert(damaged(s, 1, 96 * KIB, 128 * KIB));
+    ck_ok(good(s, 1, 128 * KIB, 132 * KIB));
+    ck_assert(damaged(s, 1, 132 * KIB, 516 * KIB));
+    block_store_free(s);
+}
+
 TEST(a_kill_between_does_not_hide_that_a_gap_was_filled)
 {
     new_store();
