@@ -274,6 +274,14 @@ PY
     until_ok 3 mode_is f 2767
 }
 
+@test "random operations of four users end as on another file system" {
+    local reference
+    reference=$(mktemp -d -p /dev/shm 2>/dev/null) || skip "needs /dev/shm"
+    chmod 755 "$reference"
+    run -0 "$CV_ROOT/tests/tools/posix-twin" names "$reference/twin" "$W/twin" $RANDOM 1500
+    rm -rf "$reference"
+}
+
 @test "700 files in one directory: made, listed, removed" {
     mkdir many
     (cd many && seq -f 'name-%05g' 700 | xargs touch)

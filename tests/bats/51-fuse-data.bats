@@ -267,10 +267,11 @@ PY
 }
 
 @test "what another mount wrote over a file of the same size is seen by the next open" {
-    local other=$CLUSTER/other
+    local other=$CLUSTER/other reference
     mkdir "$other"
     cd "$BATS_TEST_TMPDIR"
-    start other cv-fuse -c "$CLUSTER/curvine.yaml" :/ "$other"
+    start other cv-fuse -c "$CLUSTER/curvine.yaml" -s fuse.attr_timeout_ms=0s -s fuse.entry_timeout_ms=0s \
+        -s fuse.negative_timeout_ms=0s :/ "$other"
     until_ok 20 grep -q ': ready$' other.log
     python3 - "$W" "$other/${W##*/}" <<'PY'
 import os, sys
@@ -301,6 +302,9 @@ for n in (10, 4096, 5000, 300000):
     read(here + f, n, b"z")
     os.close(fd)
 PY
+    reference=$(mktemp -d -p /dev/shm 2>/dev/null) || reference=$BATS_TEST_TMPDIR
+    run -0 "$CV_ROOT/tests/tools/posix-twin" files "$reference/twin" "$W/twin,$other/${W##*/}/twin" $RANDOM 300
+    [ "$reference" = "$BATS_TEST_TMPDIR" ] || rm -rf "$reference"
     umount "$other"
     until_ok 20 gone "${started[other]}"
 }
