@@ -222,6 +222,9 @@ static void make_table(struct look *l)
             add_others(l, &m->list[i], TEXT("journal"));
     if (m->leader)
         add_others(l, m->leader, TEXT("worker"));
+    if (m->leader && l->journals && raft_view_voters(l->journals, false) == 2)
+        found(l, "DEGRADED: two voters, the loss of either stops all changes",
+              "cv raft add HOST:PORT (a third vote may be --journal-only)");
 }
 
 /* ---- asking ----------------------------------------------------------------------------------------------------------------- */

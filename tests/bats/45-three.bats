@@ -129,6 +129,7 @@ heard() {
 
     # Two are left: neither goes, and the leader is not made to hand over for nothing; asked for a plan, the same is said.
     run -0 c raft remove "$id"
+    until_ok 10 status_is "DEGRADED: two voters, the loss of either stops all changes"
     before=$(c raft status -o json | jq -r '.leader, .term')
     for how in demote "demote -n" remove "remove -n"; do
         run -1 c raft $how "$(head -n 1 <<< "$before")"
