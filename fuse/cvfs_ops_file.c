@@ -355,6 +355,25 @@ static uint32_t without_setid(uint32_t mode)
     return mode & S_IXGRP ? mode & ~(uint32_t)S_ISGID : mode;
 }
 
+/* The mode as it is, not as it was when the file was opened: its owner may have taken away more than these bits since. */
+static void mode_known(struct cvfs_request *r)
+{
+    if (r->q.result < 0) {
+        cvfs_reply_error(r, r->q.result);
+        return;
+    }
+    uint32_t mode = r->q.attr.mode;
+    cvfs_node_see(&r->fs->nodes, &r->q.attr);
+    if (mode == without_setid(mode)) {
+        write_now(r);
+        return;
+    }
+    r->q.op = CURVINE_SETATTR;
+    r->q.valid = CURVINE_SET_MODE;
+    r->q.mode = without_setid(mode) & 07777;
+    cvfs_submit(r, bits_cleared);
+}
+
 void cvfs_op_write(struct cvfs_request *r)
 {
     const struct fuse_write_in *in = r->arg;
@@ -371,11 +390,9 @@ void cvfs_op_write(struct cvfs_request *r)
         write_now(r);
         return;
     }
-    r->q.op = CURVINE_SETATTR;
-    r->q.valid = CURVINE_SET_MODE;
-    r->q.mode = without_setid(mode) & 07777;
+    r->q.op = CURVINE_GETATTR;
     r->as_root = true;
-    cvfs_submit(r, bits_cleared);
+    cvfs_submit(r, mode_known);
 }
 
 /* Space is not reserved ahead, and saying so makes callers do without. */

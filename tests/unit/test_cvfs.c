@@ -501,6 +501,28 @@ TEST(writes_come_whole_and_clear_set_id_bits_once)
     stop_rig();
 }
 
+static uint32_t mode_there; /* by now */
+
+static bool mode_changed(struct curvine_request *q)
+{
+    takes_writes(q);
+    if (q->op == CURVINE_GETATTR)
+        q->attr.mode = S_IFREG | mode_there;
+    return true;
+}
+
+TEST(clearing_set_id_bits_gives_back_nothing_that_was_taken_away_meanwhile)
+{
+    fake.answer = mode_changed;
+    start_rig();
+    struct fuse_write_in in = {.fh = open_file(O_RDWR), .size = 1, .write_flags = CVFS_WRITE_KILL_SUIDGID};
+    mode_there = 04700; /* 06775 when it was opened */
+    ask(FUSE_WRITE, 1234, &in, sizeof(in), "x", 1);
+    ck_assert_uint_eq(next_reply(), sizeof(struct fuse_write_out));
+    ck_assert_uint_eq(mode_set, 0700);
+    stop_rig();
+}
+
 /* ---- waiting, interrupting, stopping ------------------------------------------------------------------------------------------ */
 
 static uint32_t where;
