@@ -7,8 +7,6 @@
 #include "base/error.h"
 #include "cli/connect.h"
 
-#define VALUE_SHOWN 4096
-
 static int find_inode(struct cli *cli, int argc, char **argv, struct curvine **cv, uint64_t *inode)
 {
     const char *path;
@@ -58,17 +56,33 @@ int cmd_fs_rmxattr(struct cli *cli, int argc, char **argv)
     return set_or_remove(cli, argc, argv, false);
 }
 
+/* As it is, or in hexadecimal when it is no text: as getfattr(1) does. */
+static int show_value(struct text value, struct buf *ret)
+{
+    int r = buf_append(ret, value.p, value.n);
+    r = r ? r : buf_append(ret, "", 1);
+    if (r < 0 || ((!value.n || !memchr(value.p, 0, value.n)) && out_is_utf8((const char *)ret->p)))
+        return r;
+    ret->n = 0;
+    r = buf_printf(ret, "0x");
+    for (uint32_t i = 0; r == 0 && i < value.n; i++)
+        r = buf_printf(ret, "%02x", (uint8_t)value.p[i]);
+    return r;
+}
+
 static int add_value(struct curvine *cv, uint64_t inode, struct curvine_text name, struct out *o)
 {
     struct curvine_request q = {.op = CURVINE_GETXATTR, .inode = inode, .name = name};
-    char shown[VALUE_SHOWN], name_text[256];
+    struct buf shown cleanup(buf_fini) = {0};
+    char name_text[256];
     int r = curvine_run(cv, &q);
+    if (r == 0)
+        r = show_value((struct text){q.data.p, q.data.n}, &shown);
     if (r == 0) {
         snprintf(name_text, sizeof(name_text), "%.*s", (int)name.n, name.p);
-        snprintf(shown, sizeof(shown), "%.*s", (int)q.data.n, q.data.p);
         out_text(o, name_text);
         out_number(o, q.data.n);
-        out_text(o, shown);
+        out_text(o, (const char *)shown.p);
     }
     curvine_request_free(&q);
     return r == -ENODATA ? 0 : r;

@@ -137,7 +137,7 @@ char *out_printable(const char *s)
     return finish(&b);
 }
 
-static bool is_utf8(const char *s)
+bool out_is_utf8(const char *s)
 {
     for (const unsigned char *p = (const unsigned char *)s; *p;) {
         size_t n = utf8_length(p);
@@ -150,7 +150,7 @@ static bool is_utf8(const char *s)
 
 static json_t *json_text(const char *s)
 {
-    if (is_utf8(s))
+    if (out_is_utf8(s))
         return json_string(s);
     struct buf b cleanup(buf_fini) = {0};
     for (const unsigned char *p = (const unsigned char *)s; *p;) {

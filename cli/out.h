@@ -74,6 +74,8 @@ void out_colour(struct out *o, enum out_colour colour);
 /* Put child into the record o under a name: a heading and the child below; a member in json. o owns child then. */
 void out_nest(struct out *o, const char *name, struct out *child);
 
+bool out_is_utf8(const char *s);
+
 /* What a terminal may be sent: control characters, and bytes that are not UTF-8, as \xNN. The caller's to free; NULL: no
  * memory. */
 char *out_printable(const char *s);

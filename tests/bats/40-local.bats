@@ -89,7 +89,13 @@ c() {
     [ "$(jq -r '.[0] | [.mode, .owner, .size] | join(" ")' <<<"$output")" = "-rw------- $name 5242880" ]
     run -0 c fs xattr :/m/x -o json
     [ "$(jq -r '.[0] | [.name, .value] | join("=")' <<<"$output")" = "user.colour=blue" ]
-    c fs rmxattr :/m/x user.colour
+    c fs setxattr :/m/x user.long "$(printf 'v%.0s' $(seq 10000))"
+    c fs setxattr :/m/x user.bytes $'\001\377'
+    c fs setxattr :/m/x user.none ''
+    run -0 c fs xattr :/m/x -o json
+    [ "$(jq -c '[.[] | .value | length]' <<<"$output")" = "[6,4,10000,0]" ]
+    [ "$(jq -r '.[] | select(.name == "user.bytes") | .value' <<<"$output")" = 0x01ff ]
+    for name in bytes colour long none; do c fs rmxattr :/m/x user.$name; done
     run -0 c fs xattr :/m/x -o json
     [ "$(jq length <<<"$output")" = 0 ]
     c fs rm -r :/m
