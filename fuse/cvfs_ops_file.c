@@ -127,6 +127,8 @@ void cvfs_op_open(struct cvfs_request *r)
     cvfs_submit(r, opened);
 }
 
+/* The kernel asks for a name that it believes free. Where another host made a symlink, fifo or device since, there is nothing for
+ * us to open: ESTALE has the kernel look again, and do what is to be done with such a thing. */
 static void created(struct cvfs_request *r)
 {
     struct {
@@ -135,10 +137,10 @@ static void created(struct cvfs_request *r)
     } out = {0};
     int error = r->q.result;
     if (error < 0) {
-        cvfs_reply_error(r, error);
+        cvfs_reply_error(r, error == -ELOOP ? -ESTALE : error);
         return;
     }
-    error = handle_for(r, (uint32_t)r->scratch, &out.open);
+    error = S_ISREG(r->q.attr.mode) ? handle_for(r, (uint32_t)r->scratch, &out.open) : -ESTALE;
     cvfs_touch(r->fs, r->q.attr.inode);
     if (error < 0) {
         give_up(r, error);

@@ -274,7 +274,7 @@ PY
         -s fuse.negative_timeout_ms=0s :/ "$other"
     until_ok 20 grep -q ': ready$' other.log
     python3 - "$W" "$other/${W##*/}" <<'PY'
-import os, sys
+import os, stat, sys
 here, there = sys.argv[1:]
 def write(path, what, n, keep=False):
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
@@ -301,6 +301,17 @@ for n in (10, 4096, 5000, 300000):
         os.fsync(fd)
     read(here + f, n, b"z")
     os.close(fd)
+# What is made there under a name that is believed free here is opened as what it is.
+def free(path):
+    assert not os.path.lexists(path)
+    return path
+link, fifo = free(here + "/link"), free(here + "/fifo")
+os.symlink("same-10", there + "/link")
+os.mkfifo(there + "/fifo")
+with open(link, "ab") as f:
+    assert os.fstat(f.fileno()).st_ino == os.stat(here + "/same-10").st_ino
+fd = os.open(fifo, os.O_CREAT | os.O_RDWR | os.O_NONBLOCK, 0o600)
+assert stat.S_ISFIFO(os.fstat(fd).st_mode)
 PY
     reference=$(mktemp -d -p /dev/shm 2>/dev/null) || reference=$BATS_TEST_TMPDIR
     run -0 "$CV_ROOT/tests/tools/posix-twin" files "$reference/twin" "$W/twin,$other/${W##*/}/twin" $RANDOM 300

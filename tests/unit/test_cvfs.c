@@ -501,6 +501,41 @@ TEST(writes_come_whole_and_clear_set_id_bits_once)
     stop_rig();
 }
 
+static int create_error;
+static uint32_t create_mode;
+static unsigned released;
+
+static bool found_something(struct curvine_request *q)
+{
+    released += q->op == CURVINE_RELEASE;
+    q->result = q->op == CURVINE_CREATE ? create_error : 0;
+    q->attr = (struct curvine_attr){.inode = 1234, .mode = create_mode};
+    q->file = (void *)(uintptr_t)(q->op == CURVINE_CREATE && !create_error);
+    return true;
+}
+
+/* The kernel looks again and finds what another host made there. */
+TEST(creating_over_what_is_no_file_has_the_kernel_look_again)
+{
+    static const struct fuse_create_in in = {.flags = O_CREAT | O_RDWR, .mode = S_IFREG | 0644};
+    fake.answer = found_something;
+    start_rig();
+    create_error = -ELOOP;
+    for (unsigned i = 0; i < 2; i++) {
+        ask(FUSE_CREATE, 1, &in, sizeof(in), "f", 2);
+        next_reply();
+        ck_assert_int_eq(reply.head.error, -ESTALE);
+        ck_assert_uint_eq(released, i);
+        create_error = 0;
+        create_mode = S_IFIFO | 0644;
+    }
+    create_error = -EACCES;
+    ask(FUSE_CREATE, 1, &in, sizeof(in), "f", 2);
+    next_reply();
+    ck_assert_int_eq(reply.head.error, -EACCES);
+    stop_rig();
+}
+
 static uint32_t mode_there; /* by now */
 
 static bool mode_changed(struct curvine_request *q)
