@@ -147,3 +147,19 @@ static inline void copy_dir(const char *from, const char *to)
     snprintf(command, sizeof(command), "cp -a %s %s", from, to);
     ck_assert_int_eq(system(command), 0);
 }
+
+/* Everything in first..last reads back; entry 1 is the founding configuration. */
+static inline void check_whole(const struct journal_store *s)
+{
+    const struct journal_state *t = journal_store_state(s);
+    struct journal_read read = {.count = 0};
+    for (uint64_t at = max(t->first, (uint64_t)2); at <= t->last; at += read.count) {
+        ck_assert_int_eq(journal_store_read(s, at, t->last, 1 << 20, &read), 0);
+        for (uint32_t i = 0; i < read.count; i++)
+            check_entry_data(&read.entries[i], at + i, journal_state_term(t, at + i));
+    }
+    journal_read_fini(&read);
+    struct journal_check check = {.problem = NULL};
+    ck_assert_int_eq(journal_check_entries(journal_store_db(s), t, t->first, &check), 0);
+    ck_assert_uint_eq(check.entries, t->last + 1 - t->first);
+}
