@@ -105,6 +105,30 @@ static struct text reachable(const struct look *l, const struct master_says *m, 
     return strncmp(m->address, "unix:", 5) == 0 ? said : text_of(m->address);
 }
 
+/* The journal beside it is no member: it was removed, or is of a life of the cluster that was given up. It follows nobody. */
+static bool is_outside(const struct look *l, const struct master_says *m)
+{
+    const struct raft_view *v = l->journals;
+    for (uint32_t i = 0; v && v->leader && i < v->master_count; i++) {
+        const struct raft_view_master *its = &v->masters[i];
+        if (strcmp(its->address, m->address) == 0)
+            return its->error == 0 && its->node && !raft_view_find(v, its->node);
+    }
+    return false;
+}
+
+static void found_outside(struct look *l)
+{
+    char incarnation[40] = "";
+    if (l->journals->incarnation > 1)
+        snprintf(incarnation, sizeof(incarnation), " --incarnation %" PRIu32, l->journals->incarnation);
+    found(
+        l, "DEGRADED: a master's journal is no member",
+        "cv node list shows it outside; stop it and take it out of cluster.masters, or have it join again: on its host "
+        "cv-journal rejoin%s, cv-master rejoin, then cv raft add HOST:PORT",
+        incarnation);
+}
+
 static void add_master(struct look *l, const struct master_says *m)
 {
     const struct master_says *leader = l->masters.leader;
@@ -119,10 +143,15 @@ static void add_master(struct look *l, const struct master_says *m)
     n.address = reachable(l, m, n.address);
     uint64_t committed = leader ? leader->answer.committed : m->answer.committed;
     uint64_t behind = committed > m->answer.applied ? committed - m->answer.applied : 0;
-    bool well = text_equal(n.state, TEXT("leading")) || text_equal(n.state, TEXT("following"));
+    bool outside = is_outside(l, m),
+         well = !outside && (text_equal(n.state, TEXT("leading")) || text_equal(n.state, TEXT("following")));
+    if (outside)
+        n.state = TEXT("outside");
     add_node(l, &n, m->answer.term, behind, well);
     if (text_equal(n.state, TEXT("detached")))
         found_down(l, "DEGRADED: a master has no journal", "cv-journal", m->address);
+    else if (outside)
+        found_outside(l);
     else if (text_equal(n.state, TEXT("disk full")))
         found(l, "DEGRADED: a disk is nearly full", "make room on the host of " TEXT_FMT ": " TEXT_FMT,
               TEXT_ARG(n.address), TEXT_ARG(n.detail));

@@ -128,8 +128,11 @@ heard() {
     run -0 c raft snapshot
 
     # Two are left: neither goes, and the leader is not made to hand over for nothing; asked for a plan, the same is said.
-    run -0 c raft remove "$id"
+    run -0 c raft demote "$id"
     until_ok 10 status_is "DEGRADED: two voters, the loss of either stops all changes"
+    run -0 c raft remove "$id"
+    until_ok 10 status_is "DEGRADED: a master's journal is no member"
+    [ "$(c node list -o json | jq '[.[] | select(.role == "master" and .state == "outside")] | length')" = 1 ]
     before=$(c raft status -o json | jq -r '.leader, .term')
     for how in demote "demote -n" remove "remove -n"; do
         run -1 c raft $how "$(head -n 1 <<< "$before")"
