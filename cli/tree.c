@@ -3,13 +3,14 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/text.h"
 
-#define DEPTH_MAX 1000 /* each level holds one page of names */
+#define DEPTH_MAX 10000 /* each level takes some hundred bytes of stack */
 
 struct walk {
     struct curvine *cv;
@@ -46,34 +47,48 @@ static void pop(struct walk *w, size_t n)
 
 static int visit(struct walk *w, uint64_t parent, uint32_t name_n, const struct curvine_attr *attr, unsigned depth);
 
+/* A page of names, and where the next one begins: not on the stack, since trees are deep. */
+struct page {
+    struct curvine_request q;
+    char after[256];
+    uint32_t after_n;
+};
+
+static int visit_page(struct walk *w, struct page *p, uint64_t inode, unsigned depth)
+{
+    p->q = (struct curvine_request){.op = CURVINE_READDIR, .inode = inode, .name = {p->after, p->after_n}, .flags = 1};
+    int r = curvine_run(w->cv, &p->q);
+    if (tree_is_gone(r))
+        r = 0;
+    for (uint32_t i = 0; r == 0 && i < p->q.entry_count; i++) {
+        const struct curvine_dirent *e = &p->q.entries[i];
+        size_t n = w->path.n;
+        r = push(w, e->name);
+        if (r == 0)
+            r = visit(w, inode, e->name.n, &e->attr, depth + 1);
+        if (r < 0)
+            fail(w, r);
+        pop(w, n);
+    }
+    return r < 0 ? fail(w, r) : 0;
+}
+
 static int visit_children(struct walk *w, uint64_t inode, unsigned depth)
 {
-    char after[256];
-    uint32_t after_n = 0;
+    struct page *p cleanup(freep) = calloc(1, sizeof(*p));
+    if (!p)
+        return fail(w, -ENOMEM);
     for (bool more = true; more;) {
-        struct curvine_request q = {.op = CURVINE_READDIR, .inode = inode, .name = {after, after_n}, .flags = 1};
-        int r = curvine_run(w->cv, &q);
-        if (tree_is_gone(r))
-            r = 0;
-        for (uint32_t i = 0; r == 0 && i < q.entry_count; i++) {
-            const struct curvine_dirent *e = &q.entries[i];
-            size_t n = w->path.n;
-            r = push(w, e->name);
-            if (r == 0)
-                r = visit(w, inode, e->name.n, &e->attr, depth + 1);
-            if (r < 0)
-                fail(w, r);
-            pop(w, n);
-        }
-        more = r == 0 && !q.end && q.entry_count > 0;
+        int r = visit_page(w, p, inode, depth);
+        more = r == 0 && !p->q.end && p->q.entry_count > 0;
         if (more) {
-            struct curvine_text last = q.entries[q.entry_count - 1].name;
-            after_n = min(last.n, (uint32_t)sizeof(after));
-            memcpy(after, last.p, after_n);
+            struct curvine_text last = p->q.entries[p->q.entry_count - 1].name;
+            p->after_n = min(last.n, (uint32_t)sizeof(p->after));
+            memcpy(p->after, last.p, p->after_n);
         }
-        curvine_request_free(&q);
+        curvine_request_free(&p->q);
         if (r < 0)
-            return fail(w, r);
+            return r;
     }
     return 0;
 }

@@ -165,6 +165,16 @@ c() {
     done
 }
 
+@test "a tree of 1500 levels is walked and removed" {
+    local path=
+    for _ in $(seq 1500); do path+=/d; done
+    c fs mkdir -p ":/deep$path"
+    run -0 c fs du :/deep -o json
+    [ "$(jq '.[0].directories' <<<"$output")" = 1501 ]
+    c fs rm -r :/deep
+    run -1 c fs stat :/deep
+}
+
 @test "a directory is not copied into itself, whatever way leads there" {
     c fs mkdir -p :/self/a/b :/self/z
     c fs ln -s /self/a/b :/self/z/link
