@@ -67,6 +67,16 @@ static struct block_key world_key(const struct world *w, int i)
 
 /* ---- operations on written inodes ---- */
 
+/* As presence_of(), without insisting. */
+static int look(struct block_store *s, int i, struct block_presence *ret)
+{
+    *ret = (struct block_presence){0};
+    int r = block_prepare(s, (uint64_t)i + 1, 0);
+    if (r == 0)
+        r = block_presence(s, (uint64_t)i + 1, 0, ret);
+    return r == -ENODATA ? 0 : r;
+}
+
 /* Ask for a new grant: a new version, perhaps cut to a shorter length. */
 static int begin(struct world *w, struct block_store *s, int i)
 {
@@ -80,14 +90,20 @@ static int begin(struct world *w, struct block_store *s, int i)
     uint32_t length = n->length;
     if (length && prng_below(&w->random, 4) == 0)
         length = prng_below(&w->random, length / 4096 + 1) * 4096;
-    g.place = place_of(length, length);
+    /* A write that was killed may not have got as far as its end, and the master knows of acknowledged ones only. */
+    struct block_presence here;
+    int r = look(s, i, &here);
+    if (r < 0)
+        return r;
+    uint32_t known = here.dirty ? min(length, here.length) : length;
+    g.place = place_of(known, known);
     if (length < n->length) { /* from here on either may be read */
         for (uint32_t p = length / 4096; p < n->length / 4096; p++)
             n->alt[p] = 0;
         n->alt_length = length;
     }
     n->maybe_next = true;
-    int r = block_write_begin(s, &g);
+    r = block_write_begin(s, &g);
     if (r < 0)
         return r;
     for (uint32_t p = length / 4096; p < WORLD_PAGES; p++)
@@ -185,16 +201,6 @@ static int read_page(struct world *w, struct block_store *s, const struct block_
                       n->stamp[p], n->alt[p], n->length, (unsigned long long)n->version, at);
     n->stamp[p] = n->alt[p] = 0; /* cannot be told by a stamp: written again below */
     return 1;
-}
-
-/* As presence_of(), without insisting. */
-static int look(struct block_store *s, int i, struct block_presence *ret)
-{
-    *ret = (struct block_presence){0};
-    int r = block_prepare(s, (uint64_t)i + 1, 0);
-    if (r == 0)
-        r = block_presence(s, (uint64_t)i + 1, 0, ret);
-    return r == -ENODATA ? 0 : r;
 }
 
 static void is_clean_now(struct world_inode *n)
