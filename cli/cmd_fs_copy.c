@@ -269,6 +269,8 @@ static int copy_all(struct copying *c, const char *verb, char **sources, int n, 
     }
     copy_catch_interrupts();
     progress_start(&c->progress, c->cli, verb, NULL);
+    if (!c->threads)
+        c->threads = c->to == COPY_CLUSTER ? COPY_THREADS_IN : COPY_THREADS_OUT;
     r = copier_new(c->cv, &c->progress, c->threads, c->sync, &c->copier);
     if (r < 0)
         progress_fail(&c->progress, r, verb, NULL);

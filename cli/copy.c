@@ -383,7 +383,7 @@ int copier_new(struct curvine *cv, struct progress *progress, unsigned threads, 
     pthread_mutex_init(&c->mutex, NULL);
     pthread_cond_init(&c->work, NULL);
     pthread_cond_init(&c->room, NULL);
-    threads = threads ? min(threads, (unsigned)COPY_THREADS_MAX) : COPY_THREADS;
+    threads = min(threads, (unsigned)COPY_THREADS_MAX);
     while (c->n_threads < threads && pthread_create(&c->threads[c->n_threads], NULL, copier_thread, c) == 0)
         c->n_threads++;
     if (c->n_threads == 0) {

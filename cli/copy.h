@@ -13,7 +13,9 @@
 #include "cli/progress.h"
 #include "client/curvine.h"
 
-#define COPY_THREADS     8
+/* Into the namespace: each file waits for its names and its content to be in the journal; many share one sync of it. */
+#define COPY_THREADS_IN  32
+#define COPY_THREADS_OUT 8
 #define COPY_THREADS_MAX 64
 #define COPY_PART        (16u << 20) /* of a large file, one thread's share */
 #define COPY_BUFFER      (1u << 20)
@@ -28,7 +30,7 @@ struct copy_end {
 
 struct copier;
 
-/* threads 0: COPY_THREADS. sync: each file is on disk before it counts as done. Failures go to progress.
+/* sync: each file is on disk before it counts as done. Failures go to progress.
  * Errors: -ENOMEM, -EAGAIN no threads. */
 int copier_new(struct curvine *cv, struct progress *progress, unsigned threads, bool sync, struct copier **ret);
 
