@@ -25,7 +25,7 @@ struct look {
     struct raft_view *journals; /* NULL, or without answers: they could not be asked */
     struct out *table;
     const char *verdict;
-    char action[256];
+    char action[300];
 };
 
 static void look_end(struct look *l)
@@ -122,11 +122,11 @@ static void found_outside(struct look *l)
     char incarnation[40] = "";
     if (l->journals->incarnation > 1)
         snprintf(incarnation, sizeof(incarnation), " --incarnation %" PRIu32, l->journals->incarnation);
-    found(
-        l, "DEGRADED: a master's journal is no member",
-        "cv node list shows it outside; stop it and take it out of cluster.masters, or have it join again: on its host "
-        "cv-journal rejoin%s, cv-master rejoin, then cv raft add HOST:PORT",
-        incarnation);
+    found(l, "DEGRADED: a master's journal is no member",
+          "cv node list shows it outside; cv raft add HOST:PORT if it waits for that; if it was removed: first "
+          "cv-journal "
+          "rejoin%s and cv-master rejoin there, or take it out of cluster.masters",
+          incarnation);
 }
 
 static void add_master(struct look *l, const struct master_says *m)
