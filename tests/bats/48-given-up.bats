@@ -12,10 +12,7 @@ setup() {
 }
 
 teardown() {
-    local name
-    for name in "${!started[@]}"; do
-        kill -9 "${started[$name]}" 2>/dev/null || true
-    done
+    end_started
     [ -n "$BATS_TEST_COMPLETED" ] || tail -n 15 "$CLUSTER"/log/* ./*.log || true
     cv umount -f "$PWD/mnt" 3>&- >/dev/null 2>&1 || true
     cv local down --dir "$CLUSTER" 3>&- || true
@@ -42,7 +39,8 @@ has_given_up() {
 # Three masters and a worker; :/f and :/still are written. One that follows ($suffix, node $id) is killed, and :/f written on
 # without it.
 lose_a_grant() {
-    [ -c /dev/fuse ] && [ "$(id -u)" = 0 ] || skip "needs /dev/fuse"
+    local why=$(no_fuse)
+    [ -z "$why" ] || skip "$why"
     cv local up --dir "$CLUSTER" --masters 3 3>&-
     head -c 300000 /dev/urandom >data
     cv --dir "$CLUSTER" fs put data :/f
