@@ -26,6 +26,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "client/curvine.h"
 
 #define THREADS   32
@@ -182,6 +183,7 @@ int main(int argc, char **argv)
     char line[400];
     if (argc != 2)
         return 2;
+    log_set_level(LOG_LEVEL_WARN);
     int r = curvine_open(&(struct curvine_options){.masters = argv[1], .program = "cv-hold"}, &cv);
     if (r < 0) {
         fprintf(stderr, "cv-hold: %s\n", curvine_strerror(r));

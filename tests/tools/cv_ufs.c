@@ -293,6 +293,7 @@ int main(int argc, char **argv)
     options.file = argc - optind > 3 ? argv[optind + 3] : NULL;
 
     char message[400];
+    log_set_level(LOG_LEVEL_WARN);
     int r = loop_new(NULL, &loop);
     if (r < 0)
         return 1;

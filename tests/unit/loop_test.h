@@ -18,7 +18,8 @@ static struct loop *loop_for_test(enum loop_backend backend)
 {
     struct loop *loop = NULL;
     int r = loop_new(&(struct loop_options){.name = "test", .backend = backend}, &loop);
-    if (backend == LOOP_URING && (r == -EPERM || r == -ENOSYS || r == -EOPNOTSUPP)) {
+    /* (-ENOMEM: others of this user have all the rings RLIMIT_MEMLOCK allows) */
+    if (backend == LOOP_URING && (r == -EPERM || r == -ENOSYS || r == -EOPNOTSUPP || r == -ENOMEM)) {
         fprintf(stderr, "io_uring is not available here: not tested\n");
         return NULL;
     }
