@@ -5,7 +5,7 @@
 load lib
 load ../bats/peers
 
-@test "one voter's disk fails in the middle of a sync: it stops at once, the others go on, it comes back without a lie" {
+@test "one voter's disk fails under it: it stops at once, the others go on, it comes back without a lie" {
     need_power
     found_cluster 3
     power_disk disk
@@ -17,7 +17,10 @@ load ../bats/peers
     until_ok 20 told 200
     for i in 1 2 3; do
         more_told 200
-        power_cut disk p3
+        # The journal as well: an fsync under way may return 0 although its bytes are lost (lib.bash). The leader would
+        # count on them, and this voter stop for good when it is told.
+        power_cut disk p3 j3
+        kill -CONT "${started[j3]}"
         until_ok 10 gone j3
         stop p3 KILL
         stop j3 KILL || true
