@@ -17,12 +17,12 @@ enum {
 
 /* ---- who belongs to the cluster ---- */
 
-static int start_listening(struct journal_peers *p)
+static int start_listening(struct journal_peers *p, bool at_start)
 {
     if (p->fd >= 0 || !p->want_listen || p->stopping)
         return 0;
     struct net_address bound;
-    int r = net_listen(&p->listen, 0, &p->fd);
+    int r = at_start ? net_listen_at_start(&p->listen, 0, &p->fd) : net_listen(&p->listen, 0, &p->fd);
     if (r == 0)
         r = net_local(p->fd, &bound);
     if (r < 0) {
@@ -72,7 +72,7 @@ static void on_members(void *arg, const struct raft_conf *conf)
     if (!p->started || p->stopping)
         return;
     set_members(p, conf);
-    (void)start_listening(p);
+    (void)start_listening(p, false);
 }
 
 static void on_send(void *arg, const struct raft_message *m)
@@ -113,7 +113,7 @@ static void look(struct loop_timer *timer)
     struct journal_peers *p = container_of(timer, struct journal_peers, look);
     uint64_t now = clock_ns();
     loop_timer_start(p->options.loop, &p->look, now + LOOK_NS);
-    (void)start_listening(p);
+    (void)start_listening(p, false);
     if (p->fd >= 0 && !io_op_busy(&p->accept))
         peers_start_accept(p);
     peers_close_late(p, now);
@@ -180,7 +180,7 @@ int journal_peers_start(struct journal_peers *p, struct journal_driver *driver)
     p->want_listen = true;
     if (conf)
         set_members(p, conf);
-    int r = start_listening(p);
+    int r = start_listening(p, true);
     if (r == 0)
         loop_timer_start(p->options.loop, &p->look, clock_ns() + LOOK_NS);
     return r;
