@@ -7,9 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -25,19 +27,46 @@
 #define PORT_TRIES   200
 #define PATH_ROOM    (LOCAL_DIR_MAX + 32)
 
-/* A port nobody uses now, not the same twice in a process; 0: none was found. */
+static bool is_free(unsigned port)
+{
+    int fd cleanup(closep) = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
+    return fd >= 0 && bind(fd, (const struct sockaddr *)&a, sizeof(a)) == 0;
+}
+
+/* The file with the port this user's clusters were given last; locked until it is closed. Negative: none, without harm. */
+static int open_turn(void)
+{
+    const char *dir = getenv("XDG_RUNTIME_DIR");
+    char path[PATH_ROOM];
+    struct stat st;
+    snprintf(path, sizeof(path), "%s/cv-local-port.%u", dir && *dir ? dir : "/tmp", (unsigned)geteuid());
+    int fd cleanup(closep) = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_uid != geteuid() || !S_ISREG(st.st_mode) || flock(fd, LOCK_EX) < 0)
+        return -1;
+    return take_fd(fd);
+}
+
+/* A port nobody uses now; 0: none was found. In turn, so that clusters that are set up at the same time do not get the same,
+ * and one that is stopped finds its own free when it is started again. */
 static unsigned free_port(void)
 {
-    static bool given[PORT_END - PORT_FIRST];
+    static unsigned last;
+    char text[16] = "";
+    int fd cleanup(closep) = open_turn();
+    if (fd >= 0 && pread(fd, text, sizeof(text) - 1, 0) > 0)
+        last = (unsigned)strtoul(text, NULL, 10);
+    if (last < PORT_FIRST || last >= PORT_END)
+        last = PORT_FIRST + (unsigned)(random_u64() % (PORT_END - PORT_FIRST));
     for (int i = 0; i < PORT_TRIES; i++) {
-        unsigned port = PORT_FIRST + (unsigned)(random_u64() % (PORT_END - PORT_FIRST));
-        int fd cleanup(closep) = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        const struct sockaddr_in a = {
-            .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
-        if (given[port - PORT_FIRST] || fd < 0 || bind(fd, (const struct sockaddr *)&a, sizeof(a)) < 0)
+        last = last + 1 < PORT_END ? last + 1 : PORT_FIRST;
+        if (!is_free(last))
             continue;
-        given[port - PORT_FIRST] = true;
-        return port;
+        snprintf(text, sizeof(text), "%5u\n", last);
+        ssize_t n = fd < 0 ? 0 : pwrite(fd, text, strlen(text), 0);
+        (void)n; /* what is not kept is drawn again */
+        return last;
     }
     return 0;
 }
