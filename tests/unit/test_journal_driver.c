@@ -441,15 +441,22 @@ static int apply_all(void *arg)
 
 static int compacted(void *arg)
 {
-    struct node *n = arg;
+    (void)arg;
     (void)apply_all(NULL);
-    return journal_driver_view(n->driver)->first > wanted;
+    for (uint32_t i = 0; i < NODES; i++)
+        if (!nodes[i].cut && journal_driver_view(nodes[i].driver)->first <= wanted)
+            return 0;
+    return 1;
 }
 
+/* Whoever leads by then: on a busy machine that may be another one than before. */
 static int is_wanted(void *arg)
 {
-    struct node *n = arg;
-    return n->want.peer == id_of(lagging->at);
+    struct node **ret = arg;
+    for (uint32_t i = 0; i < NODES; i++)
+        if (nodes[i].want.peer == id_of(lagging->at))
+            *ret = &nodes[i];
+    return *ret != NULL;
 }
 
 static int offer_snapshot(void *arg)
@@ -514,10 +521,12 @@ TEST(a_snapshot_replaces_a_log_that_went_another_way_and_the_log_goes_on_behind_
     last = propose(l, 60, 100);
     wait_all(last);
     wanted = lost + 1;
-    wait_until(compacted, l, "compaction");
-    l->want.peer = 0;
+    wait_until(compacted, NULL, "compaction");
+    for (uint32_t i = 0; i < NODES; i++)
+        nodes[i].want.peer = 0;
     (void)loop_call(loop, set_joined, lagging);
-    wait_until(is_wanted, l, "the core wants a snapshot");
+    l = NULL;
+    wait_until(is_wanted, &l, "the core wants a snapshot");
     (void)loop_call(loop, offer_snapshot, l);
     wait_until(is_offered, NULL, "the offer");
     (void)loop_call(loop, install_snapshot, l);

@@ -390,7 +390,7 @@ static struct asked *unlink_one(struct caller *c, int i, uint32_t slot)
 }
 
 /* A tree and a block cache too small for the rows, deltas written all the time: every way a row can take. */
-TEST_TIMEOUT(master_serves_rows_that_are_not_in_memory, 60)
+TEST_TIMEOUT(master_serves_rows_that_are_not_in_memory, 120)
 {
     enum { FILES = 20000 };
     struct cluster k;
@@ -398,7 +398,7 @@ TEST_TIMEOUT(master_serves_rows_that_are_not_in_memory, 60)
     k.options.memory_bytes = 1 << 20;
     k.options.cache_bytes = 64 << 10;
     k.options.flush_interval_ms = 20;
-    k.options.session_timeout_ms = 10000; /* until then a new leader keeps what lost its name */
+    k.options.session_timeout_ms = 20000; /* until then a new leader keeps what lost its name */
     cluster_start(&k);
     each_name(&k, FILES, create_one, 0);
     each_name(&k, FILES, create_one, -EEXIST);
