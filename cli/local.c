@@ -106,9 +106,11 @@ int local_start(struct cli *cli, const char *dir, const struct local_daemon *d, 
     snprintf(log, sizeof(log), "%s/log/%s.log", dir, d->name);
     const char *const argv[] = {d->program, "--config", config, NULL};
     int r = process_start(argv, log, true, deadline_ns, ret);
-    return r < 0
-               ? cli_fail(cli, r, NULL, r == -ECHILD ? "%s ended while it started" : "%s is not ready yet", d->program)
-               : CLI_OK;
+    if (r == -ECHILD) { /* why: its own last lines, which are shown */
+        fprintf(stderr, "cv local up: %s ended while it started; its log: %s\n", d->program, log);
+        return CLI_FAILED;
+    }
+    return r < 0 ? cli_fail(cli, r, NULL, "%s is not ready yet", d->program) : CLI_OK;
 }
 
 /* ---- mounts --------------------------------------------------------------------------------------------------------------- */
