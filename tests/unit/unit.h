@@ -47,11 +47,12 @@ const char *unit_tempdir(void);
     } while (0)
 
 /* Wait for a condition, not for a time. */
-#define until(condition)                                                                                               \
+#define until(condition) until_within(20, condition)
+#define until_within(seconds, condition)                                                                               \
     do {                                                                                                               \
-        uint64_t until_ns = clock_ns() + 20 * NS_PER_S;                                                                \
+        uint64_t until_ns = clock_ns() + (seconds)*NS_PER_S;                                                           \
         while (!(condition)) {                                                                                         \
-            ck_assert_msg(clock_ns() < until_ns, "waited 20 s for: %s", #condition);                                   \
+            ck_assert_msg(clock_ns() < until_ns, "waited %d s for: %s", (int)(seconds), #condition);                   \
             usleep(500);                                                                                               \
         }                                                                                                              \
     } while (0)
