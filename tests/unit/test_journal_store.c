@@ -439,9 +439,9 @@ static void check_child(void *dir)
 /* Start a writer, kill it after stop_at reports, note the last one. Returns how many came. */
 static uint32_t kill_writer(char *dir, uint64_t seed, uint32_t stop_at)
 {
-    int fd[2], status;
+    int fd[2];
     ck_assert_int_eq(pipe2(fd, O_CLOEXEC), 0);
-    pid_t child = fork();
+    pid_t child = unit_fork();
     if (child == 0)
         append_for_ever(dir, fd[1], seed);
     close(fd[1]);
@@ -452,8 +452,7 @@ static uint32_t kill_writer(char *dir, uint64_t seed, uint32_t stop_at)
         if (++count == stop_at)
             kill(child, SIGKILL); /* and drain the pipe */
     }
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
-    ck_assert_msg(WIFSIGNALED(status), "the writer failed");
+    ck_assert_msg(WIFSIGNALED(unit_wait(child)), "the writer failed");
     close(fd[0]);
     return count;
 }

@@ -329,7 +329,7 @@ TEST_TIMEOUT(store_is_never_torn_by_kill_9_during_a_flush, 60)
     for (int round = 0; round < 12; round++) {
         int pipe_fds[2];
         ck_assert_int_eq(pipe(pipe_fds), 0);
-        pid_t pid = fork();
+        pid_t pid = unit_fork();
         if (pid == 0) {
             close(pipe_fds[0]);
             write_until_killed(path, pipe_fds[1]);
@@ -340,7 +340,7 @@ TEST_TIMEOUT(store_is_never_torn_by_kill_9_during_a_flush, 60)
             said = flushed;
         usleep(prng_below(&p, 4000));
         kill(pid, SIGKILL);
-        waitpid(pid, NULL, 0);
+        ck_assert(WIFSIGNALED(unit_wait(pid)));
         while (read(pipe_fds[0], &flushed, sizeof(flushed)) == sizeof(flushed))
             said = flushed;
         close(pipe_fds[0]);

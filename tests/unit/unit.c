@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static struct {
@@ -88,6 +90,37 @@ const char *unit_tempdir(void)
         atexit(remove_tempdir);
     }
     return tempdir;
+}
+
+/* ---- children that are killed ---- */
+
+static off_t said; /* so much there was of messages before the child */
+
+int unit_messages(void)
+{
+    for (int fd = 3; fd < 16; fd++) { /* open before any test runs, and unlinked */
+        struct stat st;
+        if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0 &&
+            (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR)
+            return fd;
+    }
+    return -1;
+}
+
+pid_t unit_fork(void)
+{
+    said = lseek(unit_messages(), 0, SEEK_CUR);
+    return fork();
+}
+
+int unit_wait(pid_t child)
+{
+    int status, messages = unit_messages();
+    bool ended = waitpid(child, &status, 0) == child;
+    if (ended && WIFSIGNALED(status) && messages >= 0 && said >= 0)
+        ended = ftruncate(messages, said) == 0 && lseek(messages, said, SEEK_SET) == said;
+    ck_assert_msg(ended, "waiting for a child: %s", strerror(errno));
+    return status;
 }
 
 int main(int argc, char **argv)

@@ -34,6 +34,15 @@ void unit_register(const TTest *test, const char *name, int timeout_seconds);
  * storage. */
 const char *unit_tempdir(void);
 
+/* fork() for a child that is going to be killed at any time, and the wait for its end: returns its status. One such child at a
+ * time. What it says to Check counts if it ends by itself. If it was killed that is dropped: half a message would be the end of
+ * the program ("Bad message type"). */
+pid_t unit_fork(void);
+int unit_wait(pid_t child);
+
+/* The file that Check's messages of this process and its children go into; -1: not found. */
+int unit_messages(void);
+
 /* A call that returns 0, or this code; told by name when it does not. */
 #define ck_ok(expression)                                                                                              \
     do {                                                                                                               \
