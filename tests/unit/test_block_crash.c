@@ -23,6 +23,7 @@ struct world_inode {
     uint32_t length, base_length; /* bytes */
     uint32_t base_now;            /* of the base, what no cut took away */
     uint32_t alt_length;          /* length may be this instead */
+    uint32_t known;               /* to the master: bytes of it that were acknowledged, or what it was cut to */
     bool begun;                   /* a write grant is out */
     bool gone_ok;                 /* clean was asked for: it may be absent */
     bool maybe_next;              /* a begin of version + 1 was under way */
@@ -77,7 +78,8 @@ static int look(struct block_store *s, int i, struct block_presence *ret)
     return r == -ENODATA ? 0 : r;
 }
 
-/* Ask for a new grant: a new version, perhaps cut to a shorter length. */
+/* Ask for a new grant: a new version, perhaps cut to a shorter length. It is as long as the master knows it to be: what a write
+ * that was killed left behind that goes; were anything of that not there, it would be torn. */
 static int begin(struct world *w, struct block_store *s, int i)
 {
     struct world_inode *n = &w->inode[i];
@@ -87,29 +89,23 @@ static int begin(struct world *w, struct block_store *s, int i)
         .base_version = n->base_version,
         .base_length = n->base_length,
     };
-    uint32_t length = n->length;
+    uint32_t length = n->known;
     if (length && prng_below(&w->random, 4) == 0)
         length = prng_below(&w->random, length / 4096 + 1) * 4096;
-    /* A write that was killed may not have got as far as its end, and the master knows of acknowledged ones only. */
-    struct block_presence here;
-    int r = look(s, i, &here);
-    if (r < 0)
-        return r;
-    uint32_t known = here.dirty ? min(length, here.length) : length;
-    g.place = place_of(known, known);
+    g.place = place_of(length, length);
     if (length < n->length) { /* from here on either may be read */
         for (uint32_t p = length / 4096; p < n->length / 4096; p++)
             n->alt[p] = 0;
         n->alt_length = length;
     }
     n->maybe_next = true;
-    r = block_write_begin(s, &g);
+    int r = block_write_begin(s, &g);
     if (r < 0)
         return r;
     for (uint32_t p = length / 4096; p < WORLD_PAGES; p++)
         n->stamp[p] = n->alt[p] = 0;
     n->base_now = min(n->base_now, length);
-    n->length = n->alt_length = length;
+    n->length = n->alt_length = n->known = length;
     n->version++;
     n->epoch++;
     n->maybe_next = false;
@@ -170,6 +166,7 @@ static int write_pages(struct world *w, struct block_store *s, int i)
     for (uint32_t p = first; p < first + count; p++)
         n->stamp[p] = stamp;
     n->length = n->alt_length;
+    n->known = max(n->known, (first + count) * 4096);
     return 0;
 }
 
@@ -205,10 +202,13 @@ static int read_page(struct world *w, struct block_store *s, const struct block_
 
 static void is_clean_now(struct world_inode *n)
 {
-    n->begun = false;
+    for (uint32_t p = n->known / 4096; p < WORLD_PAGES; p++) /* nobody asks for it, and it does not go to the base */
+        n->stamp[p] = n->alt[p] = 0;
+    n->length = n->alt_length = n->known;
     n->base_version = n->version;
     n->base_length = n->base_now = n->length;
     memcpy(n->base, n->stamp, sizeof(n->base));
+    n->begun = false; /* last: killed before that it is done again */
 }
 
 /* Everything of a written inode that must be there is, and is right. */
@@ -231,6 +231,7 @@ static int check_inode(struct world *w, struct block_store *s, int i, bool stric
             n->gone_ok = false;
             k.version++;
             n->base_now = min(n->base_now, n->alt_length);
+            n->known = min(n->known, n->alt_length);
         } else if (n->alt_length < n->length) {
             n->alt_length = n->length;
             memcpy(n->alt, n->stamp, sizeof(n->alt));
@@ -273,6 +274,7 @@ static int check_inode(struct world *w, struct block_store *s, int i, bool stric
                 if (r < 0 && !strict)
                     return r;
                 ck_assert_msg(r == 0 || r == -ENODATA || r == -CV_NO_SPACE, "%s", cv_error_name(r));
+                n->known = r == 0 ? max(n->known, (p + 1) * 4096) : n->known;
             }
     }
     return 0;
@@ -419,7 +421,7 @@ TEST_TIMEOUT(block_world_is_as_the_oracle_says_without_any_trouble, 60)
 /* A child works until it is killed, or exits by itself after some time; then all of it is checked. */
 static void kill_and_check(struct world *w, uint64_t microseconds)
 {
-    pid_t child = fork();
+    pid_t child = unit_fork();
     if (child == 0) {
         struct block_store *s = test_open(WORLD_CAPACITY);
         for (uint64_t until = clock_ns() + 5 * NS_PER_S; clock_ns() < until;)
@@ -428,8 +430,7 @@ static void kill_and_check(struct world *w, uint64_t microseconds)
     }
     usleep((useconds_t)microseconds);
     kill(child, SIGKILL);
-    int status;
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    int status = unit_wait(child);
     ck_assert_msg(WIFSIGNALED(status), "the child stopped with %d", status);
     struct block_store *s = test_open(WORLD_CAPACITY);
     world_check(w, s);
@@ -444,6 +445,81 @@ TEST_TIMEOUT(block_world_survives_kills_at_random_times, 120)
     for (int i = 0; i < rounds_of_run(40); i++)
         kill_and_check(w, 20000 + prng_below(&random, 150000));
     ck_assert_uint_ge(w->operations, 100);
+}
+
+/* A child begins to write `count` pages behind the end of an inode, and is killed when `done` bytes of them are in the file. */
+static void write_some_and_die(struct world *w, int i, uint32_t count, uint32_t done)
+{
+    struct world_inode *n = &w->inode[i];
+    uint32_t first = n->length / 4096, stamp = ++w->last_stamp;
+    char *data cleanup(freep) = malloc(count * 4096);
+    for (uint32_t p = 0; p < count; p++) {
+        page_content((uint64_t)i + 1, first + p, stamp, data + p * 4096);
+        n->alt[first + p] = stamp;
+    }
+    n->alt_length = (first + count) * 4096;
+    pid_t child = unit_fork();
+    if (child == 0) {
+        struct block_store *s = test_open(WORLD_CAPACITY);
+        struct block_key k = world_key(w, i);
+        struct block_write writing;
+        int r;
+        while ((r = block_write_start(s, &k, n->epoch, first * 4096, count * 4096, &writing)) == -CV_NOT_PREPARED)
+            ck_ok(block_write_prepare(s, &k, n->epoch, first * 4096, count * 4096));
+        ck_ok(r);
+        ck_ok(block_io_write(writing.fd, data, done, writing.fd_offset));
+        kill(getpid(), SIGKILL);
+    }
+    int status = unit_wait(child);
+    ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "the child stopped with %d", status);
+}
+
+/* Ten pages are acknowledged; of twenty more only some bytes come to the file. */
+static void grant_after_a_killed_write(uint32_t done)
+{
+    struct world *w = world_new(5);
+    struct world_inode *n = &w->inode[0];
+    struct block_store *s = test_new(WORLD_CAPACITY);
+    char data[10 * 4096];
+    ck_ok(begin(w, s, 0));
+    struct block_key k = world_key(w, 0);
+    for (uint32_t p = 0; p < 10; p++)
+        page_content(1, p, n->stamp[p] = n->alt[p] = 77, data + p * 4096);
+    ck_ok(block_write(s, &k, n->epoch, 0, data, sizeof(data)));
+    n->length = n->alt_length = n->known = sizeof(data);
+    block_store_free(s);
+    write_some_and_die(w, 0, 20, done);
+    s = test_open(WORLD_CAPACITY);
+    world_check(w, s);
+    ck_assert_uint_eq(presence_of(s, 1, 0).length, 10 * 4096 + done);
+    while (n->known == 10 * 4096) { /* some of its grants cut */
+        ck_ok(begin(w, s, 0));
+        world_check(w, s);
+        ck_assert_uint_eq(presence_of(s, 1, 0).length, n->known);
+        ck_assert_uint_eq(presence_of(s, 1, 0).torn, 0);
+    }
+    block_store_free(s);
+    munmap(w, sizeof(*w));
+}
+
+TEST(a_write_that_was_killed_before_its_first_byte_leaves_nothing_torn)
+{
+    grant_after_a_killed_write(0);
+}
+
+TEST(a_write_that_was_killed_halfway_leaves_nothing_torn)
+{
+    grant_after_a_killed_write(7 * 4096);
+}
+
+TEST(what_a_killed_child_was_just_saying_is_no_message)
+{
+    pid_t child = unit_fork();
+    if (child == 0) {
+        ck_assert_int_eq(write(unit_messages(), "half a message", 14), 14);
+        kill(getpid(), SIGKILL);
+    }
+    ck_assert_msg(WIFSIGNALED(unit_wait(child)), "the child lives");
 }
 
 /* ---- what a killed fill leaves ---- */
@@ -528,7 +604,7 @@ static bool trouble_at(int n, int error)
     }
     struct world *w = world_new(seed_of_run());
     block_store_free(test_new(WORLD_CAPACITY));
-    pid_t child = fork();
+    pid_t child = unit_fork();
     if (child == 0) {
         struct block_store_options o = test_options(WORLD_CAPACITY);
         struct block_store *s = NULL;
@@ -546,8 +622,7 @@ static bool trouble_at(int n, int error)
         block_store_free(s);
         _exit(left > 0 ? 3 : 2);
     }
-    int status;
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    int status = unit_wait(child);
     bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
     ck_assert_msg(killed || (WIFEXITED(status) && WEXITSTATUS(status) >= 2), "call %d: child status %x", n, status);
     struct block_store *s = test_open(WORLD_CAPACITY);
