@@ -149,7 +149,9 @@ int block_change(struct block_store *s, struct block *b, struct block_change *x)
         return r;
     int64_t delta = x->delta;
     struct block_batch *batch cleanup(block_batch_free_p) = block_batch_new();
-    if (!batch) {
+    /* Made first: a cut that stays pending would be done again at the next start, to what is written behind it by then. */
+    struct block_batch *settled cleanup(block_batch_free_p) = batch && x->cutting ? block_batch_new() : NULL;
+    if (!batch || (x->cutting && !settled)) {
         block_change_unreserve(s, x);
         return -ENOMEM;
     }
@@ -174,8 +176,10 @@ int block_change(struct block_store *s, struct block *b, struct block_change *x)
     pthread_mutex_unlock(&s->lock);
     if (r == 0 && x->cutting) {
         r = block_drop_cut(s, f, b->index, x->length);
-        if (r == 0)
-            r = block_drop_settled(s, b);
+        if (r == 0) {
+            block_drop_put_settled(settled, b);
+            r = block_store_commit(s, settled, false);
+        }
     }
     if (r == 0 && delta < 0) {
         pthread_mutex_lock(&s->lock);

@@ -109,13 +109,18 @@ static void put_drop(struct block_store *s, struct block_batch *batch, struct bl
     }
 }
 
+void block_drop_put_settled(struct block_batch *batch, const struct block *b)
+{
+    struct block_row_key key = block_key_block(BLOCK_ROW_PENDING, b->inode, b->index);
+    block_batch_delete(batch, &key);
+}
+
 int block_drop_settled(struct block_store *s, struct block *b)
 {
     struct block_batch *batch cleanup(block_batch_free_p) = block_batch_new();
     if (!batch)
         return 0; /* the next start looks again */
-    struct block_row_key key = block_key_block(BLOCK_ROW_PENDING, b->inode, b->index);
-    block_batch_delete(batch, &key);
+    block_drop_put_settled(batch, b);
     return block_store_commit(s, batch, false);
 }
 

@@ -394,7 +394,9 @@ int block_drop_cut(struct block_store *s, struct block_file *f, uint32_t index, 
 /* Punch chunks of a block that are absent. Lock not held, BLOCKING. */
 int block_drop_punch(struct block_store *s, struct block_file *f, uint32_t index, uint64_t chunks);
 
-/* Nothing of this block is pending any more. Claimed, lock not held, BLOCKING. */
+/* Nothing of this block is pending any more. settled: claimed, lock not held, BLOCKING; for want of memory that is left to the
+ * next start, so not after a cut. */
+void block_drop_put_settled(struct block_batch *batch, const struct block *b);
 int block_drop_settled(struct block_store *s, struct block *b);
 
 /* At start: punch what fills and drops left behind. */

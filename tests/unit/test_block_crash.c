@@ -593,6 +593,45 @@ static int at_countdown(enum block_io_op op)
     return op == BLOCK_IO_ALLOC ? -ENOMEM : countdown_error;
 }
 
+static int no_memory_at_countdown(enum block_io_op op)
+{
+    return op == BLOCK_IO_ALLOC && __atomic_sub_fetch(&countdown, 1, __ATOMIC_RELAXED) == 0 ? -ENOMEM : 0;
+}
+
+/* Twenty pages, cut to five, twenty again behind the fifth. Returns whether an allocation for the cut failed. */
+static bool cut_without_memory(struct block_store *s, uint64_t inode, int n)
+{
+    struct block_grant g = grant_of(inode, 0, 1, 1, 0);
+    char *data cleanup(freep) = malloc(25 * 4096);
+    pattern(&(struct block_key){.inode = inode}, 0, data, 25 * 4096);
+    ck_ok(block_write_begin(s, &g));
+    ck_ok(block_write(s, &g.key, 1, 0, data, 20 * 4096));
+    g = grant_of(inode, 0, 2, 2, 5 * 4096);
+    countdown = n;
+    block_io_hook = no_memory_at_countdown;
+    int r = block_write_begin(s, &g);
+    block_io_hook = NULL;
+    ck_assert_msg(r == 0 || r == -ENOMEM || r == -CV_BUSY, "cut: %s", cv_error_name(r));
+    if (r < 0)
+        ck_ok(block_write_begin(s, &g));
+    ck_ok(block_write(s, &g.key, 2, 5 * 4096, data + 5 * 4096, 20 * 4096));
+    return countdown <= 0;
+}
+
+TEST(a_cut_for_which_memory_was_short_is_not_done_again_at_the_next_start)
+{
+    struct block_store *s = test_new(WORLD_CAPACITY);
+    int n = 1;
+    while (n < 50 && cut_without_memory(s, (uint64_t)n, n))
+        n++;
+    ck_assert_int_gt(n, 2);
+    ck_assert_int_lt(n, 50);
+    s = test_reopen(s, WORLD_CAPACITY);
+    for (int i = 1; i <= n; i++)
+        ck_ok(check_as(s, key_of((uint64_t)i, 0, 2), (struct block_key){.inode = (uint64_t)i}, 0, 25 * 4096));
+    block_store_free(s);
+}
+
 /* The same forty operations each time, with trouble at call n. Returns whether it came so far. */
 static bool trouble_at(int n, int error)
 {
