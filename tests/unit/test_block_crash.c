@@ -26,7 +26,7 @@ struct world_inode {
     uint32_t known;               /* to the master: bytes of it that were acknowledged, or what it was cut to */
     bool begun;                   /* a write grant is out */
     bool gone_ok;                 /* clean was asked for: it may be absent */
-    bool maybe_next;              /* a begin of version + 1 was under way */
+    uint64_t next;                /* a begin of this version is under way; 0: none */
     uint32_t stamp[WORLD_PAGES];  /* 0: zeros */
     uint32_t alt[WORLD_PAGES];    /* may be this instead */
     uint32_t base[WORLD_PAGES];   /* what the under file system has */
@@ -98,7 +98,7 @@ static int begin(struct world *w, struct block_store *s, int i)
             n->alt[p] = 0;
         n->alt_length = length;
     }
-    n->maybe_next = true;
+    n->next = g.key.version;
     int r = block_write_begin(s, &g);
     if (r < 0)
         return r;
@@ -106,11 +106,10 @@ static int begin(struct world *w, struct block_store *s, int i)
         n->stamp[p] = n->alt[p] = 0;
     n->base_now = min(n->base_now, length);
     n->length = n->alt_length = n->known = length;
-    n->version++;
-    n->epoch++;
-    n->maybe_next = false;
+    n->version = n->epoch = n->next;
     n->begun = true;
     n->gone_ok = false;
+    __atomic_store_n(&n->next, 0, __ATOMIC_RELEASE); /* last: killed before that, check_inode() does it again */
     return 0;
 }
 
@@ -208,35 +207,33 @@ static void is_clean_now(struct world_inode *n)
     n->base_version = n->version;
     n->base_length = n->base_now = n->length;
     memcpy(n->base, n->stamp, sizeof(n->base));
-    n->begun = false; /* last: killed before that it is done again */
+    __atomic_store_n(&n->begun, false, __ATOMIC_RELEASE); /* last: killed before that it is done again */
 }
 
 /* Everything of a written inode that must be there is, and is right. */
 static int check_inode(struct world *w, struct block_store *s, int i, bool strict)
 {
     struct world_inode *n = &w->inode[i];
-    if (n->version == 0 && !n->maybe_next)
+    if (n->version == 0 && !n->next)
         return 0;
     struct block_key k = world_key(w, i);
-    if (n->maybe_next) { /* did the begin get through? */
+    if (n->next) { /* did the begin get through? */
         struct block_presence p;
         int r = look(s, i, &p);
         if (r < 0 && !strict)
             return r;
         ck_ok(r);
-        if (p.version == n->version + 1) {
-            n->version++;
-            n->epoch++;
+        if (p.version == n->next) {
+            n->version = n->epoch = k.version = n->next;
             n->begun = true;
             n->gone_ok = false;
-            k.version++;
             n->base_now = min(n->base_now, n->alt_length);
             n->known = min(n->known, n->alt_length);
         } else if (n->alt_length < n->length) {
             n->alt_length = n->length;
             memcpy(n->alt, n->stamp, sizeof(n->alt));
         }
-        n->maybe_next = false;
+        __atomic_store_n(&n->next, 0, __ATOMIC_RELEASE);
         if (n->version == 0)
             return 0;
     }
