@@ -47,16 +47,24 @@ static void print_json(const struct tool *t, const struct journal_state *s, cons
            c->entries, c->bytes, c->operations, (int)p->json.n, (const char *)p->json.p);
 }
 
+/* To look at only, whatever is wrong with it. TOOL_OK, or it is said. */
+static int open_to_look(struct tool *t, struct journal_store **ret)
+{
+    struct buf why cleanup(buf_fini) = {0};
+    struct journal_store_options options = {.read_only = true, .no_check = true};
+    int r = journal_store_open(t->dir, &options, &why, ret);
+    return r < 0 ? tool_failed(t, r, &why) : TOOL_OK;
+}
+
 int tool_check(struct tool *t)
 {
     if (t->repair_tail)
         return tool_repair_tail(t);
     struct journal_store *s cleanup(journal_store_free_p) = NULL;
     struct buf why cleanup(buf_fini) = {0};
-    struct journal_store_options options = {.read_only = true, .no_check = true};
-    int r = journal_store_open(t->dir, &options, &why, &s);
-    if (r < 0)
-        return tool_failed(t, r, &why);
+    int status = open_to_look(t, &s);
+    if (status != TOOL_OK)
+        return status;
     const struct journal_state *state = journal_store_state(s);
     struct tool_problems problems = {.tool = t};
     struct journal_check check = {.problem = tool_problem, .arg = &problems};
@@ -66,7 +74,7 @@ int tool_check(struct tool *t)
     }
     if (journal_store_check_mark(s, &why) < 0 && buf_append(&why, "", 1) == 0)
         tool_problem(&problems, (const char *)why.p);
-    r = journal_check_entries(journal_store_db(s), state, state->first, &check);
+    int r = journal_check_entries(journal_store_db(s), state, state->first, &check);
     if (t->json) {
         print_json(t, state, journal_store_mark(s), &check, &problems);
     } else {
@@ -103,13 +111,12 @@ static void dump_entry(const struct tool *t, const struct journal_entry *e)
 int tool_dump(struct tool *t)
 {
     struct journal_store *s cleanup(journal_store_free_p) = NULL;
-    struct buf why cleanup(buf_fini) = {0};
-    struct journal_store_options options = {.read_only = true, .no_check = true};
-    int r = journal_store_open(t->dir, &options, &why, &s);
-    if (r < 0)
-        return tool_failed(t, r, &why);
+    int status = open_to_look(t, &s);
+    if (status != TOOL_OK)
+        return status;
     const struct journal_state *state = journal_store_state(s);
     struct journal_read read = {.count = 0};
+    int r = 0;
     if (!t->json)
         printf("%10s %8s  %-8s %6s %9s  %-16s\n", "entry", "term", "type", "ops", "bytes", "chain");
     for (uint64_t at = max(t->from, state->first); r == 0 && at <= min(t->to, state->last); at += read.count) {
