@@ -330,7 +330,8 @@ int block_write_prepare(struct block_store *s, const struct block_key *key, uint
 int block_write(struct block_store *s, const struct block_key *key, uint64_t epoch, uint32_t offset, const void *p,
                 uint32_t n);
 
-/* Everything written to this inode so far survives a power cut when this returns. BLOCKING. */
+/* Everything written to this inode so far survives a power cut when this returns 0. Errors: -CV_BUSY it was cut again and again
+ * meanwhile: ask again. BLOCKING. */
 int block_write_sync(struct block_store *s, uint64_t inode);
 
 /* Give the open chunks of a block their CRCs (before an upload, or when writing paused): synced first. BLOCKING.

@@ -199,14 +199,14 @@ int block_write(struct block_store *s, const struct block_key *key, uint64_t epo
 
 /* ---- to the disk ---- */
 
-/* Again what was cut meanwhile, under another epoch. */
+/* Again what was cut meanwhile, under another epoch. Errors: -CV_BUSY it was cut each time. */
 static int save_all(struct block_store *s, struct block_file *f)
 {
     bool all = false;
     int r = 0;
     for (int tries = 0; r == 0 && !all && tries < SYNC_TRIES; tries++)
         r = block_durable_save(s, f, true, &all);
-    return r;
+    return r == 0 && !all ? -CV_BUSY : r;
 }
 
 int block_write_sync(struct block_store *s, uint64_t inode)
